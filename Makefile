@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# tierd: every task. `make help` lists them. All output goes below build/ (build/san/ with SAN=...).
+#
+# Switches: V=1 shows commands · SAN=address,undefined builds with sanitizers · CC=clang · LLVM_CONFIG=llvm-config-19
+
+MAKEFLAGS += --no-builtin-rules
+.DELETE_ON_ERROR:
+.SECONDARY:
+.DEFAULT_GOAL := all
+
+VERSION := 0.1.0
+SAN ?=
+V ?= 0
+PREFIX ?= /usr/local
+
+B := build$(if $(SAN),/san)
+Q := $(if $(filter 1,$(V)),,@)
+say = $(if $(filter 1,$(V)),,@printf '  %-8s %s\n' '$(1)' '$(2)';)
+
+# -- Tools --------------------------------------------------------------------------------------------------------
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+CLANG ?= $(firstword $(foreach c,clang clang-19 clang-18 clang-17 clang-16 clang-15,$(shell command -v $(c))) clang)
+BPFTOOL ?= $(firstword $(foreach c,bpftool /usr/sbin/bpftool,$(shell command -v $(c))) bpftool)
+LLVM_CONFIG ?= $(firstword $(foreach v,19 20 18 17 16 15,$(shell command -v llvm-config-$(v))) llvm-config)
+PKG_CONFIG ?= pkg-config
+
+LLVM_CFLAGS = $(shell $(LLVM_CONFIG) --cflags 2>/dev/null | tr ' ' '\n' | grep '^-[ID]' | sed 's/^-I/-isystem /' | tr '\n' ' ')
+LLVM_LIBS = $(shell $(LLVM_CONFIG) --ldflags --libs 2>/dev/null)
+
+WARNINGS := -Wall -Wextra -Werror -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wno-unused-parameter -Wshadow -Wundef
+CFLAGS ?= -O2 -g
+SANFLAGS := $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
+ALL_CFLAGS = -std=gnu17 $(WARNINGS) $(CFLAGS) $(SANFLAGS) -D_GNU_SOURCE -DTIER_VERSION='"$(VERSION)"' -fPIC -fvisibility=hidden \
+	-Iinclude -MMD -MP
+LDFLAGS ?=
+ALL_LDFLAGS = $(LDFLAGS) $(SANFLAGS) -Wl,--as-needed -Wl,-z,relro,-z,now -Wl,-z,noexecstack
+
+# -- What there is ------------------------------------------------------------------------------------------------
+sources = $(sort $(wildcard $(1)/*.c) $(wildcard $(1)/*.S))
+objects = $(patsubst %,$(B)/obj/%.o,$(basename $(call sources,$(1))))
+
+FLOORS := util bytecode arena jit worker tiering journal trace server
+define floor
+$(B)/obj/$(1).a: $$(call objects,daemon/$(1))
+endef
+$(foreach f,$(FLOORS),$(eval $(call floor,$(f))))
+$(B)/obj/child.a: $(filter-out %/main.o,$(call objects,daemon/worker/child))
+$(B)/obj/lib.a: $(call objects,lib)
+
+archive = $(patsubst %,$(B)/obj/%.a,$(1))
+DAEMON_ARCHIVES := $(call archive,server trace journal tiering worker jit arena bytecode util)
+WORKER_ARCHIVES := $(call archive,child worker bytecode util)
+
+DAEMON_LIBS := -lbpf -lelf -lz -lpthread
+CHILD_LIBS = $(LLVM_LIBS) -lelf -lseccomp -lpthread
+
+WORKLOADS := $(patsubst tests/workloads/%.bpf.c,%,$(sort $(wildcard tests/workloads/*.bpf.c)))
+WORKLOAD_OBJECTS := $(WORKLOADS:%=$(B)/workloads/%.bpf.o)
+
+PROGRAMS := $(B)/tierd $(B)/tierd-worker $(B)/tierctl $(B)/libtier.so.0 $(B)/libtier.a
+
+UNIT_TESTS := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/unit/*/test_*.c)))
+SYSTEM_TESTS := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/system/test_*.c)))
+FUZZERS := $(patsubst tests/fuzz/%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
+
+# -- Tasks --------------------------------------------------------------------------------------------------------
+.PHONY: help all deps demo check check-long bench install clean floors fuzz unit system format tests
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
+
+all: $(PROGRAMS) $(WORKLOAD_OBJECTS)  ## build everything into build/
+
+deps:  ## install the Debian/Ubuntu packages that the build needs
+	@tools/deps
+
+demo:  ## set up, build, and drive every workload to its final tier on a private daemon
+	@tools/deps
+	@$(MAKE) --no-print-directory all $(B)/tests/bench/demo
+	@$(B)/tests/bench/demo
+
+check:  ## set up, build and run all tests (at most 5 minutes once built)
+	@tools/deps
+	@$(MAKE) --no-print-directory all tests floors
+	@tests/run $(B) short
+
+check-long:  ## the same tests with the full counts that the issues name
+	@tools/deps
+	@$(MAKE) --no-print-directory all tests floors
+	@tests/run $(B) long
+
+tests: $(UNIT_TESTS) $(SYSTEM_TESTS)
+
+bench: all $(B)/tests/bench/bench  ## medians and ratios: compile, first call, threshold, wake-up, speed against native
+	@$(B)/tests/bench/bench
+
+fuzz:  ## every fuzz target for FUZZ_SECONDS (default 60) each; needs clang's libFuzzer
+	@tests/fuzz/run $(FUZZERS)
+
+floors:  ## check every #include against the floors of the layout
+	@tools/floors
+
+install: all  ## install below $(DESTDIR)$(PREFIX)
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/libexec/tierd \
+		$(DESTDIR)$(PREFIX)/include/tier
+	install -m 755 $(B)/tierd $(DESTDIR)$(PREFIX)/sbin/tierd
+	install -m 755 $(B)/tierd-worker $(DESTDIR)$(PREFIX)/libexec/tierd/tierd-worker
+	install -m 755 $(B)/tierctl $(DESTDIR)$(PREFIX)/bin/tierctl
+	install -m 755 $(B)/libtier.so.0 $(DESTDIR)$(PREFIX)/lib/libtier.so.0
+	ln -sf libtier.so.0 $(DESTDIR)$(PREFIX)/lib/libtier.so
+	install -m 644 $(B)/libtier.a $(DESTDIR)$(PREFIX)/lib/libtier.a
+	install -m 644 include/tier/*.h $(DESTDIR)$(PREFIX)/include/tier/
+	sed 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' lib/tier.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/tier.pc
+
+clean:  ## remove build/
+	rm -rf build
+
+format:  ## clang-format over the tree
+	git ls-files '*.c' '*.h' | xargs clang-format -i
+
+# -- Programs -----------------------------------------------------------------------------------------------------
+# clang's headers and LLVM's are included through -isystem so that -Werror is about our code only.
+$(B)/obj/daemon/worker/child/%.o: private ALL_CFLAGS += $(LLVM_CFLAGS)
+$(B)/obj/daemon/%.o: private ALL_CFLAGS += -Idaemon
+$(B)/obj/lib/%.o: private ALL_CFLAGS += -Ilib
+$(B)/obj/cli/%.o: private ALL_CFLAGS += -Icli
+
+$(B)/obj/daemon/trace/%.o: | $(B)/tracer.skel.h
+
+$(B)/obj/%.o: %.c
+	@mkdir -p $(@D)
+	$(call say,CC,$<)$(CC) $(ALL_CFLAGS) -I$(B) -c $< -o $@
+
+$(B)/obj/%.o: %.S
+	@mkdir -p $(@D)
+	$(call say,AS,$<)$(CC) $(ALL_CFLAGS) -c $< -o $@
+
+$(B)/obj/%.a:
+	@mkdir -p $(@D); rm -f $@
+	$(call say,AR,$@)ar rcs $@ $^
+
+$(B)/tierd: $(call objects,daemon) $(DAEMON_ARCHIVES)
+	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(DAEMON_LIBS)
+
+$(B)/tierd-worker: $(B)/obj/daemon/worker/child/main.o $(WORKER_ARCHIVES)
+	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(CHILD_LIBS)
+
+$(B)/tierctl: $(call objects,cli) $(B)/libtier.a
+	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lsmartcols -lpthread
+
+$(B)/libtier.a: $(call objects,lib)
+	@rm -f $@
+	$(call say,AR,$@)ar rcs $@ $^
+
+$(B)/libtier.so.0: $(call objects,lib) lib/libtier.map
+	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) -shared -Wl,-soname,libtier.so.0 -Wl,--version-script=lib/libtier.map -o $@ \
+		$(filter %.o,$^) -lpthread
+	@ln -sf libtier.so.0 $(B)/libtier.so
+
+# -- BPF ----------------------------------------------------------------------------------------------------------
+ARCH_INCLUDE := $(shell $(CC) -print-multiarch 2>/dev/null)
+$(B)/tier.bpf.o: bpf/tier.bpf.c $(wildcard include/tier/*.h bpf/*.h)
+	@mkdir -p $(@D)
+	$(call say,BPF,$<)$(CLANG) -target bpf -D__TARGET_ARCH_x86 -O2 -g -Wall -Werror -Iinclude -isystem /usr/include/$(ARCH_INCLUDE) -c $< -o $@
+
+$(B)/tracer.skel.h: $(B)/tier.bpf.o
+	$(call say,SKEL,$@)$(BPFTOOL) gen skeleton $< name tracer_bpf > $@
+
+$(B)/workloads/%.bpf.o: tests/workloads/%.bpf.c $(wildcard tests/workloads/*.h)
+	@mkdir -p $(@D)
+	$(call say,BPF,$<)$(CLANG) -target bpf -O2 -mcpu=v3 -g -Wall -Werror -Itests/workloads -c $< -o $@
+
+# the same source built natively by clang -O2, for equality and for speed
+$(B)/workloads/%.native.o: tests/workloads/%.bpf.c $(wildcard tests/workloads/*.h)
+	@mkdir -p $(@D)
+	$(call say,NATIVE,$<)$(CLANG) -O2 -march=native -fno-builtin -fPIC -DNATIVE -Itests/workloads -c $< -o $@
+
+# -- Tests --------------------------------------------------------------------------------------------------------
+# A unit test links the archives of its floor and those below; order does not matter inside the group.
+UNIT_ARCHIVES_util := util
+UNIT_ARCHIVES_bytecode := bytecode util
+UNIT_ARCHIVES_arena := arena bytecode util
+UNIT_ARCHIVES_jit := jit bytecode util
+UNIT_ARCHIVES_worker := worker child bytecode util
+UNIT_ARCHIVES_tiering := tiering bytecode util
+UNIT_ARCHIVES_journal := journal bytecode util
+UNIT_ARCHIVES_trace := trace bytecode util
+UNIT_ARCHIVES_server := server tiering journal bytecode util
+UNIT_ARCHIVES_lib := lib
+UNIT_LIBS_worker = $(CHILD_LIBS)
+UNIT_LIBS_trace = $(DAEMON_LIBS)
+UNIT_LIBS_journal = -lz
+
+$(B)/obj/tests/%.o: private ALL_CFLAGS += -Idaemon -Itests -Itests/workloads -Wno-missing-prototypes $(if $(findstring unit/worker,$@),$(LLVM_CFLAGS))
+
+define unit_test
+$(B)/tests/unit/$(1)/%: $(B)/obj/tests/unit/$(1)/%.o $$(call archive,$$(UNIT_ARCHIVES_$(1)))
+	@mkdir -p $$(@D)
+	$$(call say,LINK,$$@)$$(CC) $$(ALL_LDFLAGS) -o $$@ $$(filter %.o,$$^) -Wl,--start-group $$(filter %.a,$$^) -Wl,--end-group -lcmocka $$(UNIT_LIBS_$(1)) -lpthread
+endef
+$(foreach f,$(FLOORS) lib,$(eval $(call unit_test,$(f))))
+
+$(B)/tests/system/%: $(B)/obj/tests/system/%.o $(B)/obj/tests/system/harness.o $(B)/libtier.a
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lcmocka -lpthread
+
+BENCH_OBJECTS = $(B)/obj/tests/system/harness.o $(patsubst %,$(B)/obj/%.o,$(basename $(filter-out tests/bench/demo.c tests/bench/bench.c,$(wildcard tests/bench/*.c)))) \
+	$(WORKLOADS:%=$(B)/workloads/%.native.o)
+$(B)/tests/bench/%: $(B)/obj/tests/bench/%.o $(BENCH_OBJECTS) $(B)/libtier.a
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lpthread -lm
+
+-include $(shell find $(B)/obj -name '*.d' 2>/dev/null)

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* Writing a module image, table by table, in any order
+ *
+ * A builder remembers that memory ran out or a limit was passed: every call may be made without looking, and
+ * builder_finish() tells, once. Methods, their instructions and relocations keep the order in which they were added. */
+
+#include <stddef.h>
+#include <stdint.h>
+#include "bytecode/image.h"
+
+struct builder_table {
+	uint8_t *bytes;
+	size_t n, n_max;	/* bytes used and allocated */
+};
+
+enum builder_part {
+	BUILDER_METHODS, BUILDER_INSNS, BUILDER_RELOCS, BUILDER_IMPORTS, BUILDER_STRINGS, BUILDER_RODATA, BUILDER_DATA,
+	_BUILDER_PART_N,
+};
+
+struct builder {
+	struct builder_table part[_BUILDER_PART_N];
+	uint32_t align[_IMAGE_SEGMENT_N];
+	uint64_t n_bss;
+	int error;		/* 0, -ENOMEM, or -EFBIG when an IMAGE_*_MAX was passed */
+};
+#define BUILDER_NULL { .align = { 1, 1, 1 } }
+
+void builder_deinit(struct builder *builder);	/* idempotent */
+
+/* offset of a copy of @name in the strings */
+uint32_t builder_string(struct builder *builder, const char *name);
+/* Appends a method of @n slots and returns its index. @insns are copied; @section is an offset in the strings. */
+uint32_t builder_method(struct builder *builder, const char *name, uint32_t section, uint32_t section_offset,
+			uint32_t flags, const struct insn *insns, uint32_t n);
+/* index of the new import */
+uint32_t builder_import(struct builder *builder, const char *name, uint32_t flags);
+/* in ascending order of (segment, offset) */
+void builder_reloc(struct builder *builder, const struct image_reloc *reloc);
+/* Appends @n bytes (zeroes when @bytes is NULL, and always for .bss) aligned to @align, a power of two, and returns
+ * their offset in the segment. */
+uint32_t builder_segment(struct builder *builder, enum image_segment segment, const void *bytes, uint64_t n,
+			 uint32_t align);
+/* Writable view of @n bytes at @offset of a segment that was added; valid until the next addition. NULL after an error. */
+uint8_t *builder_bytes(struct builder *builder, enum image_segment segment, uint32_t offset, uint32_t n);
+
+/* On success *ret is a malloc()ed image of *ret_n bytes, owned by the caller. 0, -ENOMEM or -EFBIG. The builder keeps
+ * what it has; call builder_deinit() in any case. */
+int builder_finish(struct builder *builder, void **ret, size_t *ret_n);

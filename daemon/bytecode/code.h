@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* Optimized code on its way from a compile worker into a module's arena: bytes and a flat list of relocations
+ *
+ * The worker has already resolved whatever lies inside the bytes (jump tables, constants). What is left refers to the
+ * module: every relocation is a 4-byte pc-relative field, field = S + addend - address of the field, where S is what
+ * kind and index name. */
+
+#include <stddef.h>
+#include <stdint.h>
+#include "bytecode/image.h"
+
+enum code_target {
+	CODE_TARGET_ENTRY,	/* the entry-point cell E of method index (an 8-byte cell: called through) */
+	CODE_TARGET_METHOD,	/* T, the address of method index */
+	CODE_TARGET_IMPORT,	/* the private cell of import index (an 8-byte cell) */
+	CODE_TARGET_RODATA,	/* .rodata; index 0 */
+	CODE_TARGET_DATA,	/* .data; index 0 */
+	CODE_TARGET_BSS,	/* .bss; index 0 */
+	_CODE_TARGET_N,
+};
+
+struct code_reloc {
+	uint32_t offset;	/* of the 4-byte field in the bytes */
+	uint32_t target;	/* enum code_target */
+	uint32_t index;
+	int32_t addend;		/* already includes what the instruction's end needs (usually -4) */
+};
+
+/* Whom the compiler inlined: method indices, each once, without the method itself. */
+struct code_result {
+	const uint8_t *bytes;
+	uint32_t n_bytes, align;	/* align: power of two, 16..4096 */
+	uint32_t entry;			/* offset of the method's first instruction in bytes */
+	const struct code_reloc *relocs;
+	uint32_t n_relocs;
+	const uint32_t *inlined;
+	uint32_t n_inlined;
+};
+
+#define CODE_BYTES_MAX (64u << 20)

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* Facts about a verified method that both compilers need: computed once, in linear passes. */
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "bytecode/image.h"
+
+enum flow_mark {
+	FLOW_TARGET = 1u << 0,		/* some jump leads here */
+	FLOW_BACK_TARGET = 1u << 1,	/* a backward jump leads here: a loop head, a patchpoint's place */
+	FLOW_SECOND_HALF = 1u << 2,	/* second slot of an lddw: not an instruction */
+};
+
+struct flow {
+	uint8_t *marks;			/* enum flow_mark per instruction slot */
+	uint16_t *live;			/* registers live *before* each slot, bit i for ri; see flow_new() */
+	uint32_t n_insns;
+	uint16_t used;			/* registers read or written anywhere, bit i for ri */
+	uint16_t written;		/* registers written anywhere */
+	uint16_t undefined;		/* r0, r6..r9 that may be read before written: start as 0 at every tier. r1..r5 at the
+					 * entry are the arguments, whatever the caller left there */
+	bool frame;			/* r10 is read */
+	int32_t frame_low;		/* lowest constant offset from r10 accessed, <= 0; -INSN_FRAME_SIZE when r10 escapes into
+					 * another register */
+	bool calls;			/* has a call of any kind */
+};
+
+/* A call of any kind defines r0 and *leaves r1..r5 as 0* for code that reads them before writing them (a defined value,
+ * the same at both tiers): such registers are in live[] after the call, so a compiler need only zero
+ * those of r1..r5 that are live there. Callee-saved r6..r9 survive calls.
+ * @method is verified. Returns 0 and a flow the caller frees with flow_free(), or -ENOMEM. */
+int flow_new(struct flow **ret, const struct image *image, uint32_t method);
+struct flow *flow_free(struct flow *flow);
+
+/* index of the slot that the jump at @pc of a verified method leads to; only for jumps (JA, gotol, conditional) */
+uint32_t flow_jump_target(const struct insn *insns, uint32_t pc);
+bool insn_is_jump(const struct insn *insn);	/* has a jump target (not CALL, not EXIT) */
+bool insn_is_conditional(const struct insn *insn);
+/* registers that the instruction reads / writes, as bit sets (bit i for ri); a call reads r1..r5, writes r0..r5 */
+uint16_t insn_reads(const struct insn *insn);
+uint16_t insn_writes(const struct insn *insn);

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* The flat module image: what the load worker makes of an ELF object
+ *
+ * One block of bytes without pointers: a header, then tables at 8-byte aligned offsets. The worker writes it with a
+ * struct builder (builder.h); the daemon trusts none of it and calls image_check() once over its own copy, after which every
+ * offset, count and index in it may be followed without looking again.
+ *
+ *   header | methods[] | insns[] | relocs[] | imports[] | strings | rodata bytes | data bytes
+ *
+ * Thread safety: an image that has been checked is never changed; any thread may read it. */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "bytecode/insn.h"
+
+#define IMAGE_MAGIC 0x31474d4952454954ull	/* "TIERIMG1" in little endian */
+
+/* Limits, checked by both sides; far above what compilers emit, far below what would hurt the daemon. */
+#define IMAGE_METHODS_MAX (1u << 20)
+#define IMAGE_INSNS_MAX (1u << 24)
+#define IMAGE_IMPORTS_MAX (1u << 12)
+#define IMAGE_RELOCS_MAX (1u << 22)
+#define IMAGE_SEGMENT_MAX (256u << 20)	/* bytes of .rodata, .data or .bss each */
+#define IMAGE_NAME_MAX 255u		/* bytes of a method's, import's or section's name */
+#define IMAGE_ALIGN_MAX 4096u
+
+enum image_segment { IMAGE_RODATA, IMAGE_DATA, IMAGE_BSS, _IMAGE_SEGMENT_N };
+
+struct image_table { uint32_t offset, n; };	/* offset in bytes from the header, n elements */
+
+struct image_header {
+	uint64_t magic;
+	uint32_t size;				/* of the whole image in bytes */
+	uint32_t flags;				/* 0 */
+	struct image_table methods, insns, relocs, imports, strings, rodata, data;
+	uint32_t n_bss;				/* bytes */
+	uint32_t align[_IMAGE_SEGMENT_N];	/* powers of two, at most IMAGE_ALIGN_MAX */
+	uint64_t hash;				/* FNV-1a 64 over all bytes after this header; names the content, no security */
+};
+
+enum image_method_flags {
+	IMAGE_METHOD_GLOBAL = 1u << 0,		/* STB_GLOBAL or STB_WEAK; else local */
+	IMAGE_METHOD_WEAK = 1u << 1,
+};
+
+struct image_method {
+	uint32_t name;		/* offset in strings, NUL-terminated */
+	uint32_t section;	/* offset in strings: the section's name, for messages */
+	uint32_t section_offset; /* bytes from the section's start to the first instruction */
+	uint32_t insn;		/* index of the first instruction slot */
+	uint32_t n_insns;	/* instruction slots (an lddw is two) */
+	uint32_t flags;
+};
+
+enum image_import_flags { IMAGE_IMPORT_WEAK = 1u << 0 };
+
+struct image_import {
+	uint32_t name;		/* offset in strings */
+	uint32_t flags;
+};
+
+/* A pointer in .rodata or .data; written by the daemon once the span's addresses are known. The table is in ascending
+ * order of (segment, offset), fields don't overlap, and the bytes they cover are 0 in the image. Fields need not be
+ * aligned. */
+struct image_reloc {
+	uint8_t segment;	/* IMAGE_RODATA or IMAGE_DATA: where the field lies */
+	uint8_t ref;		/* enum insn_ref, never NONE: what it points to */
+	uint8_t width;		/* 8, or 4: then the value must fit, else the load is refused */
+	uint8_t pad;
+	uint32_t offset;	/* of the field in its segment */
+	uint32_t index;		/* method or import index; 0 for segments */
+	int32_t addend;		/* bytes */
+};
+
+/* A checked image; borrowed pointers into the caller's bytes, valid as long as those are. */
+struct image {
+	const struct image_header *header;
+	const struct image_method *methods;
+	const struct insn *insns;
+	const struct image_reloc *relocs;
+	const struct image_import *imports;
+	const char *strings;
+	const uint8_t *rodata, *data;
+	uint32_t n_methods, n_insns, n_relocs, n_imports, n_rodata, n_data, n_bss;
+};
+
+/* A refusal: what, where, why. One sentence in @text, without a final full stop or newline. */
+struct refusal {
+	char text[384];
+};
+void refuse(struct refusal *refusal, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Checks all of @bytes (8-byte aligned, @n bytes): magic, size, every table inside the image and not overlapping the
+ * header, every name terminated, every index in range, methods' instruction ranges inside insns and disjoint, relocs'
+ * fields inside their segments, the hash. Does not look at instructions: that is verify_image(). Fills @ret and returns true, or
+ * fills @refusal and returns false. Linear in @n; any thread. */
+bool image_check(const void *bytes, size_t n, struct image *ret, struct refusal *refusal);
+
+/* FNV-1a 64 over everything after the header of an image of @n bytes. */
+uint64_t image_hash(const void *bytes, size_t n);
+/* Whether a reference (enum insn_ref, never NONE) of a lddw or a relocation names something of the image: an existing
+ * method or import, with addend 0, or a byte of a segment or the place just after its last. */
+bool image_ref_exists(const struct image *image, unsigned int ref, uint32_t index, int64_t addend);
+
+static inline const char *image_method_name(const struct image *image, uint32_t method)
+{
+	return image->strings + image->methods[method].name;
+}
+static inline const char *image_import_name(const struct image *image, uint32_t import)
+{
+	return image->strings + image->imports[import].name;
+}
+static inline const struct insn *image_method_insns(const struct image *image, uint32_t method)
+{
+	return image->insns + image->methods[method].insn;
+}
+
+/* Index of the method called @name, or -1. Linear: callers that ask often keep a symtab (arena/symtab). */
+int64_t image_find_method(const struct image *image, const char *name);

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* The server: sessions, their requests, waits and event cursors (tier/wire.h)
+ *
+ * Everything that a client can starve is charged to its uid. Nothing here blocks: a wait is an entry in a list that the
+ * core's news walks, an events request is a cursor, a load is a job elsewhere. What the server cannot know (where
+ * modules come from, descriptors, the journal, statistics of others) comes in as struct server_ops. */
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include "tier/wire.h"
+#include "tiering/core.h"
+#include "util/dispatch.h"
+
+struct server;
+struct server_load;	/* a load that is under way; answered by exactly one server_loaded() */
+
+struct server_ops {
+	/* Starts loading: @object_fd is a sealed memfd of @n bytes (checked: F_SEAL_WRITE|SHRINK|GROW, size within bounds), borrowed. Ends
+	 * with server_loaded(), from the loop, never from inside. 0 or a positive enum tier_error. */
+	int (*load)(void *context, uid_t uid, const char *name, bool shared, int object_fd, uint64_t n, struct server_load *load);
+	/* No name and no holder is left: the module may go. */
+	void (*release)(void *context, struct module *module);
+
+	/* of a module's context (core_module_context()) */
+	int64_t (*find)(void *module_context, const char *method);	/* index or -1 */
+	/* false: no such index; @flags as in wire_name_row */
+	bool (*method_name)(void *module_context, uint32_t index, const char **name, uint32_t *flags);
+	bool (*import_name)(void *module_context, uint32_t index, const char **name, uint32_t *flags);
+	int (*segment_fd)(void *module_context, enum tier_segment segment);	/* borrowed */
+
+	int (*probe_page_fd)(void *context);				/* borrowed */
+	void (*drain)(void *context);					/* the ring buffer, before any question is answered */
+	bool (*kernel_works)(void *context, const char **why);
+	/* As journal_read(): number of events copied, or -1: a gap up to *gap_last. */
+	int (*events)(void *context, uint64_t from, struct tier_event *events, uint32_t n_max, uint64_t *gap_last);
+	uint64_t (*newest_event)(void *context);
+	void (*stats)(void *context, struct wire_stats *stats);		/* fills what the server does not know itself */
+};
+
+struct server_config {
+	uint32_t sessions_per_uid, lanes_per_session, modules_per_uid, waits_per_session, loads_per_uid;
+	uint64_t object_max;		/* bytes of an object file */
+	uid_t owner;			/* for --user: only this uid may connect; (uid_t)-1: everybody */
+};
+#define SERVER_CONFIG_DEFAULT                                                                                          \
+	{ .sessions_per_uid = 4096, .lanes_per_session = 8, .modules_per_uid = 1024, .waits_per_session = 1024,        \
+	  .loads_per_uid = 64, .object_max = 256u << 20, .owner = (uid_t)-1 }
+
+/* @listen_fd: a listening SOCK_SEQPACKET socket, taken on success. */
+int server_new(struct server **ret, struct dispatch *dispatch, struct core *core, const struct server_config *config,
+	       const struct server_ops *ops, void *context, int listen_fd);
+struct server *server_free(struct server *server);
+
+/* News from the core: the method's state word changed / a new event is in the journal. Waits and cursors are answered
+ * from here or from the same turn of the loop. */
+void server_method_changed(struct server *server, struct module *module, uint32_t method);
+void server_event_added(struct server *server);
+/* A hello probe was seen by the kernel */
+void server_hello_seen(struct server *server, uint64_t nonce);
+
+/* The end of a load: @module (added to the core) or, when NULL, @error (enum tier_error) with a sentence. The session may
+ * be gone meanwhile: the module stays if its name was asked for. */
+void server_loaded(struct server_load *load, struct module *module, enum tier_error error, const char *text);
+
+/* Holders of a module: how many sessions have it attached. */
+uint32_t server_holders(const struct server *server, const struct module *module);

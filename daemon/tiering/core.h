@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* The core: methods on their way through the tiers
+ *
+ * A single-threaded state machine without I/O. Time, jobs, machine code, the arena's memory and the way news travel come
+ * in through struct core_ops, so that unit tests run it with a fake clock and fake jobs. Everything that must survive
+ * the daemon lives in the ledger (tiering/ledger.h); the heap only indexes it.
+ *
+ *   cold ── core_prepare ──► Tier0, uncounted ── delay over ──► counting ── N-th call ──► queued ──► compiling ──► final
+ *
+ * A transition is always the same steps: change the ledger in one transaction (with the numbers of the events it
+ * causes), then store what clients see (P, E, the record), then ring the bells (event, changed). */
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include "tier/events.h"
+#include "tier/records.h"
+#include "tier/types.h"
+
+struct core;
+struct module;		/* of the core; core_module_*() */
+
+enum {
+	_CORE_E_SUCCESS,
+	CORE_E_FULL,		/* no room for code in the module */
+	CORE_E_EXISTS,		/* a module of that name exists for that uid */
+	CORE_E_QUOTA,		/* the ledger has no room for that many methods, or the uid's quota is used up */
+};
+
+struct core_config {
+	uint32_t threshold;		/* N, 1..65535 (reference §10: 0 → 1) */
+	uint64_t delay_ns;		/* call-counting delay; 0: counting starts with tier 0 */
+	bool call_counting;		/* off: methods stay at their initial tier, final at once */
+	uint32_t jobs_per_uid;		/* background jobs of one uid at a time, default 1 */
+	uint32_t jobs_total;		/* background jobs at a time, at least 1 */
+	uint64_t sweep_ns;		/* period of the sweep over armed cells, default 1 s */
+};
+
+/* Code as the outside made it */
+struct core_code {
+	uint64_t address, size;
+	uint64_t code_used;		/* of the module's code segment, after it: goes into the ledger */
+};
+
+/* What the core needs from outside. @module_context is what core_module_add() was given. None may call back into the
+ * core, except where it says so. */
+struct core_ops {
+	uint64_t (*now)(void *context);			/* CLOCK_MONOTONIC ns */
+	uint64_t (*wall)(void *context);		/* CLOCK_REALTIME ns */
+	void (*arm)(void *context, uint64_t deadline_ns);	/* call core_tick() then; 0: nothing to wait for */
+
+	/* Compile tier 0 of a method now, or make a call-counting stub for a version. 0, CORE_E_FULL or -errno. */
+	int (*tier0)(void *context, void *module_context, uint32_t method, struct core_code *ret);
+	int (*stub)(void *context, void *module_context, uint32_t method, uint32_t cell, uint64_t version, uint64_t code,
+		    struct core_code *ret);
+
+	/* Start an optimizing compile; it ends with one core_compile_done(), from the loop, never from inside. 0 or -errno
+	 * (then the method becomes final with NO_WORKER). */
+	int (*compile)(void *context, void *module_context, uint32_t method, uint64_t version, enum tier_level level);
+
+	/* A transition is committed and visible. @event has its number; the order of calls is the order of numbers. */
+	void (*event)(void *context, const struct tier_event *event);
+	/* The method's state word changed: wake its futex and answer waits. */
+	void (*changed)(void *context, struct module *module, uint32_t method);
+};
+
+/* @memory: the ledger's, of ledger_size() bytes, 4096-byte aligned, zero or a predecessor's; borrowed for the core's life.
+ * A predecessor's content is recovered: modules must then be attached again with core_module_attach() before use.
+ * Returns 0, -ENOMEM, or -EBADMSG when the memory holds an incompatible ledger. */
+int core_new(struct core **ret, const struct core_config *config, const struct core_ops *ops, void *context, void *memory,
+	     size_t n_memory);
+struct core *core_free(struct core *core);	/* forgets the heap; the ledger stays as it is */
+
+/* -- Modules --- */
+struct core_module_info {
+	uint64_t id;
+	uid_t uid;
+	bool shared;			/* visible to other uids */
+	bool named;			/* false after unload: lives until the last session that holds it ends */
+	const char *name;		/* valid until the module is removed */
+	struct tier_layout layout;
+	uint64_t code_used;
+};
+
+/* Adds a module whose records and counters (the daemon's aliases, all cold) are given. @name: 1..63 bytes. The core
+ * writes through @records from now on. The id was taken with core_take_module_id(). Event: MODULE_LOADED. */
+int core_module_add(struct module **ret, struct core *core, uint64_t id, uid_t uid, const char *name, bool shared,
+		    const struct tier_layout *layout, uint64_t code_used, struct tier_record *records, uint32_t *cells,
+		    void *module_context);
+uint64_t core_take_module_id(struct core *core);	/* 1, 2, … never reused, also over takeovers */
+int core_module_attach(struct module *module, struct tier_record *records, uint32_t *cells, void *module_context);
+void core_module_unname(struct module *module);		/* unload: event MODULE_UNLOADED */
+void core_module_remove(struct module *module);		/* withdraws its queued versions; the pointer is dead afterwards */
+void core_module_info(const struct module *module, struct core_module_info *ret);
+void *core_module_context(const struct module *module);
+struct module *core_module_by_id(struct core *core, uint64_t id);
+struct module *core_module_by_name(struct core *core, uid_t uid, const char *name);	/* @uid's own only */
+struct module *core_module_next(struct core *core, struct module *after);		/* in order of ids; NULL starts and ends */
+
+/* -- What happens to methods --- */
+/* The prestub's question: makes sure that the method has code. 0, CORE_E_FULL, -errno. Idempotent. */
+int core_prepare(struct module *module, uint32_t method);
+
+/* A bell: somebody says that @version of the method crossed its threshold. The counter decides: returns true when it
+ * confirms (and the threshold had not been handled yet). Garbage in any argument is harmless. */
+bool core_threshold(struct core *core, uint64_t module, uint32_t method, uint64_t version, uint32_t pid, uint32_t tid,
+		    uint64_t time_ns, enum tier_source source);
+/* Looks at armed cells: of one method / all of one module / everything. Thresholds found are journalled with source
+ * SWEEP. Returns how many were found. */
+uint32_t core_look(struct module *module, uint32_t method);
+uint32_t core_sweep(struct core *core, struct module *module_or_null);
+
+/* The end of a compile that ops->compile started. @reason NONE: @code is placed and will be published, @inlined are
+ * method indices. Else the method becomes final with @reason, on the code that it has. A version that is no longer wanted
+ * is ignored. */
+void core_compile_done(struct core *core, uint64_t module, uint32_t method, uint64_t version, enum tier_reason reason,
+		       const struct core_code *code, const uint32_t *inlined, uint32_t n_inlined);
+
+void core_tick(struct core *core);	/* the armed deadline has come (early and spurious calls are fine) */
+
+/* -- Questions: none starts a compilation or changes a counter --- */
+struct tier_answer core_answer(struct module *module, uint32_t method);	/* looks at the cell first */
+enum core_scope { CORE_SCOPE_MODULE, CORE_SCOPE_UID, CORE_SCOPE_ALL };
+uint32_t core_pending(struct core *core, enum core_scope scope, struct module *module, uid_t uid);
+
+struct core_stats {
+	uint64_t n_modules, n_methods, n_versions;
+	uint64_t n_thresholds[_TIER_SOURCE_N];	/* confirmed, by how they were learnt of */
+	uint64_t n_unconfirmed;			/* bells that no counter confirmed, late ones included */
+	uint64_t n_published, n_promotions_failed;
+	uint64_t n_delays;			/* how often a delay began */
+	uint64_t sequence;			/* number of the newest event */
+};
+void core_stats(const struct core *core, struct core_stats *ret);
+
+/* Debug and unit tests: every invariant that can be checked from outside (reference §6.5); NULL or a sentence. */
+const char *core_check(const struct core *core);

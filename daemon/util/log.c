@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+#include "util/log.h"
+
+static enum log_level log_threshold = LOG_INFO;
+
+void log_set_level(enum log_level level)
+{
+	log_threshold = level;
+}
+
+void log_line(enum log_level level, const char *format, ...)
+{
+	/* <3>, <4>, <6>, <7>: the prefixes by which journald knows syslog's levels */
+	static const char *const prefix[_LOG_LEVEL_N] = { "<3>", "<4>", "<6>", "<7>" };
+	char line[1024];
+	int saved = errno, n, m;
+	va_list args;
+
+	if (level > log_threshold)
+		return;
+	n = snprintf(line, sizeof(line), "%stierd: ", isatty(STDERR_FILENO) ? "" : prefix[level]);
+	va_start(args, format);
+	m = vsnprintf(line + n, sizeof(line) - n - 1, format, args);
+	va_end(args);
+	n += m < 0 ? 0 : m;
+	if (n > (int)sizeof(line) - 2)
+		n = sizeof(line) - 2;
+	line[n++] = '\n';
+	(void)!write(STDERR_FILENO, line, n);
+	errno = saved;
+}

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* What crosses the pipe between the daemon and a worker
+ *
+ * One SOCK_SEQPACKET datagram each way per job, each with one memfd that holds the bulk:
+ *
+ *   request   struct job_request  + input memfd    (LOAD: the object file as the client sent it; COMPILE: job_put_compile())
+ *   reply     struct job_reply    + output memfd   (LOAD: a module image; COMPILE: job_put_code()), none on failure
+ *
+ * job_put_*() and job_get_*() are mirrors: get accepts exactly what put writes, checks everything, and is the daemon's
+ * (or the worker's) only reader. The daemon first copies the output into memory that the worker cannot reach. */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "bytecode/code.h"
+#include "bytecode/image.h"
+#include "tier/types.h"
+
+enum job_kind { JOB_LOAD = 1, JOB_COMPILE = 2 };
+
+struct job_request {
+	uint32_t kind;		/* enum job_kind */
+	uint32_t reserved;
+	uint64_t id;		/* echoed in the reply */
+	uint64_t n_input;	/* bytes in the input memfd */
+};
+
+struct job_reply {
+	uint64_t id;
+	uint32_t ok;		/* 1: an output memfd of n_output bytes follows */
+	uint32_t reserved;
+	uint64_t n_output;
+	struct refusal refusal;	/* why not ok */
+};
+
+/* A compile job names one method and carries the bytecode of every method that may be inlined into it. */
+struct job_compile {
+	uint32_t level;			/* enum tier_level to compile for: TIER1 */
+	uint32_t method;		/* index in the module of the method to compile */
+	uint32_t n_methods, n_imports;	/* of the module: bounds for indices */
+	uint32_t n_rodata, n_data, n_bss;
+	const uint8_t *rodata;		/* n_rodata bytes, unrelocated fields as 0: constants to fold */
+	struct job_body {
+		uint32_t method;	/* index in the module */
+		uint32_t n_insns;
+		const struct insn *insns;	/* verified by the daemon */
+		const char *name;
+	} *bodies;			/* bodies[0] is the method itself; others are candidates for inlining */
+	uint32_t n_bodies;
+};
+
+/* Each returns a malloc()ed block in *ret_bytes of *ret_n bytes, or -ENOMEM. */
+int job_put_compile(const struct job_compile *job, void **ret_bytes, size_t *ret_n);
+int job_put_code(const struct code_result *code, void **ret_bytes, size_t *ret_n);
+
+/* Each borrows from @bytes (8-byte aligned), except job->bodies, which the caller frees with free(). False: @refusal. */
+bool job_get_compile(struct job_compile *ret, const void *bytes, size_t n, struct refusal *refusal);
+bool job_get_code(struct code_result *ret, const void *bytes, size_t n, struct refusal *refusal);

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* libtier: run tiered methods and ask where they are on their way
+ *
+ *	struct tier_conn *conn;
+ *	struct tier_module *module;
+ *	struct tier_method *method;
+ *
+ *	tier_connect(&conn, NULL);
+ *	tier_load(conn, "filter.bpf.o", NULL, 0, &module);
+ *	tier_find(module, "filter", &method);
+ *	verdict = tier_entry(method)((uintptr_t)packet, n, 0, 0, 0);
+ *
+ * Every function that can fail returns 0 or a negative errno, and keeps one sentence about the last failure of the
+ * calling thread: tier_error_text(). libtier never prints. All functions are thread-safe unless they say otherwise.
+ *
+ * A method's entry is a plain C function pointer: callable from any thread, from a signal handler, in a forked child,
+ * at any time between tier_find() and tier_close(). */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <tier/events.h>
+#include <tier/records.h>
+#include <tier/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define TIER_API __attribute__((visibility("default")))
+
+struct tier_conn;
+struct tier_module;
+struct tier_method;
+struct tier_cancel;
+struct tier_events;
+
+typedef uint64_t (*tier_fn)(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t);
+
+#define TIER_FOREVER UINT64_MAX
+
+/* The calling thread's last failure in one sentence; "" when there was none. Valid until the thread's next call. */
+TIER_API const char *tier_error_text(void);
+
+/* -- Connection --- */
+struct tier_conn_opts {
+	size_t size;		/* sizeof(struct tier_conn_opts) */
+	const char *socket;	/* NULL: $TIERD_SOCKET, else $XDG_RUNTIME_DIR/tierd.sock if there, else the system's */
+	const char *program;	/* how `tierctl stats` names this client; NULL: the program's short name */
+	uint64_t timeout_ns;	/* for a request, and for a cold call; 0: 30 s */
+};
+
+/* What a cold call does that cannot be served (the daemon is gone, or has no room): called in the calling thread, with
+ * all signals blocked, with the method's name and a sentence. The default prints one line to standard error and aborts: a
+ * wrong result is never returned. A handler must not return either (longjmp out of it is allowed, _exit too). Process-wide; NULL restores the
+ * default. */
+typedef void (*tier_failure_fn)(const char *module, const char *method, const char *text);
+TIER_API void tier_set_failure_handler(tier_failure_fn fn);
+
+TIER_API int tier_connect(struct tier_conn **ret, const struct tier_conn_opts *opts);	/* opts may be NULL */
+/* Ends the session. Modules that are still open stay mapped and callable as far as they have code; close them first. */
+TIER_API void tier_disconnect(struct tier_conn *conn);
+
+/* true: thresholds travel through the kernel's probes; false: over the socket. @why (may be NULL) is a sentence that lives
+ * as long as the connection. */
+TIER_API bool tier_conn_uses_kernel(struct tier_conn *conn, const char **why);
+
+/* -- Modules --- */
+enum tier_load_flags {
+	TIER_LOAD_SHARED = 1u << 0,	/* other users may open it */
+};
+/* Loads an object file, and opens it. @name: NULL: the file's name without .bpf.o or .o. @ret may be NULL (load only). */
+TIER_API int tier_load(struct tier_conn *conn, const char *path, const char *name, unsigned int flags, struct tier_module **ret);
+TIER_API int tier_load_bytes(struct tier_conn *conn, const void *bytes, size_t n, const char *name, unsigned int flags,
+			     struct tier_module **ret);
+/* Removes the name. The module lives on for those that have it open. */
+TIER_API int tier_unload(struct tier_conn *conn, const char *name);
+/* Opens (maps) a loaded module: the caller's own of that name, else a shared one. Opening twice in one process gives the
+ * same mapping and private data (reference-counted). -EADDRINUSE: the span of addresses is taken in this process. */
+TIER_API int tier_open(struct tier_conn *conn, const char *name, struct tier_module **ret);
+/* Unmaps when it was the last. No method of it may be running or be called afterwards. */
+TIER_API void tier_close(struct tier_module *module);
+TIER_API const char *tier_module_name(const struct tier_module *module);
+TIER_API uint64_t tier_module_id(const struct tier_module *module);
+
+/* Binds an import in this process: calls to it go to @fn, a C function of up to five integer arguments. Any time;
+ * -ENOENT: the module has no such import. An unbound import that is called fails like a cold call that cannot be served. */
+TIER_API int tier_bind(struct tier_module *module, const char *import, const void *fn);
+/* Binds what dlsym() finds for every import that is still unbound; returns how many strong ones stay unbound. */
+TIER_API int tier_bind_all(struct tier_module *module, void *(*lookup)(const char *name, void *context), void *context);
+
+struct tier_module_row {
+	char name[64];
+	uint64_t id;
+	uint32_t uid, n_methods, n_pending;
+	uint32_t n_status[_TIER_STATUS_N];	/* methods by status */
+	bool shared, unloaded;
+};
+/* Calls @fn for each module that the caller may see, in order of ids, until it returns non-zero, which is returned. */
+TIER_API int tier_list(struct tier_conn *conn, int (*fn)(const struct tier_module_row *row, void *context), void *context);
+
+/* -- Methods --- */
+TIER_API int tier_find(struct tier_module *module, const char *name, struct tier_method **ret);	/* lives as long as the module */
+TIER_API uint32_t tier_module_n_methods(const struct tier_module *module);
+TIER_API int tier_method_at(struct tier_module *module, uint32_t index, struct tier_method **ret);
+TIER_API const char *tier_method_name(const struct tier_method *method);
+/* The method's one address for its life. */
+TIER_API tier_fn tier_entry(const struct tier_method *method);
+
+/* Status, calls to the next tier and generation, from shared memory in nanoseconds. Never compiles, never counts. */
+TIER_API struct tier_answer tier_status(const struct tier_method *method);
+/* The same asked over the socket: the daemon looks at its events and at the counter first. */
+TIER_API int tier_status_ask(const struct tier_method *method, struct tier_answer *ret);
+TIER_API uint32_t tier_remaining(const struct tier_method *method);
+
+/* Waits until the method is in a quiet state: final, cold, or counting with calls left; never for a promotion, so a
+ * caller that calls too little is never stuck. 0 and *ret; -ETIMEDOUT; -ECANCELED. @cancel and @ret may be NULL. */
+TIER_API int tier_wait(const struct tier_method *method, uint64_t timeout_ns, struct tier_cancel *cancel, struct tier_answer *ret);
+
+/* A token that ends waits: all that wait with it now or later return -ECANCELED. tier_cancel() is async-signal-safe. */
+TIER_API int tier_cancel_new(struct tier_cancel **ret);
+TIER_API void tier_cancel(struct tier_cancel *cancel);
+TIER_API void tier_cancel_free(struct tier_cancel *cancel);	/* nobody may wait with it any more */
+
+/* The schedule of calls to the final tier: waits for a quiet state, then says how many calls to make next, never 0.
+ *
+ *	struct tier_climb climb = TIER_CLIMB(method);
+ *	while (tier_climb_next(&climb, TIER_FOREVER, NULL, &n) > 0)
+ *		while (n--) call();
+ *
+ * 1: *calls is set; 0: final; negative: as tier_wait(). Exactly tier_wait(), status and remaining composed. */
+struct tier_climb {
+	const struct tier_method *method;
+	struct tier_answer answer;	/* of the last step */
+	uint32_t n_steps;
+};
+#define TIER_CLIMB(m) ((struct tier_climb){ .method = (m) })
+TIER_API int tier_climb_next(struct tier_climb *climb, uint64_t timeout_ns, struct tier_cancel *cancel, uint32_t *calls);
+
+/* -- The daemon --- */
+/* Methods queued or being compiled: of one module, of the caller's uid, of all. 0 is idle. */
+TIER_API int tier_pending_module(struct tier_module *module, uint32_t *ret);
+TIER_API int tier_pending_mine(struct tier_conn *conn, uint32_t *ret);
+TIER_API int tier_pending_all(struct tier_conn *conn, uint32_t *ret);
+
+struct wire_stats;		/* tier/wire.h */
+struct wire_session_row;
+TIER_API int tier_stats(struct tier_conn *conn, struct wire_stats *ret);
+TIER_API int tier_clients(struct tier_conn *conn, int (*fn)(const struct wire_session_row *row, void *context), void *context);
+
+/* -- Events --- */
+/* A cursor in the journal, on a connection of its own. @from: first number wanted, 0: only new ones. Not thread-safe: one
+ * user at a time. */
+TIER_API int tier_events_open(struct tier_conn *conn, uint64_t from, struct tier_events **ret);
+TIER_API void tier_events_close(struct tier_events *events);
+/* Readable when tier_events_next() will not block for long. */
+TIER_API int tier_events_fd(const struct tier_events *events);
+/* 0 and one event; -ETIMEDOUT; -ENODATA: numbers *gap_first..*gap_last are no longer kept, the next call goes on behind. */
+TIER_API int tier_events_next(struct tier_events *events, uint64_t timeout_ns, struct tier_event *ret, uint64_t *gap_first,
+			      uint64_t *gap_last);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* The words of tierd, each list written once
+ *
+ * Tiers, stages, statuses, reasons, errors and events are X-macro lists. Enums, names in output, man pages and
+ * tests all grow from the same row, so a new word cannot be half known. Numbers are given in the rows because
+ * they cross process boundaries (shared records, wire, journal): append, never renumber. */
+
+#include <stdint.h>
+
+/* The tier of a code version. 0..5 are CoreCLR's frozen numbers; MinOptJitted and ReadyToRun are reported only. */
+#define TIER_LEVEL_LIST(_)                                                                                             \
+	_(TIER0, 0, "Tier0")                                                                                           \
+	_(TIER1, 1, "Tier1")                                                                                           \
+	_(OSR, 2, "OSR")                                                                                               \
+	_(OPTIMIZED, 3, "Optimized")                                                                                   \
+	_(TIER0_INSTRUMENTED, 4, "Tier0Instrumented")                                                                  \
+	_(TIER1_INSTRUMENTED, 5, "Tier1Instrumented")                                                                  \
+	_(MIN_OPT_JITTED, 6, "MinOptJitted")                                                                           \
+	_(READY_TO_RUN, 7, "ReadyToRun")                                                                               \
+	_(NONE, 8, "none")
+
+/* Where a method stands on its way; one byte of its state word. Order matters: stages only grow within one version. */
+#define TIER_STAGE_LIST(_)                                                                                             \
+	_(COLD, 0, "cold", "no code yet")                                                                              \
+	_(UNCOUNTED, 1, "uncounted", "has code, calls are not counted yet (call-counting delay)")                      \
+	_(COUNTING, 2, "counting", "every call decrements the counter")                                                \
+	_(REACHED, 3, "reached", "threshold reached, next version not queued yet")                                     \
+	_(QUEUED, 4, "queued", "next version waits in the background queue")                                           \
+	_(COMPILING, 5, "compiling", "next version is being compiled")                                                 \
+	_(FINAL, 6, "final", "no further promotion will come")
+
+/* The answer to "is this method at its final tier?" */
+#define TIER_STATUS_LIST(_)                                                                                            \
+	_(COLD, 0, "cold")                                                                                             \
+	_(OPTIMIZING, 1, "optimizing")                                                                                 \
+	_(FINAL, 2, "final")
+
+/* Why a method is final, or why a transition happened */
+#define TIER_REASON_LIST(_)                                                                                            \
+	_(NONE, 0, "none")                                                                                             \
+	_(FIRST_CALL, 1, "first call")                                                                                 \
+	_(DELAY_ENDED, 2, "call-counting delay ended")                                                                 \
+	_(CALLS, 3, "call count reached")                                                                              \
+	_(PROMOTED, 4, "reached its final tier")                                                                       \
+	_(COMPILE_FAILED, 5, "the compiler refused the method")                                                        \
+	_(WORKER_DIED, 6, "the compile worker died")                                                                   \
+	_(WORKER_TIMEOUT, 7, "the compile worker exceeded its time limit")                                             \
+	_(WORKER_MEMORY, 8, "the compile worker exceeded its memory limit")                                            \
+	_(RESULT_REFUSED, 9, "the compile worker's result was refused")                                                \
+	_(ARENA_FULL, 10, "the module's code segment is full")                                                         \
+	_(COUNTING_OFF, 11, "call counting is off")                                                                    \
+	_(COUNTERS_FULL, 12, "the module's counters segment is full")                                                  \
+	_(NO_WORKER, 13, "no compile worker could be started")
+
+/* What can go wrong in an answer: number on the wire, errno that libtier returns (negated), text */
+#define TIER_ERROR_LIST(_)                                                                                             \
+	_(NONE, 0, 0, "success")                                                                                       \
+	_(PROTOCOL, 1, EPROTO, "malformed message")                                                                    \
+	_(VERSION, 2, EPROTONOSUPPORT, "protocol version not supported")                                               \
+	_(NO_MODULE, 3, ENOENT, "no such module")                                                                      \
+	_(NO_METHOD, 4, ENOENT, "no such method")                                                                      \
+	_(EXISTS, 5, EEXIST, "a module of that name is already loaded")                                                \
+	_(BAD_MODULE, 6, ENOEXEC, "the object is not a module that tierd can run")                                     \
+	_(DENIED, 7, EACCES, "not permitted")                                                                          \
+	_(QUOTA, 8, EDQUOT, "quota exhausted")                                                                         \
+	_(NO_MEMORY, 9, ENOMEM, "out of memory")                                                                       \
+	_(CODE_FULL, 10, ENOSPC, "the module's code segment is full")                                                  \
+	_(WORKER, 11, EIO, "the load worker failed")                                                                   \
+	_(CANCELED, 12, ECANCELED, "canceled")                                                                         \
+	_(TIMEOUT, 13, ETIMEDOUT, "deadline passed")                                                                   \
+	_(ARGUMENT, 14, EINVAL, "invalid argument")                                                                    \
+	_(SPAN_TAKEN, 15, EADDRINUSE, "the module's span of addresses is taken in this process")                       \
+	_(GAP, 16, ENODATA, "events no longer kept")                                                                   \
+	_(INTERNAL, 17, EIO, "internal error")
+
+/* Kinds of journalled events. A transition names the method, its version and tiers from and to. */
+#define TIER_EVENT_LIST(_)                                                                                             \
+	_(MODULE_LOADED, 1, "module-loaded")                                                                           \
+	_(MODULE_UNLOADED, 2, "module-unloaded")                                                                       \
+	_(PUBLISHED, 3, "published")                                                                                   \
+	_(COUNTING_BEGUN, 4, "counting-begun")                                                                         \
+	_(THRESHOLD, 5, "threshold")                                                                                   \
+	_(QUEUED, 6, "queued")                                                                                         \
+	_(COMPILE_STARTED, 7, "compile-started")                                                                       \
+	_(COMPILE_ENDED, 8, "compile-ended")                                                                           \
+	_(FINAL, 9, "final")                                                                                           \
+	_(DELAY_PAUSED, 10, "delay-paused")                                                                            \
+	_(DELAY_RESUMED, 11, "delay-resumed")
+
+/* How the daemon learnt of an event */
+#define TIER_SOURCE_LIST(_)                                                                                            \
+	_(DAEMON, 0, "daemon")                                                                                         \
+	_(KERNEL, 1, "kernel")                                                                                         \
+	_(SOCKET, 2, "socket")                                                                                         \
+	_(SWEEP, 3, "recovered")
+
+#define TIER_LEVEL_ENUM(name, number, ...) TIER_LEVEL_##name = number,
+#define TIER_STAGE_ENUM(name, number, ...) TIER_STAGE_##name = number,
+#define TIER_STATUS_ENUM(name, number, ...) TIER_STATUS_##name = number,
+#define TIER_REASON_ENUM(name, number, ...) TIER_REASON_##name = number,
+#define TIER_ERROR_ENUM(name, number, ...) TIER_ERROR_##name = number,
+#define TIER_EVENT_ENUM(name, number, ...) TIER_EVENT_##name = number,
+#define TIER_SOURCE_ENUM(name, number, ...) TIER_SOURCE_##name = number,
+
+enum tier_level { TIER_LEVEL_LIST(TIER_LEVEL_ENUM) _TIER_LEVEL_N };
+enum tier_stage { TIER_STAGE_LIST(TIER_STAGE_ENUM) _TIER_STAGE_N };
+enum tier_status { TIER_STATUS_LIST(TIER_STATUS_ENUM) _TIER_STATUS_N };
+enum tier_reason { TIER_REASON_LIST(TIER_REASON_ENUM) _TIER_REASON_N };
+enum tier_error { TIER_ERROR_LIST(TIER_ERROR_ENUM) _TIER_ERROR_N };
+enum tier_event_kind { TIER_EVENT_LIST(TIER_EVENT_ENUM) _TIER_EVENT_N };
+enum tier_source { TIER_SOURCE_LIST(TIER_SOURCE_ENUM) _TIER_SOURCE_N };
+
+/* A name is never NULL: an unknown number reads "unknown". */
+#define TIER_NAME_ROW(name, number, text, ...) [number] = text,
+#define TIER_NAME_FUNCTION(function, LIST, n)                                                                          \
+	static inline const char *function(unsigned int number)                                                        \
+	{                                                                                                              \
+		static const char *const names[n] = { LIST(TIER_NAME_ROW) };                                           \
+		return number < (n) && names[number] ? names[number] : "unknown";                                      \
+	}
+#define TIER_ERROR_NAME_ROW(name, number, code, text) [number] = text,
+#define TIER_ERROR_ERRNO_ROW(name, number, code, text) [number] = code,
+
+#ifndef __bpf__
+#include <errno.h>
+TIER_NAME_FUNCTION(tier_level_name, TIER_LEVEL_LIST, _TIER_LEVEL_N)
+TIER_NAME_FUNCTION(tier_stage_name, TIER_STAGE_LIST, _TIER_STAGE_N)
+TIER_NAME_FUNCTION(tier_status_name, TIER_STATUS_LIST, _TIER_STATUS_N)
+TIER_NAME_FUNCTION(tier_reason_name, TIER_REASON_LIST, _TIER_REASON_N)
+TIER_NAME_FUNCTION(tier_event_name, TIER_EVENT_LIST, _TIER_EVENT_N)
+TIER_NAME_FUNCTION(tier_source_name, TIER_SOURCE_LIST, _TIER_SOURCE_N)
+
+static inline const char *tier_error_name(unsigned int number)
+{
+	static const char *const names[_TIER_ERROR_N] = { TIER_ERROR_LIST(TIER_ERROR_NAME_ROW) };
+	return number < _TIER_ERROR_N ? names[number] : "unknown";
+}
+
+/* The positive errno that stands for an error number from the wire; EPROTO for one this build does not know. */
+static inline int tier_error_errno(unsigned int number)
+{
+	static const int codes[_TIER_ERROR_N] = { TIER_ERROR_LIST(TIER_ERROR_ERRNO_ROW) };
+	return number < _TIER_ERROR_N ? codes[number] : EPROTO;
+}
+#endif

@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* The socket protocol, version 1
+ *
+ * A SOCK_SEQPACKET Unix socket; every datagram is one message: a header, then a body whose size the type fixes. Little
+ * endian, natural alignment, strings NUL-terminated and padded with zeros inside fixed fields. Descriptors travel as
+ * SCM_RIGHTS with the message that names them. A request carries a serial of the client's choice; its reply carries the
+ * same. Replies may come in another order than requests (waits, loads). A message that breaks the format is answered
+ * with ERROR PROTOCOL and the connection is closed.
+ *
+ * A session may have several connections ("lanes"), so that a cold call never queues behind an API call: the first says
+ * HELLO with session 0, further ones with the token that WELCOME gave. What a session holds (modules, waits) ends with
+ * its last lane. */
+
+#include <stdint.h>
+#include "tier/events.h"
+#include "tier/records.h"
+#include "tier/types.h"
+
+#define WIRE_MAGIC 0x52454954u	/* "TIER" */
+#define WIRE_VERSION 1u
+#define WIRE_NAME_MAX 64u	/* bytes of a module's name with its NUL */
+#define WIRE_METHOD_NAME_MAX 256u
+#define WIRE_TEXT_MAX 400u
+#define WIRE_SOCKET_DEFAULT "/run/tierd/tierd.sock"
+
+/* name, number, body of the request */
+#define WIRE_REQUEST_LIST(_)                                                                                           \
+	_(HELLO, 1, struct wire_hello)		/* → WELCOME + probe page fd */                                        \
+	_(PROBED, 2, struct wire_probed)	/* the hello probe was called → PATH */                                \
+	_(LOAD, 3, struct wire_load)		/* + fd of a sealed memfd with the object → LOADED */                  \
+	_(UNLOAD, 4, struct wire_module_ref)	/* → DONE */                                                           \
+	_(ATTACH, 5, struct wire_attach)	/* the session holds the module → MODULE + 4 segment fds */            \
+	_(DETACH, 6, struct wire_module_ref)	/* → DONE */                                                           \
+	_(LIST, 7, struct wire_cursor)		/* modules with ids above cursor → MODULES */                          \
+	_(METHODS, 8, struct wire_cursor)	/* of module, indices from cursor on → NAMES */                        \
+	_(IMPORTS, 9, struct wire_cursor)	/* of module, indices from cursor on → NAMES */                        \
+	_(FIND, 10, struct wire_find)		/* → FOUND */                                                          \
+	_(PREPARE, 11, struct wire_method_ref)	/* the prestub's: make sure there is code → DONE */                    \
+	_(STATUS, 12, struct wire_method_ref)	/* → ANSWER */                                                         \
+	_(REMAINING, 13, struct wire_method_ref) /* → ANSWER */                                                        \
+	_(WAIT, 14, struct wire_wait)		/* → ANSWER, or ERROR TIMEOUT or CANCELED */                           \
+	_(CANCEL, 15, struct wire_cancel)	/* ends the wait or events request of that serial → DONE */            \
+	_(PENDING, 16, struct wire_pending)	/* → COUNT */                                                          \
+	_(STATS, 17, struct wire_empty)		/* → STATISTICS */                                                     \
+	_(CLIENTS, 18, struct wire_cursor)	/* sessions with numbers above cursor → SESSIONS */                    \
+	_(EVENTS, 19, struct wire_events_from)	/* → BATCH, ERROR GAP, TIMEOUT or CANCELED */                          \
+	_(THRESHOLD, 20, struct wire_bell)	/* one-way: the socket path's bell; no reply */
+
+/* name, number, body of the reply */
+#define WIRE_REPLY_LIST(_)                                                                                             \
+	_(ERROR, 100, struct wire_error)                                                                               \
+	_(DONE, 101, struct wire_empty)                                                                                \
+	_(WELCOME, 102, struct wire_welcome)                                                                           \
+	_(PATH, 103, struct wire_path)                                                                                 \
+	_(LOADED, 104, struct wire_module_ref)                                                                         \
+	_(MODULE, 105, struct wire_module)                                                                             \
+	_(MODULES, 106, struct wire_modules)                                                                           \
+	_(NAMES, 107, struct wire_names)                                                                               \
+	_(FOUND, 108, struct wire_method_ref)                                                                          \
+	_(ANSWER, 109, struct wire_answer)                                                                             \
+	_(COUNT, 110, struct wire_count)                                                                               \
+	_(STATISTICS, 111, struct wire_stats)                                                                          \
+	_(SESSIONS, 112, struct wire_sessions)                                                                         \
+	_(BATCH, 113, struct wire_batch)
+
+struct wire_header {
+	uint32_t magic;
+	uint16_t version;
+	uint16_t type;		/* enum wire_type */
+	uint32_t size;		/* of the whole message, header included */
+	uint32_t n_fds;		/* descriptors that travel along */
+	uint64_t serial;
+};
+_Static_assert(sizeof(struct wire_header) == 24, "wire format 1");
+
+struct wire_empty {
+	uint64_t reserved;	/* 0 */
+};
+struct wire_error {
+	uint32_t error;		/* enum tier_error */
+	uint32_t reserved;
+	uint64_t first, last;	/* GAP: the event numbers that are gone */
+	char text[WIRE_TEXT_MAX]; /* one sentence: what, where, why */
+};
+
+enum wire_lane { WIRE_LANE_API, WIRE_LANE_PRESTUB, WIRE_LANE_EVENTS, _WIRE_LANE_N };
+struct wire_hello {
+	uint64_t session[2];	/* the token of the session to join; zeros: a new one */
+	uint32_t lane;		/* enum wire_lane */
+	uint32_t flags;		/* 0 */
+	char program[32];	/* for `tierctl stats` */
+};
+struct wire_welcome {
+	uint64_t session[2];	/* token, random, known to this client only */
+	uint64_t number;	/* of the session, as stats show it */
+	uint64_t nonce;		/* to be passed to the hello probe */
+	char daemon[32];	/* the daemon's version */
+};
+struct wire_probed {
+	uint64_t nonce;
+	uint32_t mapped;	/* 1: the page is mapped and the probe was called; 0: this process could not map it */
+	uint32_t reserved;
+};
+enum wire_path_kind { WIRE_PATH_SOCKET, WIRE_PATH_KERNEL };
+struct wire_path {
+	uint32_t path;		/* enum wire_path_kind: how this client rings */
+	uint32_t reserved;
+	char why[WIRE_TEXT_MAX];
+};
+enum wire_load_flags { WIRE_LOAD_SHARED = 1u << 0 };
+struct wire_load {
+	char name[WIRE_NAME_MAX];
+	uint32_t flags;		/* enum wire_load_flags */
+	uint32_t reserved;
+};
+/* A module: by id, or when id is 0 by name (the caller's own first, then shared ones). */
+struct wire_module_ref {
+	uint64_t module;
+	char name[WIRE_NAME_MAX];
+};
+enum wire_attach_flags { WIRE_ATTACH_HOLD_ONLY = 1u << 0 };	/* no descriptors: a fork that has the mappings already */
+struct wire_attach {
+	struct wire_module_ref ref;
+	uint32_t flags;
+	uint32_t reserved;
+};
+enum wire_module_flags { WIRE_MODULE_SHARED = 1u << 0, WIRE_MODULE_UNNAMED = 1u << 1 };
+struct wire_module {
+	uint64_t module;
+	uint32_t uid, flags;
+	char name[WIRE_NAME_MAX];
+	struct tier_layout layout;
+};
+struct wire_cursor {
+	uint64_t module;	/* METHODS, IMPORTS */
+	uint64_t cursor;
+};
+#define WIRE_MODULES_MAX 32u
+struct wire_modules {
+	uint32_t n, more;	/* more: ask again with the last id */
+	struct wire_module_row {
+		uint64_t module;
+		uint32_t uid, flags, n_methods, n_pending;
+		uint32_t n_status[_TIER_STATUS_N];
+		uint32_t reserved;
+		char name[WIRE_NAME_MAX];
+	} rows[WIRE_MODULES_MAX];
+};
+#define WIRE_NAMES_MAX 32u
+struct wire_names {
+	uint32_t n, more;
+	struct wire_name_row {
+		uint32_t index, flags;	/* IMPORTS: 1 = weak; METHODS: 1 = global */
+		char name[WIRE_METHOD_NAME_MAX];
+	} rows[WIRE_NAMES_MAX];
+};
+struct wire_find {
+	uint64_t module;
+	char method[WIRE_METHOD_NAME_MAX];
+};
+struct wire_method_ref {
+	uint64_t module;
+	uint32_t method;
+	uint32_t reserved;
+};
+struct wire_answer {
+	uint64_t generation;
+	uint32_t status, stage, tier, reason;	/* the enums of tier/types.h */
+	uint32_t remaining;
+	uint32_t reserved;
+};
+struct wire_wait {
+	uint64_t module;
+	uint32_t method;
+	uint32_t reserved;
+	uint64_t timeout_ns;	/* UINT64_MAX: none; 0: just ask */
+};
+struct wire_cancel {
+	uint64_t serial;
+};
+enum wire_scope { WIRE_SCOPE_MODULE, WIRE_SCOPE_MINE, WIRE_SCOPE_ALL };
+struct wire_pending {
+	uint64_t module;	/* SCOPE_MODULE */
+	uint32_t scope;
+	uint32_t reserved;
+};
+struct wire_count {
+	uint64_t count;
+};
+struct wire_bell {
+	uint64_t module, version;
+	uint32_t method;
+	uint32_t tid;
+};
+struct wire_events_from {
+	uint64_t from;		/* first number wanted; 0: only new ones */
+	uint64_t timeout_ns;	/* how long to wait for the first event; 0: answer at once */
+};
+#define WIRE_BATCH_MAX 128u
+struct wire_batch {
+	uint32_t n, reserved;
+	uint64_t next;		/* where to go on */
+	struct tier_event events[WIRE_BATCH_MAX];
+};
+struct wire_stats {
+	char daemon[32];		/* version */
+	char path[WIRE_TEXT_MAX];	/* "kernel probes", or why not */
+	uint32_t kernel, pid;		/* 1: the kernel programs are attached */
+	uint64_t uptime_ns;
+	uint64_t n_sessions, n_modules, n_methods, n_versions;
+	uint64_t n_thresholds[_TIER_SOURCE_N];
+	uint64_t n_unconfirmed, n_published, n_promotions_failed, n_delays, sequence, oldest;
+	uint64_t n_kernel_events[_TIER_PROBE_N], n_kernel_dropped;
+	uint64_t n_jobs, n_jobs_failed, n_workers_started, n_workers_died, n_workers, n_jobs_queued;
+	uint64_t n_turns, longest_turn_ns;
+	char longest_turn_name[32];
+	uint64_t n_requests, n_disconnected;	/* n_disconnected: clients thrown out for breaking the protocol */
+	/* the knobs in force */
+	uint64_t threshold, delay_ns, worker_timeout_ns;
+};
+#define WIRE_SESSIONS_MAX 16u
+struct wire_sessions {
+	uint32_t n, more;
+	struct wire_session_row {
+		uint64_t number;
+		uint32_t pid, uid, n_lanes, n_modules, n_waits;
+		uint32_t path;		/* enum wire_path_kind */
+		char program[32];
+		char why[128];
+	} rows[WIRE_SESSIONS_MAX];
+};
+
+#define WIRE_ENUM(name, number, type) WIRE_##name = number,
+enum wire_type { WIRE_REQUEST_LIST(WIRE_ENUM) WIRE_REPLY_LIST(WIRE_ENUM) };
+
+/* Size of the body that a type fixes, or 0 for a type that version 1 does not know. */
+#define WIRE_SIZE_CASE(name, number, type) case number: return sizeof(type);
+static inline uint32_t wire_body_size(unsigned int type)
+{
+	switch (type) {
+	WIRE_REQUEST_LIST(WIRE_SIZE_CASE)
+	WIRE_REPLY_LIST(WIRE_SIZE_CASE)
+	default: return 0;
+	}
+}
