@@ -27,13 +27,26 @@ struct job_request {
 	uint64_t n_input;	/* bytes in the input memfd */
 };
 
+enum job_reply_flags {
+	JOB_REPLY_LAST = 1u << 0,	/* the worker ends after this reply: it has grown, or its compiler gave up */
+};
+
 struct job_reply {
 	uint64_t id;
 	uint32_t ok;		/* 1: an output memfd of n_output bytes follows */
-	uint32_t reserved;
+	uint32_t flags;		/* enum job_reply_flags */
 	uint64_t n_output;
 	struct refusal refusal;	/* why not ok */
 };
+
+/* How a worker that cannot go on says so; any other end is a death. */
+enum worker_exit {
+	WORKER_EXIT_MEMORY = 77,	/* an allocation failed */
+	WORKER_EXIT_SANDBOX = 78,	/* it could not confine itself, so it took no job */
+};
+
+/* No job's output is larger: a load's image is bounded by its segments, a compile's by CODE_BYTES_MAX. */
+#define JOB_OUTPUT_MAX (1ull << 30)
 
 /* A compile job names one method and carries the bytecode of every method that may be inlined into it. */
 struct job_compile {
@@ -41,17 +54,18 @@ struct job_compile {
 	uint32_t method;		/* index in the module of the method to compile */
 	uint32_t n_methods, n_imports;	/* of the module: bounds for indices */
 	uint32_t n_rodata, n_data, n_bss;
-	const uint8_t *rodata;		/* n_rodata bytes, unrelocated fields as 0: constants to fold */
+	const uint8_t *rodata;		/* NULL, or n_rodata bytes, unrelocated fields as 0: constants to fold */
 	struct job_body {
 		uint32_t method;	/* index in the module */
 		uint32_t n_insns;
 		const struct insn *insns;	/* verified by the daemon */
 		const char *name;
-	} *bodies;			/* bodies[0] is the method itself; others are candidates for inlining */
+	} *bodies;			/* bodies[0] is the method itself; others are candidates for inlining, each once */
 	uint32_t n_bodies;
 };
 
-/* Each returns a malloc()ed block in *ret_bytes of *ret_n bytes, or -ENOMEM. */
+/* Each returns a malloc()ed block in *ret_bytes of *ret_n bytes, or -ENOMEM. job_put_code() wants relocs by ascending
+ * offset, disjoint, and inlined in ascending order, as codegen_compile() delivers them. */
 int job_put_compile(const struct job_compile *job, void **ret_bytes, size_t *ret_n);
 int job_put_code(const struct code_result *code, void **ret_bytes, size_t *ret_n);
 

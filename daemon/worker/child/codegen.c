@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <llvm-c/Analysis.h>
+#include <llvm-c/Core.h>
+#include <llvm-c/ErrorHandling.h>
+#include <llvm-c/Target.h>
+#include <llvm-c/TargetMachine.h>
+#include <llvm-c/Transforms/PassBuilder.h>
+#include <string.h>
+#include "util/base.h"
+#include "util/error.h"
+#include "worker/child/codegen.h"
+#include "worker/child/lower.h"
+#include "worker/child/object.h"
+#include "worker/child/plan.h"
+
+/* One LLVM context per compile, one target machine per process: the machine knows the processor and holds nothing of a
+ * method. The pipeline runs with that machine and its data layout, without which the vectorizers stay out. */
+
+/* Inlining is over before the pipeline begins; it finds single functions. */
+#define CODEGEN_PASSES "always-inline,default<O2>"
+
+static LLVMTargetMachineRef machine;
+static void (*fatal)(const char *reason);
+
+void codegen_set_fatal(void (*fn)(const char *reason))
+{
+	fatal = fn;
+}
+
+static void on_fatal(const char *reason)
+{
+	if (fatal)
+		fatal(reason);
+	abort();
+}
+
+/* What LLVM reports as an error while it goes on; the first one is the reason for the refusal. */
+static void on_diagnostic(LLVMDiagnosticInfoRef info, void *context)
+{
+	struct refusal *refusal = context;
+	char *text;
+
+	if (LLVMGetDiagInfoSeverity(info) != LLVMDSError || refusal->text[0])
+		return;
+	text = LLVMGetDiagInfoDescription(info);
+	refuse(refusal, "LLVM: %s", text);
+	LLVMDisposeMessage(text);
+}
+
+static bool machine_new(LLVMTargetMachineRef *ret)
+{
+	char *triple = LLVMGetDefaultTargetTriple(), *error = NULL;
+	char *cpu = LLVMGetHostCPUName(), *features = LLVMGetHostCPUFeatures();
+	LLVMTargetRef target;
+	bool ok = !LLVMGetTargetFromTriple(triple, &target, &error);
+
+	if (ok)
+		*ret = LLVMCreateTargetMachine(target, triple, cpu, features, LLVMCodeGenLevelDefault, LLVMRelocPIC,
+					       LLVMCodeModelSmall);
+	LLVMDisposeMessage(error);
+	LLVMDisposeMessage(features);
+	LLVMDisposeMessage(cpu);
+	LLVMDisposeMessage(triple);
+	return ok && *ret;
+}
+
+static bool optimize(LLVMModuleRef module, struct refusal *refusal)
+{
+	LLVMPassBuilderOptionsRef options = LLVMCreatePassBuilderOptions();
+	LLVMErrorRef error;
+	char *text;
+
+	LLVMPassBuilderOptionsSetSLPVectorization(options, 1);
+	error = LLVMRunPasses(module, CODEGEN_PASSES, machine, options);
+	LLVMDisposePassBuilderOptions(options);
+	if (!error)
+		return true;
+	text = LLVMGetErrorMessage(error);
+	refuse(refusal, "LLVM's optimizer: %s", text);
+	LLVMDisposeErrorMessage(text);
+	return false;
+}
+
+/* The plan said what is inlined. A callee that is still there would be code that nobody counts. */
+static bool only_the_method(LLVMModuleRef module, struct refusal *refusal)
+{
+	for (LLVMValueRef f = LLVMGetFirstFunction(module); f; f = LLVMGetNextFunction(f)) {
+		size_t n;
+		const char *name = LLVMGetValueName2(f, &n);
+
+		if (LLVMIsDeclaration(f) || !strcmp(name, OBJECT_ENTRY))
+			continue;
+		refuse(refusal, "LLVM did not inline '%s'", name);
+		return false;
+	}
+	return true;
+}
+
+static bool emit(LLVMModuleRef module, struct code_result *ret, void **ret_block, struct refusal *refusal)
+{
+	LLVMMemoryBufferRef buffer = NULL;
+	char *error = NULL;
+	bool ok;
+
+	if (LLVMTargetMachineEmitToMemoryBuffer(machine, module, LLVMObjectFile, &error, &buffer)) {
+		refuse(refusal, "LLVM's code generator: %s", error);
+		LLVMDisposeMessage(error);
+		return false;
+	}
+	ok = !refusal->text[0]
+	  && object_flatten(LLVMGetBufferStart(buffer), LLVMGetBufferSize(buffer), ret, ret_block, refusal);
+	LLVMDisposeMemoryBuffer(buffer);
+	return ok;
+}
+
+static bool verify(LLVMModuleRef module, struct refusal *refusal)
+{
+	char *error = NULL;
+	bool broken = LLVMVerifyModule(module, LLVMReturnStatusAction, &error);
+
+	if (broken)
+		refuse(refusal, "the lowering made invalid IR: %s", error);
+	LLVMDisposeMessage(error);
+	return !broken;
+}
+
+static bool compile_module(LLVMModuleRef module, const struct job_compile *job, const struct plan *plan,
+			   struct code_result *ret, void **ret_block, struct refusal *refusal)
+{
+	LLVMTargetDataRef layout = LLVMCreateTargetDataLayout(machine);
+	char *triple = LLVMGetTargetMachineTriple(machine);
+	int r;
+
+	LLVMSetModuleDataLayout(module, layout);
+	LLVMSetTarget(module, triple);
+	LLVMDisposeTargetData(layout);
+	LLVMDisposeMessage(triple);
+	r = lower_job(module, job, plan);
+	if (r) {
+		refuse(refusal, "out of memory");
+		return false;
+	}
+	return verify(module, refusal) && optimize(module, refusal) && only_the_method(module, refusal)
+	    && emit(module, ret, ret_block, refusal);
+}
+
+static int index_compare(const void *a, const void *b)
+{
+	const uint32_t *x = a, *y = b;
+
+	return (*x > *y) - (*x < *y);
+}
+
+static uint32_t collect_inlined(uint32_t *ret, const struct job_compile *job, const struct plan *plan)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 1; i < job->n_bodies; i++)
+		if (plan->used[i])
+			ret[n++] = job->bodies[i].method;
+	qsort(ret, n, sizeof(*ret), index_compare);
+	return n;
+}
+
+static bool compile_in_context(LLVMContextRef context, const struct job_compile *job, struct code_result *ret,
+			       void **ret_block, struct refusal *refusal)
+{
+	_cleanup_(freep) uint32_t *inlined = malloc(sizeof(*inlined) * job->n_bodies);
+	struct code_result code = { .inlined = inlined };
+	struct plan *plan = NULL;
+	LLVMModuleRef module;
+	bool ok;
+
+	if (!inlined || plan_new(&plan, job)) {
+		refuse(refusal, "out of memory");
+		return false;
+	}
+	code.n_inlined = collect_inlined(inlined, job, plan);
+	module = LLVMModuleCreateWithNameInContext(job->bodies[0].name, context);
+	ok = compile_module(module, job, plan, &code, ret_block, refusal);
+	LLVMDisposeModule(module);
+	plan_free(plan);
+	if (ok)
+		*ret = code;
+	return ok;
+}
+
+bool codegen_compile(const struct job_compile *job, struct code_result *ret, void **ret_block, struct refusal *refusal)
+{
+	struct refusal reason = { .text = "" };
+	LLVMContextRef context;
+	bool ok;
+
+	if (job->level != TIER_LEVEL_TIER1) {
+		refuse(refusal, "no compiler for tier %s", tier_level_name(job->level));
+		return false;
+	}
+	context = LLVMContextCreate();
+	LLVMContextSetDiagnosticHandler(context, on_diagnostic, &reason);
+	ok = compile_in_context(context, job, ret, ret_block, &reason);
+	LLVMContextDispose(context);
+	if (!ok)
+		refuse(refusal, "method '%s': %s", job->bodies[0].name, reason.text);
+	return ok;
+}
+
+/* A sum over memory: enough to run the vectorizers, the register allocator and the object writer once. */
+static const struct insn warm_insns[] = {
+	{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst = 0 },
+	{ .code = BPF_JMP | BPF_JEQ | BPF_K, .dst = 2, .off = 5 },
+	{ .code = BPF_LDX | BPF_MEM | BPF_DW, .dst = 3, .src = 1 },
+	{ .code = BPF_ALU64 | BPF_ADD | BPF_X, .dst = 0, .src = 3 },
+	{ .code = BPF_ALU64 | BPF_ADD | BPF_K, .dst = 1, .imm = 8 },
+	{ .code = BPF_ALU64 | BPF_ADD | BPF_K, .dst = 2, .imm = -1 },
+	{ .code = BPF_JMP | BPF_JNE | BPF_K, .dst = 2, .off = -5 },
+	{ .code = BPF_JMP | BPF_EXIT },
+};
+
+static int warm_up(void)
+{
+	struct job_body body = { .n_insns = ARRAY_SIZE(warm_insns), .insns = warm_insns, .name = "warm-up" };
+	struct job_compile job = { .level = TIER_LEVEL_TIER1, .n_methods = 1, .bodies = &body, .n_bodies = 1 };
+	struct code_result code;
+	struct refusal refusal;
+	void *block;
+
+	if (!codegen_compile(&job, &code, &block, &refusal))
+		return error_origin(-ENOTSUP);
+	free(block);
+	return 0;
+}
+
+int codegen_init(void)
+{
+	LLVMInstallFatalErrorHandler(on_fatal);
+	LLVMInitializeX86TargetInfo();
+	LLVMInitializeX86Target();
+	LLVMInitializeX86TargetMC();
+	LLVMInitializeX86AsmPrinter();
+	if (!machine && !machine_new(&machine))
+		return error_origin(-ENOTSUP);
+	return error_fold(warm_up());
+}

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* BPF bytecode → LLVM IR
+ *
+ * A method becomes `i64 @method(i64, i64, i64, i64, i64)`. What LLVM must know to do as well as on C is kept: a register
+ * that is provably a pointer with a known origin also lives as a pointer (provenance.h), and the BPF frame is one
+ * alloca. Everything lives in allocas here; SROA makes values of them. */
+
+#include <llvm-c/Core.h>
+#include "worker/child/plan.h"
+#include "worker/job.h"
+
+/* Fills @module, whose data layout is set, with bodies[0] of @job and with every body that @plan inlines, the latter as internal
+ * functions that must be inlined. Returns 0 or -ENOMEM. */
+int lower_job(LLVMModuleRef module, const struct job_compile *job, const struct plan *plan);

@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <assert.h>
+#include <string.h>
+#include "util/base.h"
+#include "util/error.h"
+#include "worker/job.h"
+
+/* The two formats, each a header with counts and then its tables without gaps:
+ *
+ *   compile   header | row[n_bodies] | insn[n_insns], body after body | names, each with its NUL | rodata
+ *   code      header | reloc[n_relocs] | inlined[n_inlined] | bytes
+ *
+ * There are no offsets to check: whatever follows from the counts must end exactly where the block ends. */
+
+#define JOB_COMPILE_MAGIC 0x31504d4352454954ull	/* "TIERCMP1" */
+#define JOB_CODE_MAGIC 0x31444f4352454954ull	/* "TIERCOD1" */
+
+struct compile_header {
+	uint64_t magic;
+	uint32_t level, method;
+	uint32_t n_methods, n_imports;
+	uint32_t n_rodata, n_data, n_bss;
+	uint32_t has_rodata;	/* 1: n_rodata bytes follow the names */
+	uint32_t n_bodies;
+	uint32_t n_insns;	/* of all bodies */
+	uint32_t n_names;	/* bytes of all names, terminators included */
+	uint32_t reserved;
+};
+static_assert(sizeof(struct compile_header) % 8 == 0, "rows follow aligned");
+
+struct compile_row {
+	uint32_t method, n_insns;
+};
+
+struct code_header {
+	uint64_t magic;
+	uint32_t n_bytes, align, entry;
+	uint32_t n_relocs, n_inlined;
+	uint32_t reserved;
+};
+static_assert(sizeof(struct code_header) % 8 == 0, "relocations follow aligned");
+
+static void *put(void *at, const void *p, size_t n)
+{
+	if (n)
+		memcpy(at, p, n);
+	return (char *)at + n;
+}
+
+static void *put_compile_tables(void *at, const struct job_compile *job)
+{
+	for (uint32_t i = 0; i < job->n_bodies; i++) {
+		struct compile_row row = { .method = job->bodies[i].method, .n_insns = job->bodies[i].n_insns };
+
+		at = put(at, &row, sizeof(row));
+	}
+	for (uint32_t i = 0; i < job->n_bodies; i++)
+		at = put(at, job->bodies[i].insns, sizeof(struct insn) * job->bodies[i].n_insns);
+	for (uint32_t i = 0; i < job->n_bodies; i++)
+		at = put(at, job->bodies[i].name, strlen(job->bodies[i].name) + 1);
+	return job->rodata ? put(at, job->rodata, job->n_rodata) : at;
+}
+
+static uint64_t compile_size(const struct compile_header *header)
+{
+	return sizeof(*header) + (uint64_t)header->n_bodies * sizeof(struct compile_row)
+	     + (uint64_t)header->n_insns * sizeof(struct insn) + header->n_names
+	     + (header->has_rodata ? header->n_rodata : 0);
+}
+
+int job_put_compile(const struct job_compile *job, void **ret_bytes, size_t *ret_n)
+{
+	struct compile_header header = {
+		.magic = JOB_COMPILE_MAGIC,
+		.level = job->level,
+		.method = job->method,
+		.n_methods = job->n_methods,
+		.n_imports = job->n_imports,
+		.n_rodata = job->n_rodata,
+		.n_data = job->n_data,
+		.n_bss = job->n_bss,
+		.has_rodata = job->rodata != NULL,
+		.n_bodies = job->n_bodies,
+	};
+	size_t n;
+	void *bytes;
+
+	for (uint32_t i = 0; i < job->n_bodies; i++) {
+		header.n_insns += job->bodies[i].n_insns;
+		header.n_names += strlen(job->bodies[i].name) + 1;
+	}
+	n = compile_size(&header);
+	bytes = malloc(n);
+	if (!bytes)
+		return error_origin(-ENOMEM);
+	put_compile_tables(put(bytes, &header, sizeof(header)), job);
+	*ret_bytes = bytes;
+	*ret_n = n;
+	return 0;
+}
+
+static bool refused(struct refusal *refusal, const char *what)
+{
+	refuse(refusal, "malformed job: %s", what);
+	return false;
+}
+
+static bool compile_header_check(const struct compile_header *header, size_t n, struct refusal *refusal)
+{
+	if (header->magic != JOB_COMPILE_MAGIC)
+		return refused(refusal, "not a compile job");
+	if (header->level >= _TIER_LEVEL_N)
+		return refused(refusal, "unknown tier");
+	if (header->n_methods > IMAGE_METHODS_MAX || header->n_imports > IMAGE_IMPORTS_MAX)
+		return refused(refusal, "more methods or imports than a module may have");
+	if (header->n_rodata > IMAGE_SEGMENT_MAX || header->n_data > IMAGE_SEGMENT_MAX || header->n_bss > IMAGE_SEGMENT_MAX)
+		return refused(refusal, "a segment is larger than a module's may be");
+	if (!header->n_bodies || header->n_bodies > header->n_methods || header->n_insns > IMAGE_INSNS_MAX)
+		return refused(refusal, "the number of bodies or instructions is out of range");
+	if (header->has_rodata > 1 || header->reserved)
+		return refused(refusal, "a reserved field is set");
+	if (n != compile_size(header))
+		return refused(refusal, "its size does not follow from its counts");
+	return true;
+}
+
+/* Rows to bodies; the instructions must be as many as the header says. */
+static bool get_bodies(struct job_body *bodies, const struct compile_header *header, struct refusal *refusal)
+{
+	const struct compile_row *rows = (const void *)(header + 1);
+	const struct insn *insns = (const void *)(rows + header->n_bodies);
+	const char *names = (const void *)(insns + header->n_insns);
+	uint32_t n_insns = 0, n_names = 0;
+
+	for (uint32_t i = 0; i < header->n_bodies; i++) {
+		size_t length = strnlen(names + n_names, header->n_names - n_names);
+
+		if (rows[i].method >= header->n_methods)
+			return refused(refusal, "a body's method does not exist");
+		if (!rows[i].n_insns || rows[i].n_insns > header->n_insns - n_insns)
+			return refused(refusal, "a body's instructions are out of range");
+		if (length == header->n_names - n_names || length > IMAGE_NAME_MAX)
+			return refused(refusal, "a body's name is not terminated or too long");
+		bodies[i] = (struct job_body){ .method = rows[i].method, .n_insns = rows[i].n_insns,
+					       .insns = insns + n_insns, .name = names + n_names };
+		n_insns += rows[i].n_insns;
+		n_names += length + 1;
+	}
+	if (n_insns != header->n_insns || n_names != header->n_names)
+		return refused(refusal, "instructions or names are left over");
+	if (bodies[0].method != header->method)
+		return refused(refusal, "the first body is not the method to compile");
+	return true;
+}
+
+bool job_get_compile(struct job_compile *ret, const void *bytes, size_t n, struct refusal *refusal)
+{
+	_cleanup_(freep) struct job_body *bodies = NULL;
+	const struct compile_header *header = bytes;
+
+	if (n < sizeof(*header))
+		return refused(refusal, "shorter than its header");
+	if (!compile_header_check(header, n, refusal))
+		return false;
+	bodies = calloc(header->n_bodies, sizeof(*bodies));
+	if (!bodies)
+		return refused(refusal, "out of memory");
+	if (!get_bodies(bodies, header, refusal))
+		return false;
+	*ret = (struct job_compile){
+		.level = header->level,
+		.method = header->method,
+		.n_methods = header->n_methods,
+		.n_imports = header->n_imports,
+		.n_rodata = header->n_rodata,
+		.n_data = header->n_data,
+		.n_bss = header->n_bss,
+		.rodata = header->has_rodata ? (const uint8_t *)bytes + n - header->n_rodata : NULL,
+		.n_bodies = header->n_bodies,
+		.bodies = TAKE_PTR(bodies),
+	};
+	return true;
+}
+
+static uint64_t code_size(const struct code_header *header)
+{
+	return sizeof(*header) + (uint64_t)header->n_relocs * sizeof(struct code_reloc)
+	     + (uint64_t)header->n_inlined * sizeof(uint32_t) + header->n_bytes;
+}
+
+int job_put_code(const struct code_result *code, void **ret_bytes, size_t *ret_n)
+{
+	struct code_header header = {
+		.magic = JOB_CODE_MAGIC,
+		.n_bytes = code->n_bytes,
+		.align = code->align,
+		.entry = code->entry,
+		.n_relocs = code->n_relocs,
+		.n_inlined = code->n_inlined,
+	};
+	size_t n = code_size(&header);
+	void *bytes, *at;
+
+	bytes = malloc(n);
+	if (!bytes)
+		return error_origin(-ENOMEM);
+	at = put(bytes, &header, sizeof(header));
+	at = put(at, code->relocs, sizeof(*code->relocs) * code->n_relocs);
+	at = put(at, code->inlined, sizeof(*code->inlined) * code->n_inlined);
+	put(at, code->bytes, code->n_bytes);
+	*ret_bytes = bytes;
+	*ret_n = n;
+	return 0;
+}
+
+static bool code_header_check(const struct code_header *header, size_t n, struct refusal *refusal)
+{
+	if (header->magic != JOB_CODE_MAGIC)
+		return refused(refusal, "not compiled code");
+	if (!header->n_bytes || header->n_bytes > CODE_BYTES_MAX || header->entry >= header->n_bytes)
+		return refused(refusal, "the code is empty or too large, or its entry lies outside");
+	if (!is_power_of_two(header->align) || header->align < 16 || header->align > 4096)
+		return refused(refusal, "the code's alignment is not a power of two from 16 to 4096");
+	if (header->n_relocs > header->n_bytes / 4 || header->n_inlined > IMAGE_METHODS_MAX || header->reserved)
+		return refused(refusal, "more relocations or inlined methods than possible");
+	if (n != code_size(header))
+		return refused(refusal, "its size does not follow from its counts");
+	return true;
+}
+
+static bool code_relocs_check(const struct code_reloc *relocs, const struct code_header *header, struct refusal *refusal)
+{
+	uint32_t end = 0;
+
+	for (uint32_t i = 0; i < header->n_relocs; i++) {
+		if (relocs[i].offset < end || relocs[i].offset > header->n_bytes - 4)
+			return refused(refusal, "a relocation overlaps another, is out of order or lies outside the code");
+		if (relocs[i].target >= _CODE_TARGET_N)
+			return refused(refusal, "a relocation's target is of an unknown kind");
+		end = relocs[i].offset + 4;
+	}
+	return true;
+}
+
+bool job_get_code(struct code_result *ret, const void *bytes, size_t n, struct refusal *refusal)
+{
+	const struct code_header *header = bytes;
+	const struct code_reloc *relocs;
+	const uint32_t *inlined;
+
+	if (n < sizeof(*header))
+		return refused(refusal, "shorter than its header");
+	if (!code_header_check(header, n, refusal))
+		return false;
+	relocs = (const void *)(header + 1);
+	inlined = (const void *)(relocs + header->n_relocs);
+	if (!code_relocs_check(relocs, header, refusal))
+		return false;
+	for (uint32_t i = 1; i < header->n_inlined; i++)
+		if (inlined[i] <= inlined[i - 1])
+			return refused(refusal, "inlined methods are not in ascending order");
+	*ret = (struct code_result){
+		.bytes = (const uint8_t *)(inlined + header->n_inlined),
+		.n_bytes = header->n_bytes,
+		.align = header->align,
+		.entry = header->entry,
+		.relocs = relocs,
+		.n_relocs = header->n_relocs,
+		.inlined = inlined,
+		.n_inlined = header->n_inlined,
+	};
+	return true;
+}
