@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <time.h>
+#include <tier/wire.h>
+#include "ctl.h"
+#include "table.h"
+
+/* The daemon as a whole: pending compilations, events, statistics */
+
+int cmd_pending(struct ctl *ctl)
+{
+	struct tier_module *module;
+	uint32_t n;
+	int r;
+
+	if (ctl->module && ctl->all)
+		return fail("pending: either --module or --all");
+	if (ctl->module) {
+		r = tier_open(ctl->conn, ctl->module, &module);
+		if (!r)
+			r = tier_pending_module(module, &n);
+	} else {
+		r = ctl->all ? tier_pending_all(ctl->conn, &n) : tier_pending_mine(ctl->conn, &n);
+	}
+	if (r)
+		return fail_tier("pending");
+	printf(ctl->json ? "{\"pending\":%u}\n" : "%u\n", n);
+	return CTL_DONE;
+}
+
+/* -- Events --- */
+static const struct column event_columns[] = {
+	{ "sequence", COLUMN_NUMBER }, { "time", COLUMN_TEXT }, { "kind", COLUMN_TEXT }, { "module", COLUMN_NUMBER },
+	{ "method", COLUMN_NUMBER }, { "version", COLUMN_NUMBER }, { "from", COLUMN_TEXT }, { "to", COLUMN_TEXT },
+	{ "reason", COLUMN_TEXT }, { "source", COLUMN_TEXT }, { "pid", COLUMN_NUMBER }, { "tid", COLUMN_NUMBER },
+};
+
+static void event_row(struct table *table, const struct tier_event *event)
+{
+	time_t seconds = event->time_ns / 1000000000u;
+	char day[32], time[64];
+	struct tm tm;
+
+	gmtime_r(&seconds, &tm);
+	strftime(day, sizeof(day), "%Y-%m-%dT%H:%M:%S", &tm);
+	snprintf(time, sizeof(time), "%s.%09" PRIu64 "Z", day, event->time_ns % 1000000000u);
+	table_row(table);
+	table_number(table, event->sequence);
+	table_text(table, time);
+	table_text(table, tier_event_name(event->kind));
+	table_number(table, event->module);
+	if (event->method == UINT32_MAX)
+		table_text(table, NULL);
+	else
+		table_number(table, event->method);
+	table_number(table, event->version);
+	table_text(table, tier_level_name(event->from));
+	table_text(table, tier_level_name(event->to));
+	table_text(table, tier_reason_name(event->reason));
+	table_text(table, tier_source_name(event->source));
+	table_number(table, event->pid);
+	table_number(table, event->tid);
+}
+
+int cmd_events(struct ctl *ctl)
+{
+	uint64_t from = ctl->from || ctl->follow ? ctl->from : 1, first, last;
+	struct tier_events *events;
+	struct tier_event event;
+	struct table *table;
+	int r;
+
+	if (tier_events_open(ctl->conn, from, &events))
+		return fail_tier("events");
+	table = table_new("events", event_columns, sizeof(event_columns) / sizeof(event_columns[0]), ctl->json, true);
+	for (;;) {
+		r = tier_events_next(events, ctl->follow ? TIER_FOREVER : 0, &event, &first, &last);
+		if (r == -ENODATA) {
+			fail("events %" PRIu64 " to %" PRIu64 " are no longer kept", first, last);
+			continue;
+		}
+		if (r)
+			break;
+		event_row(table, &event);
+	}
+	table_end(table);
+	tier_events_close(events);
+	return r == -ETIMEDOUT ? CTL_DONE : fail_tier("events");
+}
+
+/* -- Statistics --- */
+struct figure {
+	const char *name;
+	uint64_t value;
+	const char *text;	/* instead of a value */
+};
+
+static void figures_print(struct ctl *ctl, const struct figure *figures, unsigned int n)
+{
+	for (unsigned int i = 0; i < n; i++) {
+		const char *comma = i + 1 < n ? "," : "";
+
+		if (ctl->json && figures[i].text)
+			printf("\t\t\"%s\": \"%s\"%s\n", figures[i].name, figures[i].text, comma);
+		else if (ctl->json)
+			printf("\t\t\"%s\": %" PRIu64 "%s\n", figures[i].name, figures[i].value, comma);
+		else if (figures[i].text)
+			printf("%-26s %s\n", figures[i].name, figures[i].text);
+		else
+			printf("%-26s %" PRIu64 "\n", figures[i].name, figures[i].value);
+	}
+}
+
+static void stats_print(struct ctl *ctl, const struct wire_stats *s)
+{
+	const struct figure figures[] = {
+		{ "daemon", 0, s->daemon },
+		{ "pid", s->pid, NULL },
+		{ "uptime_ms", s->uptime_ns / 1000000, NULL },
+		{ "events_path", 0, s->kernel ? "kernel" : "socket" },
+		{ "events_path_why", 0, s->path },
+		{ "sessions", s->n_sessions, NULL },
+		{ "modules", s->n_modules, NULL },
+		{ "methods", s->n_methods, NULL },
+		{ "versions", s->n_versions, NULL },
+		{ "thresholds_kernel", s->n_thresholds[TIER_SOURCE_KERNEL], NULL },
+		{ "thresholds_socket", s->n_thresholds[TIER_SOURCE_SOCKET], NULL },
+		{ "thresholds_recovered", s->n_thresholds[TIER_SOURCE_SWEEP], NULL },
+		{ "bells_unconfirmed", s->n_unconfirmed, NULL },
+		{ "published", s->n_published, NULL },
+		{ "promotions_failed", s->n_promotions_failed, NULL },
+		{ "delays", s->n_delays, NULL },
+		{ "newest_event", s->sequence, NULL },
+		{ "oldest_event", s->oldest, NULL },
+		{ "kernel_threshold_events", s->n_kernel_events[TIER_PROBE_THRESHOLD], NULL },
+		{ "kernel_publish_events", s->n_kernel_events[TIER_PROBE_PUBLISH], NULL },
+		{ "kernel_hello_events", s->n_kernel_events[TIER_PROBE_HELLO], NULL },
+		{ "kernel_events_dropped", s->n_kernel_dropped, NULL },
+		{ "jobs", s->n_jobs, NULL },
+		{ "jobs_failed", s->n_jobs_failed, NULL },
+		{ "jobs_queued", s->n_jobs_queued, NULL },
+		{ "workers", s->n_workers, NULL },
+		{ "workers_started", s->n_workers_started, NULL },
+		{ "workers_died", s->n_workers_died, NULL },
+		{ "requests", s->n_requests, NULL },
+		{ "clients_disconnected", s->n_disconnected, NULL },
+		{ "loop_turns", s->n_turns, NULL },
+		{ "longest_turn_us", s->longest_turn_ns / 1000, NULL },
+		{ "longest_turn_in", 0, s->longest_turn_name },
+		{ "call_count_threshold", s->threshold, NULL },
+		{ "call_counting_delay_ms", s->delay_ns / 1000000, NULL },
+		{ "background_worker_timeout_ms", s->worker_timeout_ns / 1000000, NULL },
+	};
+
+	if (ctl->json)
+		printf("{\n\t\"stats\": {\n");
+	figures_print(ctl, figures, sizeof(figures) / sizeof(figures[0]));
+	if (ctl->json)
+		printf("\t},\n\t\"clients\": [\n");
+	else
+		printf("\nclients\n");
+}
+
+struct clients {
+	struct ctl *ctl;
+	bool any;
+};
+
+static int client_row(const struct wire_session_row *row, void *context)
+{
+	struct clients *clients = context;
+	const char *path = row->path == WIRE_PATH_KERNEL ? "kernel" : "socket";
+	const char *format = clients->ctl->json
+		? "%s\t\t{\"session\": %" PRIu64 ", \"pid\": %u, \"uid\": %u, \"program\": \"%s\", \"modules\": %u, \"waits\": %u, \"path\": \"%s\", \"why\": \"%s\"}"
+		: "%s  session %" PRIu64 "  pid %u  uid %u  %s  modules %u  waits %u  events by %s (%s)\n";
+	char program[sizeof(row->program)];
+	size_t i;
+
+	/* the client's own word for itself: printable or not shown */
+	for (i = 0; i + 1 < sizeof(program) && row->program[i]; i++)
+		program[i] = row->program[i] < ' ' || row->program[i] > '~' || row->program[i] == '"' || row->program[i] == '\\'
+			? '?' : row->program[i];
+	program[i] = '\0';
+	printf(format, clients->ctl->json && clients->any ? ",\n" : "", row->number, row->pid, row->uid, program, row->n_modules,
+	       row->n_waits, path, row->why);
+	clients->any = true;
+	return 0;
+}
+
+int cmd_stats(struct ctl *ctl)
+{
+	struct clients clients = { .ctl = ctl };
+	struct wire_stats stats;
+	int r;
+
+	if (tier_stats(ctl->conn, &stats))
+		return fail_tier("stats");
+	stats_print(ctl, &stats);
+	r = tier_clients(ctl->conn, client_row, &clients);
+	if (ctl->json)
+		printf("\n\t]\n}\n");
+	return r ? fail_tier("stats") : CTL_DONE;
+}

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
+#include "ctl.h"
+#include "table.h"
+
+/* Modules: load, unload, list */
+
+int cmd_load(struct ctl *ctl)
+{
+	static const struct column columns[] = { { "module", COLUMN_TEXT }, { "id", COLUMN_NUMBER }, { "methods", COLUMN_NUMBER } };
+	struct tier_module *module;
+	struct table *table;
+
+	if (tier_load(ctl->conn, ctl->args[0], ctl->name, ctl->shared ? TIER_LOAD_SHARED : 0, &module))
+		return fail_tier(ctl->args[0]);
+	if (!ctl->json) {
+		printf("%s: %u methods\n", tier_module_name(module), tier_module_n_methods(module));
+	} else {
+		table = table_new("modules", columns, 3, true, false);
+		table_row(table);
+		table_text(table, tier_module_name(module));
+		table_number(table, tier_module_id(module));
+		table_number(table, tier_module_n_methods(module));
+		table_end(table);
+	}
+	tier_close(module);
+	return CTL_DONE;
+}
+
+int cmd_unload(struct ctl *ctl)
+{
+	return tier_unload(ctl->conn, ctl->args[0]) ? fail_tier(ctl->args[0]) : CTL_DONE;
+}
+
+static int list_row(const struct tier_module_row *row, void *context)
+{
+	struct table *table = context;
+
+	table_row(table);
+	table_text(table, row->name);
+	table_number(table, row->id);
+	table_number(table, row->uid);
+	table_number(table, row->n_methods);
+	for (int status = 0; status < _TIER_STATUS_N; status++)
+		table_number(table, row->n_status[status]);
+	table_number(table, row->n_pending);
+	table_bool(table, row->shared);
+	table_bool(table, row->unloaded);
+	return 0;
+}
+
+int cmd_list(struct ctl *ctl)
+{
+	static const struct column columns[] = {
+		{ "module", COLUMN_TEXT }, { "id", COLUMN_NUMBER }, { "uid", COLUMN_NUMBER }, { "methods", COLUMN_NUMBER },
+		{ "cold", COLUMN_NUMBER }, { "optimizing", COLUMN_NUMBER }, { "final", COLUMN_NUMBER },
+		{ "pending", COLUMN_NUMBER }, { "shared", COLUMN_BOOL }, { "unloaded", COLUMN_BOOL },
+	};
+	struct table *table = table_new("modules", columns, sizeof(columns) / sizeof(columns[0]), ctl->json, false);
+	int r = tier_list(ctl->conn, list_row, table);
+
+	table_end(table);
+	return r ? fail_tier("list") : CTL_DONE;
+}

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include "ctl.h"
+
+/* Verbs and options are tables: dispatch, arity, which verb takes which option, and --help read the same rows. */
+
+enum option {
+	OPT_JSON = 1u << 0,
+	OPT_NAME = 1u << 1,
+	OPT_SHARED = 1u << 2,
+	OPT_TIMEOUT = 1u << 3,
+	OPT_COUNT = 1u << 4,
+	OPT_FOLLOW = 1u << 5,
+	OPT_FROM = 1u << 6,
+	OPT_ALL = 1u << 7,
+	OPT_MODULE = 1u << 8,
+	OPT_LIBRARY = 1u << 9,
+	OPT_ROUNDS = 1u << 10,
+};
+
+struct verb {
+	const char *name;
+	int n_min, n_max;	/* arguments; -1: any number */
+	unsigned int options;
+	ctl_fn fn;
+	const char *args, *help;
+};
+
+static const struct verb verbs[] = {
+	{ "load", 1, 1, OPT_NAME | OPT_SHARED | OPT_JSON, cmd_load, "FILE", "load an object file as a module" },
+	{ "unload", 1, 1, 0, cmd_unload, "MODULE", "remove a module's name; it lives on for those who have it open" },
+	{ "list", 0, 0, OPT_JSON, cmd_list, "", "the modules that you may see" },
+	{ "status", 1, 1, OPT_JSON, cmd_status, "MODULE:METHOD", "where a method is on its way to its final tier" },
+	{ "remaining", 1, 1, OPT_JSON, cmd_remaining, "MODULE:METHOD", "calls to the next tier" },
+	{ "wait", 1, 1, OPT_TIMEOUT | OPT_JSON, cmd_wait, "MODULE:METHOD", "wait until it is final, cold, or counting with calls left" },
+	{ "call", 1, -1, OPT_COUNT | OPT_LIBRARY | OPT_JSON, cmd_call, "MODULE:METHOD [ARG...]", "call a method here, print what it returns" },
+	{ "drive", 1, -1, OPT_TIMEOUT | OPT_LIBRARY | OPT_JSON, cmd_drive, "MODULE:METHOD [ARG...]", "call it along its schedule up to its final tier" },
+	{ "bench", 1, -1, OPT_TIMEOUT | OPT_ROUNDS | OPT_LIBRARY | OPT_JSON, cmd_bench, "MODULE:METHOD [ARG...]", "ns per call at each tier on the way" },
+	{ "pending", 0, 0, OPT_MODULE | OPT_ALL | OPT_JSON, cmd_pending, "", "methods queued or being compiled: yours, all, or of a module" },
+	{ "events", 0, 0, OPT_FOLLOW | OPT_FROM | OPT_JSON, cmd_events, "", "the journal's transitions" },
+	{ "stats", 0, 0, OPT_JSON, cmd_stats, "", "the daemon's figures, and which path each client's events take" },
+};
+
+enum value_kind { VALUE_NONE, VALUE_TEXT, VALUE_NUMBER, VALUE_DURATION };
+struct option_row {
+	const char *name;
+	unsigned int option;	/* 0: every verb takes it */
+	enum value_kind kind;
+	size_t field;
+	const char *help;
+};
+#define FIELD(f) offsetof(struct ctl, f)
+
+static const struct option_row options[] = {
+	{ "socket", 0, VALUE_TEXT, FIELD(socket), "the daemon's socket; default $TIERD_SOCKET, then the user's, then the system's" },
+	{ "json", OPT_JSON, VALUE_NONE, FIELD(json), "print JSON (events: one object per line)" },
+	{ "name", OPT_NAME, VALUE_TEXT, FIELD(name), "the module's name; default the file's without .bpf.o or .o" },
+	{ "shared", OPT_SHARED, VALUE_NONE, FIELD(shared), "other users may open it" },
+	{ "timeout", OPT_TIMEOUT, VALUE_DURATION, FIELD(timeout_ns), "give up after this time (a number with ns, us, ms, s, min, h; without unit ms)" },
+	{ "count", OPT_COUNT, VALUE_NUMBER, FIELD(count), "how many calls; default 1" },
+	{ "rounds", OPT_ROUNDS, VALUE_NUMBER, FIELD(rounds), "rounds whose median is printed; default 15" },
+	{ "library", OPT_LIBRARY, VALUE_TEXT, FIELD(library), "a shared library that has the module's imports" },
+	{ "module", OPT_MODULE, VALUE_TEXT, FIELD(module), "of this module" },
+	{ "all", OPT_ALL, VALUE_NONE, FIELD(all), "of all users" },
+	{ "follow", OPT_FOLLOW, VALUE_NONE, FIELD(follow), "go on with what comes" },
+	{ "from", OPT_FROM, VALUE_NUMBER, FIELD(from), "first event number; default 1, with --follow the next one to come" },
+};
+#define N(a) (sizeof(a) / sizeof((a)[0]))
+
+/* -- Help --- */
+static int help(void)
+{
+	printf("Usage: tierctl VERB [ARGUMENT]... [OPTION]...\n"
+	       "Loads modules into tierd, calls their methods, and asks where they are on their way to their final tier.\n\n");
+	for (size_t i = 0; i < N(verbs); i++) {
+		char head[64];
+
+		snprintf(head, sizeof(head), "%s %s", verbs[i].name, verbs[i].args);
+		printf("  %-34s %s\n", head, verbs[i].help);
+	}
+	printf("\nOptions (after any verb: --help tells which it takes)\n");
+	for (size_t i = 0; i < N(options); i++)
+		printf("  --%-10s %-8s %s\n", options[i].name, options[i].kind == VALUE_NONE ? "" : "VALUE", options[i].help);
+	printf("  --help\n  --version\n\n"
+	       "An ARG is an integer (decimal or 0x), or @FILE: the address and the length of a private copy of its bytes.\n"
+	       "Exit status: 0 done, 1 the asked-for condition was not met, 2 usage or failure.\n");
+	return CTL_DONE;
+}
+
+static int help_verb(const struct verb *verb)
+{
+	printf("Usage: tierctl %s %s [OPTION]...\n%s\n", verb->name, verb->args, verb->help);
+	for (size_t i = 0; i < N(options); i++)
+		if (!options[i].option || (options[i].option & verb->options))
+			printf("  --%-10s %-8s %s\n", options[i].name, options[i].kind == VALUE_NONE ? "" : "VALUE", options[i].help);
+	return CTL_DONE;
+}
+
+/* -- Parsing --- */
+static const struct verb *verb_find(const char *name)
+{
+	for (size_t i = 0; i < N(verbs); i++)
+		if (!strcmp(verbs[i].name, name))
+			return &verbs[i];
+	return NULL;
+}
+
+static const struct option_row *option_find(const struct verb *verb, const char *name, size_t n)
+{
+	for (size_t i = 0; i < N(options); i++)
+		if (strlen(options[i].name) == n && !strncmp(options[i].name, name, n)
+		    && (!options[i].option || (options[i].option & verb->options)))
+			return &options[i];
+	return NULL;
+}
+
+static int option_store(struct ctl *ctl, const struct option_row *row, const char *text)
+{
+	void *field = (char *)ctl + row->field;
+
+	switch (row->kind) {
+	case VALUE_NONE:
+		*(bool *)field = true;
+		return CTL_DONE;
+	case VALUE_TEXT:
+		*(const char **)field = text;
+		return CTL_DONE;
+	case VALUE_NUMBER:
+		return parse_number(text, field) ? CTL_DONE : fail("--%s: '%s' is not a number", row->name, text);
+	case VALUE_DURATION:
+		return parse_duration(text, field) ? CTL_DONE : fail("--%s: '%s' is not a duration", row->name, text);
+	}
+	return CTL_FAILED;
+}
+
+/* Takes argv[*i], and the value behind it where the option has one. */
+static int option_take(struct ctl *ctl, const struct verb *verb, char **argv, int argc, int *i)
+{
+	const char *name = argv[*i] + 2, *value = strchrnul(name, '=');
+	const struct option_row *row = option_find(verb, name, value - name);
+
+	if (!row)
+		return fail("%s: unknown option '%s'; try 'tierctl %s --help'", verb->name, argv[*i], verb->name);
+	if (row->kind == VALUE_NONE)
+		return *value ? fail("--%s takes no value", row->name) : option_store(ctl, row, "");
+	if (*value)
+		return option_store(ctl, row, value + 1);
+	if (++*i == argc)
+		return fail("--%s needs a value", row->name);
+	return option_store(ctl, row, argv[*i]);
+}
+
+static int parse(struct ctl *ctl, const struct verb *verb, int argc, char **argv)
+{
+	bool only_args = false;
+	int r;
+
+	for (int i = 0; i < argc; i++) {
+		if (only_args || strncmp(argv[i], "--", 2)) {
+			ctl->args[ctl->n_args++] = argv[i];	/* in place: never ahead of i */
+		} else if (!argv[i][2]) {
+			only_args = true;
+		} else {
+			r = option_take(ctl, verb, argv, argc, &i);
+			if (r)
+				return r;
+		}
+	}
+	if (ctl->n_args < verb->n_min || (verb->n_max >= 0 && ctl->n_args > verb->n_max))
+		return fail("usage: tierctl %s %s", verb->name, verb->args);
+	return CTL_DONE;
+}
+
+static int run(struct ctl *ctl, const struct verb *verb)
+{
+	struct tier_conn_opts opts = { .size = sizeof(opts), .socket = ctl->socket, .program = "tierctl" };
+	int r;
+
+	if (tier_connect(&ctl->conn, &opts))
+		return fail("%s", tier_error_text());
+	r = verb->fn(ctl);
+	tier_disconnect(ctl->conn);
+	if (fflush(stdout) || ferror(stdout))
+		return fail("cannot write the output");
+	return r;
+}
+
+int main(int argc, char **argv)
+{
+	const struct verb *verb;
+	struct ctl ctl = { .timeout_ns = TIER_FOREVER, .count = 1, .from = 0, .rounds = 15 };
+	int r;
+
+	if (argc < 2)
+		return help(), fail("a verb is missing");
+	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help"))
+		return help();
+	if (!strcmp(argv[1], "--version"))
+		return printf("tierctl %s\n", TIER_VERSION), CTL_DONE;
+	verb = verb_find(argv[1]);
+	if (!verb)
+		return fail("unknown verb '%s'; try 'tierctl --help'", argv[1]);
+	for (int i = 2; i < argc && strcmp(argv[i], "--"); i++)
+		if (!strcmp(argv[i], "--help"))
+			return help_verb(verb);
+	ctl.verb = verb->name;
+	ctl.args = argv + 2;
+	r = parse(&ctl, verb, argc - 2, argv + 2);
+	return r ? r : run(&ctl, verb);
+}

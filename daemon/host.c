@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include "bytecode/flow.h"
+#include "bytecode/verify.h"
+#include "host.h"
+#include "jit/baseline.h"
+#include "jit/stubs.h"
+#include "util/base.h"
+#include "util/error.h"
+
+/* A compile job carries its method and the small methods that it calls, directly or through each other. The compiler
+ * decides what it inlines; these bounds only keep jobs small. */
+#define JOB_CANDIDATE_INSNS_MAX 128u
+#define JOB_BODIES_MAX 64u
+
+DEFINE_CLEANUP(struct host *, host_free)
+DEFINE_CLEANUP(struct flow *, flow_free)
+
+struct host *host_free(struct host *host)
+{
+	if (!host)
+		return NULL;
+	symtab_free(host->symtab);
+	arena_free(host->arena);
+	free(host->bytes);
+	free(host);
+	return NULL;
+}
+
+/* -- Building --- */
+static void host_write_head(struct host *host)
+{
+	const struct tier_layout *layout = arena_layout(host->arena);
+	struct emit e = {
+		.p = arena_head(host->arena),
+		.n_max = TIER_PRECODES_OFFSET + (size_t)layout->n_methods * TIER_PRECODE_SIZE,
+		.address = tier_layout_segment(layout, TIER_SEGMENT_CODE),
+	};
+
+	for (unsigned int thunk = 0; thunk < _TIER_THUNK_N; thunk++) {
+		e.n = thunk * TIER_THUNK_SIZE;
+		stubs_thunk(&e, layout, thunk);
+	}
+	for (uint32_t method = 0; method < layout->n_methods; method++) {
+		e.n = TIER_PRECODES_OFFSET + (size_t)method * TIER_PRECODE_SIZE;
+		stubs_precode(&e, layout, method);
+	}
+}
+
+/* The address that a pointer in .rodata or .data gets; 0 with a sentence when it has none at load time. */
+static uint64_t host_reloc_value(const struct host *host, const struct image_reloc *reloc, struct refusal *refusal)
+{
+	const struct tier_layout *layout = arena_layout(host->arena);
+
+	switch (reloc->ref) {
+	case INSN_REF_METHOD:
+		return tier_layout_precode(layout, reloc->index) + reloc->addend;
+	case INSN_REF_RODATA:
+		return layout->base + layout->rodata + reloc->addend;
+	case INSN_REF_DATA:
+		return layout->base + layout->data + reloc->addend;
+	case INSN_REF_BSS:
+		return layout->base + layout->bss + reloc->addend;
+	default:
+		refuse(refusal, "%s+0x%x: the address of import '%s' differs from process to process and cannot stand in data",
+		       reloc->segment == IMAGE_RODATA ? ".rodata" : ".data", reloc->offset,
+		       image_import_name(&host->image, reloc->index));
+		return 0;
+	}
+}
+
+static bool host_fill_data(struct host *host, struct refusal *refusal)
+{
+	const struct image *image = &host->image;
+	uint8_t *segments[] = { [IMAGE_RODATA] = arena_rodata(host->arena), [IMAGE_DATA] = arena_data(host->arena) };
+
+	if (image->n_rodata)
+		memcpy(segments[IMAGE_RODATA], image->rodata, image->n_rodata);
+	if (image->n_data)
+		memcpy(segments[IMAGE_DATA], image->data, image->n_data);
+	for (uint32_t i = 0; i < image->n_relocs; i++) {
+		const struct image_reloc *reloc = &image->relocs[i];
+		uint64_t value = host_reloc_value(host, reloc, refusal);
+
+		if (!value)
+			return false;
+		if (reloc->width != sizeof(value)) {
+			refuse(refusal, "%s+0x%x: a pointer of %u bytes cannot hold an address of this module",
+			       reloc->segment == IMAGE_RODATA ? ".rodata" : ".data", reloc->offset, reloc->width);
+			return false;
+		}
+		memcpy(segments[reloc->segment] + reloc->offset, &value, sizeof(value));
+	}
+	return true;
+}
+
+static enum tier_error host_make_arena(struct host *host, const struct host_plan *plan, struct refusal *refusal)
+{
+	const struct image *image = &host->image;
+	struct arena_needs needs = {
+		.n_methods = image->n_methods,
+		.n_imports = image->n_imports,
+		.n_insns = image->n_insns,
+		.n_rodata = image->n_rodata,
+		.n_data = image->n_data,
+		.n_bss = image->n_bss,
+		.align_rodata = image->header->align[IMAGE_RODATA],
+		.align_data = image->header->align[IMAGE_DATA],
+		.align_bss = image->header->align[IMAGE_BSS],
+		.n_code = plan->n_code,
+	};
+	struct tier_layout layout;
+	int r;
+
+	if (arena_plan(&layout, &needs)) {
+		refuse(refusal, "the module needs a span of 2 GiB or more");
+		return TIER_ERROR_BAD_MODULE;
+	}
+	layout.base = window_take(plan->window, layout.size);
+	if (!layout.base) {
+		refuse(refusal, "the window of addresses is used up; restart the daemon");
+		return TIER_ERROR_NO_MEMORY;
+	}
+	r = arena_new(&host->arena, &layout, plan->id);
+	if (r) {
+		refuse(refusal, "cannot make the module's shared memory: %s", strerrordesc_np(-r));
+		return TIER_ERROR_NO_MEMORY;
+	}
+	return TIER_ERROR_NONE;
+}
+
+enum tier_error host_build(struct host **ret, const struct host_plan *plan, void *bytes, size_t n, struct refusal *refusal)
+{
+	_cleanup_(host_freep) struct host *host = NULL;
+	enum tier_error error;
+
+	host = calloc(1, sizeof(*host));
+	if (!host) {
+		free(bytes);
+		refuse(refusal, "out of memory");
+		return TIER_ERROR_NO_MEMORY;
+	}
+	host->bytes = bytes;
+	host->id = plan->id;
+	if (!image_check(bytes, n, &host->image, refusal) || !verify_image(&host->image, refusal))
+		return TIER_ERROR_BAD_MODULE;
+	error = host_make_arena(host, plan, refusal);
+	if (error)
+		return error;
+	host_write_head(host);
+	if (!host_fill_data(host, refusal))
+		return TIER_ERROR_BAD_MODULE;
+	if (symtab_new(&host->symtab, &host->image)) {
+		refuse(refusal, "out of memory");
+		return TIER_ERROR_NO_MEMORY;
+	}
+	*ret = TAKE_PTR(host);
+	return TIER_ERROR_NONE;
+}
+
+/* -- Code --- */
+static void host_publish(struct host *host, const struct code_span *span, size_t n, struct core_code *ret)
+{
+	arena_publish(host->arena, span, n);
+	*ret = (struct core_code){ .address = span->address, .size = n, .code_used = arena_code_used(host->arena) };
+}
+
+int host_tier0(struct host *host, uint32_t method, struct core_code *ret)
+{
+	_cleanup_(flow_freep) struct flow *flow = NULL;
+	struct code_span span;
+	struct emit e;
+	int r;
+
+	r = flow_new(&flow, &host->image, method);
+	if (r)
+		return error_origin(r);
+	if (arena_reserve(host->arena, baseline_bound(&host->image, method), 16, &span))
+		return CORE_E_FULL;
+	e = (struct emit){ .p = span.write, .n_max = span.n_max, .address = span.address };
+	r = baseline_compile(&e, &host->image, method, flow, arena_layout(host->arena));
+	if (!r && !emit_fits(&e))
+		r = -EOVERFLOW;
+	if (r) {
+		arena_abort(host->arena, &span);
+		return error_origin(r);
+	}
+	host_publish(host, &span, e.n, ret);
+	return 0;
+}
+
+int host_stub(struct host *host, uint32_t method, uint32_t cell, uint64_t version, uint64_t code, struct core_code *ret)
+{
+	struct code_span span;
+	struct emit e;
+
+	if (arena_reserve(host->arena, STUB_SIZE, STUB_SIZE, &span))
+		return CORE_E_FULL;
+	e = (struct emit){ .p = span.write, .n_max = span.n_max, .address = span.address };
+	stubs_counting(&e, arena_layout(host->arena), method, cell, version, code);
+	host_publish(host, &span, e.n, ret);
+	return 0;
+}
+
+/* -- Compile jobs --- */
+static bool job_has(const struct job_compile *job, uint32_t method)
+{
+	for (uint32_t i = 0; i < job->n_bodies; i++)
+		if (job->bodies[i].method == method)
+			return true;
+	return false;
+}
+
+static void job_add_body(struct job_compile *job, const struct image *image, uint32_t method)
+{
+	job->bodies[job->n_bodies++] = (struct job_body){
+		.method = method,
+		.n_insns = image->methods[method].n_insns,
+		.insns = image_method_insns(image, method),
+		.name = image_method_name(image, method),
+	};
+}
+
+/* Adds the small callees of body @i that are not there yet. Walking the list while it grows makes it transitive. */
+static void job_add_callees(struct job_compile *job, const struct image *image, uint32_t i)
+{
+	const struct insn *insns = job->bodies[i].insns;
+	uint32_t n_insns = job->bodies[i].n_insns;
+
+	for (uint32_t pc = 0; pc < n_insns; pc += insn_slots(&insns[pc])) {
+		uint32_t callee = (uint32_t)insns[pc].imm;
+
+		if (insns[pc].code != (BPF_JMP | BPF_CALL) || insns[pc].src != INSN_CALL_METHOD)
+			continue;
+		if (job->n_bodies == JOB_BODIES_MAX)
+			return;
+		if (image->methods[callee].n_insns <= JOB_CANDIDATE_INSNS_MAX && !job_has(job, callee))
+			job_add_body(job, image, callee);
+	}
+}
+
+static int memfd_of(const char *name, const void *bytes, size_t n)
+{
+	_cleanup_(closep) int fd = memfd_create(name, MFD_CLOEXEC);
+	size_t done = 0;
+
+	if (fd < 0)
+		return error_origin(-errno);
+	while (done < n) {
+		ssize_t written = pwrite(fd, (const uint8_t *)bytes + done, n - done, done);
+
+		if (written < 0)
+			return error_origin(-errno);
+		done += written;
+	}
+	return TAKE_FD(fd);
+}
+
+int host_compile_job(struct host *host, uint32_t method, enum tier_level level, int *ret_fd, size_t *ret_n)
+{
+	const struct image *image = &host->image;
+	struct job_body bodies[JOB_BODIES_MAX];
+	struct job_compile job = {
+		.level = level,
+		.method = method,
+		.n_methods = image->n_methods,
+		.n_imports = image->n_imports,
+		.n_rodata = image->n_rodata,
+		.n_data = image->n_data,
+		.n_bss = image->n_bss,
+		.rodata = image->rodata,
+		.bodies = bodies,
+	};
+	_cleanup_(freep) void *bytes = NULL;
+	size_t n;
+	int r;
+
+	job_add_body(&job, image, method);
+	for (uint32_t i = 0; i < job.n_bodies; i++)
+		job_add_callees(&job, image, i);
+	r = job_put_compile(&job, &bytes, &n);
+	if (r)
+		return error_origin(r);
+	r = memfd_of("tierd-compile", bytes, n);
+	if (r < 0)
+		return error_fold(r);
+	*ret_fd = r;
+	*ret_n = n;
+	return 0;
+}
+
+enum tier_reason host_place(struct host *host, const void *bytes, size_t n, struct core_code *ret, struct code_result *ret_code,
+			    struct refusal *refusal)
+{
+	struct placed placed;
+
+	if (!job_get_code(ret_code, bytes, n, refusal))
+		return TIER_REASON_RESULT_REFUSED;
+	for (uint32_t i = 0; i < ret_code->n_inlined; i++)
+		if (ret_code->inlined[i] >= host->image.n_methods) {
+			refuse(refusal, "the worker says that it inlined method %u of %u", ret_code->inlined[i],
+			       host->image.n_methods);
+			return TIER_REASON_RESULT_REFUSED;
+		}
+	switch (place_code(&placed, host->arena, ret_code, refusal)) {
+	case 0:
+		break;
+	case PLACE_E_FULL:
+		refuse(refusal, "the module's code segment is full");
+		return TIER_REASON_ARENA_FULL;
+	default:
+		return TIER_REASON_RESULT_REFUSED;
+	}
+	*ret = (struct core_code){
+		.address = placed.address,
+		.size = placed.size,
+		.code_used = arena_code_used(host->arena),
+	};
+	return TIER_REASON_NONE;
+}

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* A hosted module: its checked image, its arena and its symbols
+ *
+ * host_build() turns what the load worker sent into a module that is ready to run: checked, verified, laid out, placed at
+ * addresses that no other module has had, relocated. It works on private data only and may take long, so it runs off the
+ * loop; everything else here is the loop's. */
+
+#include <stddef.h>
+#include <stdint.h>
+#include "arena/arena.h"
+#include "arena/place.h"
+#include "arena/symtab.h"
+#include "bytecode/image.h"
+#include "tier/types.h"
+#include "tiering/core.h"
+#include "worker/job.h"
+
+struct host {
+	uint64_t id;		/* of the module */
+	void *bytes;		/* the image; owned */
+	struct image image;
+	struct arena *arena;
+	struct symtab *symtab;
+};
+
+struct host_plan {
+	uint64_t id;
+	struct window *window;	/* only one host_build() at a time may use it */
+	uint64_t n_code;	/* code segment's size; 0: by the module's size */
+};
+
+/* Takes @bytes (malloc()ed, @n) in any case. On success TIER_ERROR_NONE and *ret; else the error, @refusal its sentence. */
+enum tier_error host_build(struct host **ret, const struct host_plan *plan, void *bytes, size_t n, struct refusal *refusal);
+struct host *host_free(struct host *host);
+
+/* Tier 0, and a call-counting stub: 0, CORE_E_FULL or -ENOMEM (see struct core_ops). */
+int host_tier0(struct host *host, uint32_t method, struct core_code *ret);
+int host_stub(struct host *host, uint32_t method, uint32_t cell, uint64_t version, uint64_t code, struct core_code *ret);
+
+/* The input of a compile job in a new memfd: the method with what may be inlined into it. 0 and *ret_fd, or -errno. */
+int host_compile_job(struct host *host, uint32_t method, enum tier_level level, int *ret_fd, size_t *ret_n);
+
+/* A compile worker's output becomes code of the module. NONE and *ret, *ret_code (borrows from @bytes); else the reason
+ * with a sentence. */
+enum tier_reason host_place(struct host *host, const void *bytes, size_t n, struct core_code *ret, struct code_result *ret_code,
+			    struct refusal *refusal);

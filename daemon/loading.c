@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdlib.h>
+#include <string.h>
+#include "loading.h"
+#include "tier/wire.h"
+#include "util/base.h"
+#include "util/error.h"
+#include "util/log.h"
+
+struct load_under_way {
+	struct loading *loading;
+	struct server_load *answer_to;
+	struct pool_job *job;
+	struct task task;
+	struct host_plan plan;
+	uid_t uid;
+	bool shared;
+	char name[WIRE_NAME_MAX];
+	void *bytes;		/* the image, until host_build() takes it */
+	size_t n_bytes;
+	struct host *host;
+	enum tier_error error;
+	struct refusal refusal;
+};
+
+static void load_end(struct load_under_way *load, struct module *module)
+{
+	server_loaded(load->answer_to, module, load->error, load->refusal.text);
+	host_free(load->host);
+	free(load->bytes);
+	free(load);
+}
+
+static void load_fail(struct load_under_way *load, enum tier_error error, const char *text)
+{
+	load->error = error;
+	refuse(&load->refusal, "%s", text);
+	load_end(load, NULL);
+}
+
+/* Back in the loop: the module is built; from here on the core knows it. */
+static void load_built(struct task *task)
+{
+	struct load_under_way *load = container_of(task, struct load_under_way, task);
+	struct module *module = NULL;
+	struct arena *arena;
+	int r;
+
+	if (!task->ran)
+		return load_fail(load, TIER_ERROR_CANCELED, "the daemon ends");
+	if (load->error)
+		return load_end(load, NULL);
+	arena = load->host->arena;
+	r = core_module_add(&module, load->loading->core, load->host->id, load->uid, load->name, load->shared,
+			    arena_layout(arena), arena_code_used(arena), arena_record(arena, 0), arena_counters(arena),
+			    load->host);
+	switch (r) {
+	case 0:
+		load->host = NULL;	/* the core's module owns it now; released through server_ops.release */
+		load_end(load, module);
+		return;
+	case CORE_E_EXISTS:
+		return load_fail(load, TIER_ERROR_EXISTS, "a module of that name is already loaded");
+	case CORE_E_QUOTA:
+		return load_fail(load, TIER_ERROR_QUOTA, "the daemon's ledger has no room for that many methods");
+	default:
+		return load_fail(load, TIER_ERROR_NO_MEMORY, "out of memory");
+	}
+}
+
+/* In the checker thread: nobody else touches the load, the window or the new host meanwhile. */
+static void load_build(struct task *task)
+{
+	struct load_under_way *load = container_of(task, struct load_under_way, task);
+
+	load->error = host_build(&load->host, &load->plan, TAKE_PTR(load->bytes), load->n_bytes, &load->refusal);
+}
+
+static void load_read(void *context, enum tier_reason reason, void *bytes, size_t n, const struct refusal *refusal)
+{
+	struct load_under_way *load = context;
+
+	if (reason == TIER_REASON_COMPILE_FAILED)	/* the worker's own word: the object is no module */
+		return load_fail(load, TIER_ERROR_BAD_MODULE, refusal->text);
+	if (reason)
+		return load_fail(load, TIER_ERROR_WORKER, *refusal->text ? refusal->text : tier_reason_name(reason));
+	load->bytes = bytes;
+	load->n_bytes = n;
+	load->plan = (struct host_plan){
+		.id = core_take_module_id(load->loading->core),
+		.window = &load->loading->window,
+		.n_code = load->loading->n_code,
+	};
+	task_submit(load->loading->checker, &load->task, load_build, load_built);
+}
+
+int loading_start(struct loading *loading, uid_t uid, const char *name, bool shared, int object_fd, uint64_t n,
+		  struct server_load *answer_to)
+{
+	struct load_under_way *load = calloc(1, sizeof(*load));
+	int r;
+
+	if (!load)
+		return TIER_ERROR_NO_MEMORY;
+	*load = (struct load_under_way){ .loading = loading, .answer_to = answer_to, .uid = uid, .shared = shared };
+	load->task = (struct task)TASK_NULL(load->task);
+	strncpy(load->name, name, sizeof(load->name) - 1);
+	r = pool_submit(loading->pool, uid, JOB_LOAD, object_fd, n, load_read, load, &load->job);
+	if (r) {
+		free(load);
+		log_line(LOG_WARNING, "cannot hand an object file to a worker: %s", strerrordesc_np(-r));
+		return TIER_ERROR_WORKER;
+	}
+	return TIER_ERROR_NONE;
+}

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* Loading a module: object file → worker → image → checker thread → hosted module in the core
+ *
+ *   server's load request ──► load worker (libelf, sandboxed) ──► task thread (check, verify, lay out, place) ──► core
+ *
+ * Each arrow is an event of the loop, so a load of any size never holds it. */
+
+#include <stdint.h>
+#include <sys/types.h>
+#include "arena/arena.h"
+#include "host.h"
+#include "server/server.h"
+#include "tiering/core.h"
+#include "util/task.h"
+#include "worker/pool.h"
+
+struct loading {
+	struct core *core;
+	struct pool *pool;
+	struct task_thread *checker;
+	struct window window;	/* the checker thread's, while it runs */
+	uint64_t n_code;	/* --code-size */
+};
+
+/* As struct server_ops.load: 0, or a positive enum tier_error. Ends with one server_loaded(). */
+int loading_start(struct loading *loading, uid_t uid, const char *name, bool shared, int object_fd, uint64_t n,
+		  struct server_load *load);

@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <inttypes.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "options.h"
+#include "util/base.h"
+
+enum option_kind { OPTION_FLAG, OPTION_TEXT, OPTION_NUMBER, OPTION_SIZE, OPTION_DURATION, OPTION_SWITCH, OPTION_EVENTS };
+
+#define MS UINT64_C(1000000)
+#define SECOND (1000 * MS)
+#define HOUR (3600 * SECOND)
+
+/* name, kind, field, lowest, highest, default as text, help, the CoreCLR knob that it mirrors */
+struct option_row {
+	const char *name;
+	enum option_kind kind;
+	size_t field;
+	uint64_t low, high;
+	const char *value, *help, *knob;
+};
+#define ROW(name, kind, field, low, high, value, help, knob)                                                           \
+	{ name, OPTION_##kind, offsetof(struct options, field), low, high, value, help, knob }
+
+static const struct option_row rows[] = {
+	ROW("socket", TEXT, socket, 0, 0, NULL, "path of the socket; default /run/tierd/tierd.sock, with --user $XDG_RUNTIME_DIR/tierd.sock", NULL),
+	ROW("user", FLAG, user, 0, 0, NULL, "serve only the user who starts it", NULL),
+	ROW("foreground", FLAG, foreground, 0, 0, NULL, "do not go to the background", NULL),
+	ROW("worker", TEXT, worker, 0, 0, NULL, "path of tierd-worker; default beside tierd, else in ../libexec/tierd", NULL),
+	ROW("call-count-threshold", NUMBER, threshold, 1, 65535, "30", "counted calls until a method is promoted", "TC_CallCountThreshold"),
+	ROW("call-counting-delay", DURATION, delay_ns, 0, HOUR, "100ms", "quiet time before calls are counted; 0 turns the delay off", "TC_CallCountingDelayMs"),
+	ROW("delay-single-proc-multiplier", NUMBER, delay_multiplier, 1, 1000, "10", "factor on the delay where there is one processor", "TC_DelaySingleProcMultiplier"),
+	ROW("call-counting", SWITCH, call_counting, 0, 0, "on", "off: methods stay at their initial tier", "TC_CallCounting"),
+	ROW("background-worker-timeout", DURATION, worker_timeout_ns, MS, HOUR, "4s", "idle time after which a compile worker ends", "TC_BackgroundWorkerTimeoutMs"),
+	ROW("background-workers", NUMBER, background_workers, 1, 64, "2", "compilations at a time, over all users; one per user", NULL),
+	ROW("compile-limit", DURATION, compile_limit_ns, MS, HOUR, "20s", "time that one compilation may take", NULL),
+	ROW("load-limit", DURATION, load_limit_ns, MS, HOUR, "10s", "time that reading one object file may take", NULL),
+	ROW("worker-memory", SIZE, worker_memory, 64ull << 20, 1ull << 40, "2G", "address space of a compile worker", NULL),
+	ROW("code-size", SIZE, code_size, 0, 1ull << 30, "0", "bytes of code segment per module; 0: by the module's size", NULL),
+	ROW("sweep", DURATION, sweep_ns, MS, HOUR, "1s", "how often counters are looked at while any is armed", NULL),
+	ROW("events", EVENTS, events, 0, 0, "auto", "auto, kernel (fail where the kernel refuses probes) or socket", NULL),
+	ROW("ring-bytes", SIZE, ring_bytes, 4096, 1ull << 30, "256K", "size of the kernel's ring buffer, a power of two", NULL),
+	ROW("journal-events", NUMBER, journal_events, 1, 1ull << 26, "262144", "events kept in memory", NULL),
+	ROW("window", NUMBER, window, 0, 0x500000000000ull, "0", "first address for modules' spans; 0: random", NULL),
+	ROW("ready-fd", NUMBER, ready_fd, 0, 1ull << 20, NULL, "descriptor that gets the line \"ready\" when the daemon serves", NULL),
+	ROW("log-level", NUMBER, log_level, 0, 3, "2", "0 errors, 1 warnings, 2 information, 3 debugging", NULL),
+};
+
+/* -- Values --- */
+static bool number_of(const char *text, uint64_t *ret, const char **ret_end)
+{
+	char *end;
+
+	if (*text < '0' || *text > '9')
+		return false;
+	errno = 0;
+	*ret = strtoull(text, &end, 0);
+	*ret_end = end;
+	return !errno && end != text;
+}
+
+static bool scaled(const char *text, const char *const *units, const uint64_t *factors, size_t n_units, uint64_t *ret)
+{
+	const char *unit;
+	uint64_t number;
+
+	if (!number_of(text, &number, &unit))
+		return false;
+	for (size_t i = 0; i < n_units; i++)
+		if (!strcmp(unit, units[i]))
+			return !__builtin_mul_overflow(number, factors[i], ret);
+	return false;
+}
+
+bool options_duration(const char *text, uint64_t *ret_ns)
+{
+	static const char *const units[] = { "", "ns", "us", "ms", "s", "min", "h" };
+	static const uint64_t factors[] = { MS, 1, 1000, MS, SECOND, 60 * SECOND, HOUR };
+
+	return scaled(text, units, factors, ARRAY_SIZE(units), ret_ns);
+}
+
+static bool size_of(const char *text, uint64_t *ret)
+{
+	static const char *const units[] = { "", "K", "M", "G" };
+	static const uint64_t factors[] = { 1, 1 << 10, 1 << 20, 1 << 30 };
+
+	return scaled(text, units, factors, ARRAY_SIZE(units), ret);
+}
+
+static bool events_of(const char *text, enum options_events *ret)
+{
+	static const char *const names[] = { "auto", "kernel", "socket" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		if (!strcmp(text, names[i])) {
+			*ret = i;
+			return true;
+		}
+	return false;
+}
+
+/* "not a duration" or "outside 1 .. 65535": why the text is no value for this row; NULL when it was stored. */
+static const char *option_store(struct options *options, const struct option_row *row, const char *text)
+{
+	void *field = (char *)options + row->field;
+	const char *end = "";
+	uint64_t value;
+
+	switch (row->kind) {
+	case OPTION_FLAG:
+		*(bool *)field = true;
+		return NULL;
+	case OPTION_TEXT:
+		*(const char **)field = text;
+		return *text ? NULL : "empty";
+	case OPTION_SWITCH:
+		*(bool *)field = !strcmp(text, "on");
+		return *(bool *)field || !strcmp(text, "off") ? NULL : "neither on nor off";
+	case OPTION_EVENTS:
+		return events_of(text, field) ? NULL : "none of auto, kernel, socket";
+	case OPTION_NUMBER:
+		if (!number_of(text, &value, &end) || *end)
+			return "not a number";
+		break;
+	case OPTION_SIZE:
+		if (!size_of(text, &value))
+			return "not a size (a number, with K, M or G)";
+		break;
+	case OPTION_DURATION:
+		if (!options_duration(text, &value))
+			return "not a duration (a number with ns, us, ms, s, min or h; without a unit milliseconds)";
+		break;
+	}
+	if (value < row->low || value > row->high)
+		return "out of range";
+	if (row->field == offsetof(struct options, ready_fd))
+		*(int *)field = value;
+	else
+		*(uint64_t *)field = value;
+	return NULL;
+}
+
+/* -- Words --- */
+static void range_text(const struct option_row *row, char *text, size_t n)
+{
+	if (row->kind == OPTION_DURATION)
+		snprintf(text, n, "%" PRIu64 "ms to %" PRIu64 "s", row->low / MS, row->high / SECOND);
+	else if (row->kind == OPTION_NUMBER || row->kind == OPTION_SIZE)
+		snprintf(text, n, "%" PRIu64 " to %" PRIu64, row->low, row->high);
+	else
+		*text = '\0';
+}
+
+static void options_help(void)
+{
+	char range[64];
+
+	printf("Usage: tierd [OPTION]...\n"
+	       "Runs tiered methods for other programs, and tells them where each is on its way to its final tier.\n\n");
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		range_text(&rows[i], range, sizeof(range));
+		printf("  --%s%s\n      %s", rows[i].name, rows[i].kind == OPTION_FLAG ? "" : " VALUE", rows[i].help);
+		if (rows[i].value)
+			printf("; default %s", rows[i].value);
+		if (*range)
+			printf(" (%s)", range);
+		if (rows[i].knob)
+			printf(" [%s]", rows[i].knob);
+		putchar('\n');
+	}
+	printf("  --help\n  --version\n");
+}
+
+static enum options_end refuse_option(const char *before, const char *name, const char *after)
+{
+	fprintf(stderr, "tierd: %s%s%s\nTry 'tierd --help'.\n", before, name, after);
+	return OPTIONS_ERROR;
+}
+
+static const struct option_row *row_find(const char *name, size_t n)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+		if (strlen(rows[i].name) == n && !strncmp(rows[i].name, name, n))
+			return &rows[i];
+	return NULL;
+}
+
+static enum options_end option_take(struct options *options, const struct option_row *row, const char *text)
+{
+	const char *why = option_store(options, row, text);
+	char range[64];
+
+	if (!why)
+		return OPTIONS_RUN;
+	range_text(row, range, sizeof(range));
+	fprintf(stderr, "tierd: --%s: '%s' is %s%s%s\n", row->name, text, why, !strcmp(why, "out of range") ? "; the range is " : "",
+		!strcmp(why, "out of range") ? range : "");
+	return OPTIONS_ERROR;
+}
+
+enum options_end options_parse(struct options *ret, int argc, char **argv)
+{
+	*ret = (struct options){ .ready_fd = -1 };
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+		if (rows[i].value && option_take(ret, &rows[i], rows[i].value))
+			return OPTIONS_ERROR;
+	for (int i = 1; i < argc; i++) {
+		const char *name = argv[i] + 2, *value = strchrnul(name, '=');
+		const struct option_row *row;
+
+		if (strncmp(argv[i], "--", 2))
+			return refuse_option("unexpected argument '", argv[i], "'");
+		if (!strcmp(name, "help"))
+			return options_help(), OPTIONS_DONE;
+		if (!strcmp(name, "version"))
+			return printf("tierd %s\n", TIER_VERSION), OPTIONS_DONE;
+		row = row_find(name, value - name);
+		if (!row)
+			return refuse_option("unknown option '", argv[i], "'");
+		if (row->kind == OPTION_FLAG && *value)
+			return refuse_option("option '--", row->name, "' takes no value");
+		if (row->kind != OPTION_FLAG && !*value && ++i == argc)
+			return refuse_option("option '--", row->name, "' needs a value");
+		if (option_take(ret, row, row->kind == OPTION_FLAG ? "" : *value ? value + 1 : argv[i]))
+			return OPTIONS_ERROR;
+	}
+	if (ret->ring_bytes & (ret->ring_bytes - 1))
+		return refuse_option("--", "ring-bytes", ": not a power of two");
+	return OPTIONS_RUN;
+}

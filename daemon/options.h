@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* tierd's options: one table from which parsing, ranges and --help grow. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum options_events { OPTIONS_EVENTS_AUTO, OPTIONS_EVENTS_KERNEL, OPTIONS_EVENTS_SOCKET };
+
+struct options {
+	const char *socket;		/* NULL: the default of the mode */
+	const char *worker;		/* NULL: beside the daemon, else ../libexec/tierd */
+	bool user, foreground;
+	int ready_fd;			/* gets one line when the daemon serves; -1: none */
+	uint64_t threshold;
+	uint64_t delay_ns, worker_timeout_ns, compile_limit_ns, load_limit_ns, sweep_ns;
+	uint64_t delay_multiplier;	/* applied when the process sees one processor */
+	uint64_t background_workers;
+	uint64_t worker_memory;		/* bytes */
+	uint64_t code_size;		/* bytes of a module's code segment; 0: by its size */
+	uint64_t journal_events, ring_bytes;
+	uint64_t window;		/* base address; 0: random */
+	bool call_counting;
+	enum options_events events;
+	uint64_t log_level;
+};
+
+enum options_end { OPTIONS_RUN, OPTIONS_DONE, OPTIONS_ERROR };
+
+/* Fills @ret with defaults, then from the arguments. OPTIONS_DONE: --help or --version was printed. OPTIONS_ERROR: the
+ * sentence is on standard error. */
+enum options_end options_parse(struct options *ret, int argc, char **argv);
+
+/* A duration: a number with ns, us, ms, s, min or h; without a unit milliseconds. False: not one. */
+bool options_duration(const char *text, uint64_t *ret_ns);

@@ -1,0 +1,605 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/signalfd.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+#include "host.h"
+#include "journal/journal.h"
+#include "listen.h"
+#include "loading.h"
+#include "server/server.h"
+#include "tierd.h"
+#include "tiering/core.h"
+#include "tiering/ledger.h"
+#include "trace/tracer.h"
+#include "util/base.h"
+#include "util/dispatch.h"
+#include "util/error.h"
+#include "util/log.h"
+#include "util/task.h"
+#include "worker/pool.h"
+
+/* The wiring. News flows one way:
+ *
+ *   kernel ──ring──► tracer ──► core ──► journal, publish probe, event cursors   (core_ops.event)
+ *   server's bells ───────────► core ──► futex wake, waits                       (core_ops.changed)
+ *   core ──► pool ──► core_compile_done()                                        (core_ops.compile)
+ *
+ * Every function below is one arrow. */
+
+#define RECOVER_AFTER_NS 10000000u	/* how soon after kernel events the tracer is asked for what the ring had no room for */
+
+struct tierd {
+	const struct options *options;
+	struct dispatch dispatch;
+	struct listen_place place;
+	struct dispatch_file signal_file;
+	struct dispatch_timer core_timer, recover_timer;
+	void *ledger;
+	struct core *core;
+	struct pool *pool;
+	struct task_thread *checker;
+	struct tracer *tracer;
+	struct journal *journal;
+	struct server *server;
+	struct loading loading;
+	uint64_t start_ns;
+	int signal_fd;
+};
+
+/* -- Time --- */
+static uint64_t clock_wall_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + ts.tv_nsec;
+}
+
+static uint64_t op_now(void *context)
+{
+	return clock_now_ns();
+}
+
+static uint64_t op_wall(void *context)
+{
+	return clock_wall_ns();
+}
+
+static void op_arm(void *context, uint64_t deadline_ns)
+{
+	struct tierd *tierd = context;
+
+	if (deadline_ns)
+		dispatch_timer_arm(&tierd->core_timer, deadline_ns);
+	else
+		dispatch_timer_disarm(&tierd->core_timer);
+}
+
+static int core_timer_due(struct dispatch_timer *timer, uint64_t now_ns)
+{
+	struct tierd *tierd = container_of(timer, struct tierd, core_timer);
+
+	core_tick(tierd->core);
+	return 0;
+}
+
+/* -- Code --- */
+static int op_tier0(void *context, void *host, uint32_t method, struct core_code *ret)
+{
+	return host_tier0(host, method, ret);
+}
+
+static int op_stub(void *context, void *host, uint32_t method, uint32_t cell, uint64_t version, uint64_t code,
+		   struct core_code *ret)
+{
+	return host_stub(host, method, cell, version, code, ret);
+}
+
+/* -- Optimizing compiles --- */
+struct compile {
+	struct tierd *tierd;
+	struct pool_job *job;
+	uint64_t module, version;
+	uint32_t method;
+};
+
+static void compile_ended(void *context, enum tier_reason reason, void *bytes, size_t n, const struct refusal *why)
+{
+	_cleanup_(freep) struct compile *compile = context;
+	_cleanup_(freep) void *owned = bytes;
+	struct module *module = core_module_by_id(compile->tierd->core, compile->module);
+	struct refusal refusal = { "" };
+	struct code_result result = { 0 };
+	struct core_code code = { 0 };
+
+	if (!module)	/* it went while the worker was busy: nobody waits for the code */
+		return;
+	if (reason)
+		refusal = *why;
+	else
+		reason = host_place(core_module_context(module), bytes, n, &code, &result, &refusal);
+	if (reason)
+		log_line(LOG_WARNING, "module %lu method %u stays on its code: %s: %s", (unsigned long)compile->module,
+			 compile->method, tier_reason_name(reason), refusal.text);
+	core_compile_done(compile->tierd->core, compile->module, compile->method, compile->version, reason, &code,
+			  result.inlined, result.n_inlined);
+}
+
+static uid_t host_uid(struct tierd *tierd, const struct host *host)
+{
+	struct core_module_info info;
+
+	core_module_info(core_module_by_id(tierd->core, host->id), &info);
+	return info.uid;
+}
+
+static int op_compile(void *context, void *module_context, uint32_t method, uint64_t version, enum tier_level level)
+{
+	struct tierd *tierd = context;
+	struct host *host = module_context;
+	_cleanup_(freep) struct compile *compile = calloc(1, sizeof(*compile));
+	_cleanup_(closep) int fd = -1;
+	size_t n;
+	int r;
+
+	if (!compile)
+		return error_origin(-ENOMEM);
+	*compile = (struct compile){ .tierd = tierd, .module = host->id, .version = version, .method = method };
+	r = host_compile_job(host, method, level, &fd, &n);
+	if (!r)
+		r = pool_submit(tierd->pool, host_uid(tierd, host), JOB_COMPILE, fd, n, compile_ended, compile, &compile->job);
+	if (r)
+		return error_fold(r);
+	TAKE_PTR(compile);
+	return 0;
+}
+
+/* -- News of the core --- */
+static void op_event(void *context, const struct tier_event *event)
+{
+	struct tierd *tierd = context;
+
+	journal_append(tierd->journal, event);
+	if (event->kind == TIER_EVENT_PUBLISHED)
+		tracer_publish(tierd->tracer, event->module, event->method, event->version, event->from, event->to, event->sequence);
+	if (tierd->server)
+		server_event_added(tierd->server);
+}
+
+static void op_changed(void *context, struct module *module, uint32_t method)
+{
+	struct tierd *tierd = context;
+	struct host *host = core_module_context(module);
+	uint32_t *word = (uint32_t *)&arena_record(host->arena, method)->state;	/* the low half: little endian */
+
+	syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+	if (tierd->server)
+		server_method_changed(tierd->server, module, method);
+}
+
+/* -- News of the kernel --- */
+static void kernel_event(void *context, const struct tier_kernel_event *event)
+{
+	struct tierd *tierd = context;
+	uint64_t now = clock_now_ns();
+	uint64_t age = event->time_ns < now ? now - event->time_ns : 0;
+
+	switch (event->probe) {
+	case TIER_PROBE_THRESHOLD:
+		core_threshold(tierd->core, event->module, event->method, event->version, event->pid, event->tid,
+			       clock_wall_ns() - age, TIER_SOURCE_KERNEL);
+		break;
+	case TIER_PROBE_HELLO:
+		server_hello_seen(tierd->server, event->module);
+		break;
+	default:	/* our own publications: they are for everybody else who listens */
+		break;
+	}
+	if (!list_is_linked(&tierd->recover_timer.link))
+		dispatch_timer_arm(&tierd->recover_timer, now + RECOVER_AFTER_NS);
+}
+
+static int recover_timer_due(struct dispatch_timer *timer, uint64_t now_ns)
+{
+	struct tierd *tierd = container_of(timer, struct tierd, recover_timer);
+
+	if (tracer_recover(tierd->tracer))
+		core_sweep(tierd->core, NULL);
+	return 0;
+}
+
+/* -- What the server asks --- */
+static int op_load(void *context, uid_t uid, const char *name, bool shared, int object_fd, uint64_t n, struct server_load *load)
+{
+	struct tierd *tierd = context;
+
+	return loading_start(&tierd->loading, uid, name, shared, object_fd, n, load);
+}
+
+static void op_release(void *context, struct module *module)
+{
+	struct host *host = core_module_context(module);
+
+	core_module_remove(module);
+	host_free(host);
+}
+
+static int64_t op_find(void *module_context, const char *method)
+{
+	struct host *host = module_context;
+
+	return symtab_find(host->symtab, method);
+}
+
+static bool op_method_name(void *module_context, uint32_t index, const char **name, uint32_t *flags)
+{
+	struct host *host = module_context;
+
+	if (index >= host->image.n_methods)
+		return false;
+	*name = image_method_name(&host->image, index);
+	*flags = host->image.methods[index].flags & IMAGE_METHOD_GLOBAL ? 1 : 0;
+	return true;
+}
+
+static bool op_import_name(void *module_context, uint32_t index, const char **name, uint32_t *flags)
+{
+	struct host *host = module_context;
+
+	if (index >= host->image.n_imports)
+		return false;
+	*name = image_import_name(&host->image, index);
+	*flags = host->image.imports[index].flags & IMAGE_IMPORT_WEAK ? 1 : 0;
+	return true;
+}
+
+static int op_segment_fd(void *module_context, enum tier_segment segment)
+{
+	struct host *host = module_context;
+
+	return arena_client_fd(host->arena, segment);
+}
+
+static int op_probe_page_fd(void *context)
+{
+	struct tierd *tierd = context;
+
+	return tracer_page_fd(tierd->tracer);
+}
+
+static void op_drain(void *context)
+{
+	struct tierd *tierd = context;
+
+	tracer_drain(tierd->tracer);
+}
+
+static bool op_kernel_works(void *context, const char **why)
+{
+	struct tierd *tierd = context;
+
+	*why = tracer_status(tierd->tracer);
+	return tracer_is_attached(tierd->tracer);
+}
+
+static int op_events(void *context, uint64_t from, struct tier_event *events, uint32_t n_max, uint64_t *gap_last)
+{
+	struct tierd *tierd = context;
+	uint32_t n = 0;
+
+	if (journal_read(tierd->journal, from, events, n_max, &n) == JOURNAL_E_GAP) {
+		*gap_last = journal_oldest(tierd->journal) - 1;
+		return -1;
+	}
+	return n;
+}
+
+static uint64_t op_newest_event(void *context)
+{
+	struct tierd *tierd = context;
+
+	return journal_newest(tierd->journal);
+}
+
+static void stats_of_core(struct tierd *tierd, struct wire_stats *stats)
+{
+	struct core_stats core;
+
+	core_stats(tierd->core, &core);
+	stats->n_modules = core.n_modules;
+	stats->n_methods = core.n_methods;
+	stats->n_versions = core.n_versions;
+	memcpy(stats->n_thresholds, core.n_thresholds, sizeof(stats->n_thresholds));
+	stats->n_unconfirmed = core.n_unconfirmed;
+	stats->n_published = core.n_published;
+	stats->n_promotions_failed = core.n_promotions_failed;
+	stats->n_delays = core.n_delays;
+	stats->sequence = core.sequence;
+	stats->oldest = journal_oldest(tierd->journal);
+}
+
+static void stats_of_pool(struct tierd *tierd, struct wire_stats *stats)
+{
+	struct pool_stats pool;
+
+	pool_stats(tierd->pool, &pool);
+	stats->n_jobs = pool.n_jobs;
+	stats->n_jobs_failed = pool.n_failed;
+	stats->n_workers_started = pool.n_workers_started;
+	stats->n_workers_died = pool.n_workers_died;
+	stats->n_workers = pool.n_workers;
+	stats->n_jobs_queued = pool.n_queued;
+}
+
+static void stats_of_tracer(struct tierd *tierd, struct wire_stats *stats)
+{
+	struct tracer_stats tracer;
+
+	tracer_stats(tierd->tracer, &tracer);
+	stats->kernel = tracer_is_attached(tierd->tracer);
+	snprintf(stats->path, sizeof(stats->path), "%s", tracer_status(tierd->tracer));
+	memcpy(stats->n_kernel_events, tracer.n_events, sizeof(stats->n_kernel_events));
+	stats->n_kernel_dropped = tracer.n_dropped;
+}
+
+static void op_stats(void *context, struct wire_stats *stats)
+{
+	struct tierd *tierd = context;
+
+	snprintf(stats->daemon, sizeof(stats->daemon), "tierd %s", TIER_VERSION);
+	stats->pid = getpid();
+	stats->uptime_ns = clock_now_ns() - tierd->start_ns;
+	stats->n_turns = tierd->dispatch.n_turns;
+	stats->longest_turn_ns = tierd->dispatch.longest_turn_ns;
+	snprintf(stats->longest_turn_name, sizeof(stats->longest_turn_name), "%s",
+		 tierd->dispatch.longest_turn_name ? tierd->dispatch.longest_turn_name : "none");
+	stats->threshold = tierd->options->threshold;
+	stats->delay_ns = tierd->options->delay_ns;
+	stats->worker_timeout_ns = tierd->options->worker_timeout_ns;
+	stats_of_core(tierd, stats);
+	stats_of_pool(tierd, stats);
+	stats_of_tracer(tierd, stats);
+}
+
+/* -- Building --- */
+static int signal_due(struct dispatch_file *file, uint32_t events)
+{
+	return DISPATCH_E_EXIT;
+}
+
+static int tierd_init_loop(struct tierd *tierd)
+{
+	sigset_t mask;
+	int r;
+
+	r = dispatch_init(&tierd->dispatch);
+	if (r)
+		return error_fold(r);
+	dispatch_timer_init(&tierd->core_timer, &tierd->dispatch, core_timer_due, "tiering");
+	dispatch_timer_init(&tierd->recover_timer, &tierd->dispatch, recover_timer_due, "recover");
+	sigemptyset(&mask);
+	sigaddset(&mask, SIGTERM);
+	sigaddset(&mask, SIGINT);
+	sigprocmask(SIG_BLOCK, &mask, NULL);
+	tierd->signal_fd = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (tierd->signal_fd < 0)
+		return error_origin(-errno);
+	return error_fold(dispatch_file_init(&tierd->signal_file, &tierd->dispatch, signal_due, "signal", tierd->signal_fd, EPOLLIN));
+}
+
+/* beside this program, or where `make install` puts it */
+static int worker_path(const struct options *options, char *path, size_t n)
+{
+	static const char *const places[] = { "tierd-worker", "../libexec/tierd/tierd-worker" };
+	char self[PATH_MAX];
+	ssize_t length = readlink("/proc/self/exe", self, sizeof(self) - 1);
+
+	if (options->worker) {
+		snprintf(path, n, "%s", options->worker);
+		return access(path, X_OK) ? -errno : 0;
+	}
+	if (length < 0)
+		return -errno;
+	self[length] = '\0';
+	*strrchr(self, '/') = '\0';
+	for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
+		snprintf(path, n, "%s/%s", self, places[i]);
+		if (!access(path, X_OK))
+			return 0;
+	}
+	return -ENOENT;
+}
+
+static int tierd_init_pool(struct tierd *tierd)
+{
+	const struct options *o = tierd->options;
+	struct pool_config config = POOL_CONFIG_DEFAULT;
+	char path[PATH_MAX + 64];
+	int r;
+
+	r = worker_path(o, path, sizeof(path));
+	if (r) {
+		log_line(LOG_ERROR, "cannot find tierd-worker: %s; say where it is with --worker PATH", strerrordesc_np(-r));
+		return r;
+	}
+	config.worker_path = path;
+	config.idle_timeout_ns = o->worker_timeout_ns;
+	config.load_limit_ns = o->load_limit_ns;
+	config.compile_limit_ns = o->compile_limit_ns;
+	config.memory_limit = o->worker_memory;
+	r = pool_new(&tierd->pool, &tierd->dispatch, &config);
+	if (r)
+		log_line(LOG_ERROR, "cannot start %s: %s", path, strerrordesc_np(-r));
+	return error_fold(r);
+}
+
+static int tierd_init_tracer(struct tierd *tierd)
+{
+	const struct options *o = tierd->options;
+	struct tracer_config config = { .kernel = o->events != OPTIONS_EVENTS_SOCKET, .ring_bytes = o->ring_bytes };
+	int r;
+
+	r = tracer_new(&tierd->tracer, &tierd->dispatch, &config, kernel_event, tierd);
+	if (r)
+		return error_fold(r);
+	log_line(LOG_INFO, "events: %s", tracer_status(tierd->tracer));
+	if (o->events == OPTIONS_EVENTS_KERNEL && !tracer_is_attached(tierd->tracer)) {
+		log_line(LOG_ERROR, "--events=kernel, and the kernel refuses: %s", tracer_status(tierd->tracer));
+		return -EPERM;
+	}
+	return 0;
+}
+
+static uint64_t effective_delay(const struct options *options)
+{
+	cpu_set_t cpus;
+	uint64_t delay;
+
+	if (sched_getaffinity(0, sizeof(cpus), &cpus) < 0 || CPU_COUNT(&cpus) > 1)
+		return options->delay_ns;
+	return __builtin_mul_overflow(options->delay_ns, options->delay_multiplier, &delay) ? options->delay_ns : delay;
+}
+
+static int tierd_init_core(struct tierd *tierd)
+{
+	static const struct core_ops ops = {
+		.now = op_now, .wall = op_wall, .arm = op_arm, .tier0 = op_tier0, .stub = op_stub, .compile = op_compile,
+		.event = op_event, .changed = op_changed,
+	};
+	struct core_config config = {
+		.threshold = tierd->options->threshold,
+		.delay_ns = effective_delay(tierd->options),
+		.call_counting = tierd->options->call_counting,
+		.jobs_per_uid = 1,
+		.jobs_total = tierd->options->background_workers,
+		.sweep_ns = tierd->options->sweep_ns,
+	};
+	_cleanup_(closep) int fd = memfd_create("tierd-ledger", MFD_CLOEXEC);
+
+	if (fd < 0 || ftruncate(fd, ledger_size()) < 0)
+		return error_origin(-errno);
+	tierd->ledger = mmap(NULL, ledger_size(), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+	if (tierd->ledger == MAP_FAILED)
+		return error_origin(-errno);
+	return error_fold(core_new(&tierd->core, &config, &ops, tierd, tierd->ledger, ledger_size()));
+}
+
+static int tierd_init_server(struct tierd *tierd)
+{
+	static const struct server_ops ops = {
+		.load = op_load, .release = op_release, .find = op_find, .method_name = op_method_name,
+		.import_name = op_import_name, .segment_fd = op_segment_fd, .probe_page_fd = op_probe_page_fd,
+		.drain = op_drain, .kernel_works = op_kernel_works, .events = op_events, .newest_event = op_newest_event,
+		.stats = op_stats,
+	};
+	struct server_config config = SERVER_CONFIG_DEFAULT;
+	int r;
+
+	if (tierd->options->user)
+		config.owner = getuid();
+	r = server_new(&tierd->server, &tierd->dispatch, tierd->core, &config, &ops, tierd, tierd->place.fd);
+	if (r)
+		return error_fold(r);
+	tierd->place.fd = -1;	/* the server's now; listen_close() still removes the path */
+	return 0;
+}
+
+static int tierd_init(struct tierd *tierd)
+{
+	const struct options *o = tierd->options;
+	int r;
+
+	r = listen_open(&tierd->place, o->socket, o->user);
+	if (r)
+		return r;
+	r = tierd_init_loop(tierd);
+	if (!r)
+		r = tierd_init_pool(tierd);
+	if (!r)
+		r = task_thread_new(&tierd->checker, &tierd->dispatch, "check");
+	if (!r)
+		r = journal_new(&tierd->journal, o->journal_events);
+	if (!r)
+		r = tierd_init_tracer(tierd);
+	if (!r)
+		r = tierd_init_core(tierd);
+	if (!r)
+		r = tierd_init_server(tierd);
+	if (r)
+		return error_fold(r);
+	tierd->loading = (struct loading){
+		.core = tierd->core, .pool = tierd->pool, .checker = tierd->checker, .n_code = o->code_size,
+	};
+	window_init(&tierd->loading.window, o->window);
+	return 0;
+}
+
+int tierd_new(struct tierd **ret, const struct options *options)
+{
+	struct tierd *tierd = calloc(1, sizeof(*tierd));
+	int r;
+
+	if (!tierd)
+		return error_origin(-ENOMEM);
+	*tierd = (struct tierd){
+		.options = options, .dispatch = DISPATCH_NULL(tierd->dispatch), .place = LISTEN_PLACE_NULL,
+		.ledger = MAP_FAILED, .signal_fd = -1, .start_ns = clock_now_ns(),
+	};
+	r = tierd_init(tierd);
+	if (r) {
+		log_line(LOG_ERROR, "cannot start: %s", strerrordesc_np(-r));
+		tierd_free(tierd);
+		return r;
+	}
+	log_line(LOG_INFO, "serving %s", tierd->place.path);
+	*ret = tierd;
+	return 0;
+}
+
+/* Sessions first (their loads end in the checker or the pool), the core's memory last. */
+struct tierd *tierd_free(struct tierd *tierd)
+{
+	struct module *module;
+
+	if (!tierd)
+		return NULL;
+	tierd->checker = task_thread_free(tierd->checker);
+	tierd->pool = pool_free(tierd->pool);
+	tierd->server = server_free(tierd->server);
+	while (tierd->core && (module = core_module_next(tierd->core, NULL)))
+		op_release(tierd, module);
+	tierd->core = core_free(tierd->core);
+	tierd->tracer = tracer_free(tierd->tracer);
+	tierd->journal = journal_free(tierd->journal);
+	if (tierd->ledger != MAP_FAILED)
+		munmap(tierd->ledger, ledger_size());
+	dispatch_timer_disarm(&tierd->core_timer);
+	dispatch_timer_disarm(&tierd->recover_timer);
+	dispatch_file_deinit(&tierd->signal_file);
+	close_fd(tierd->signal_fd);
+	dispatch_deinit(&tierd->dispatch);
+	listen_close(&tierd->place);
+	free(tierd);
+	return NULL;
+}
+
+int tierd_run(struct tierd *tierd)
+{
+	int r = dispatch_run(&tierd->dispatch);
+
+	if (r == DISPATCH_E_EXIT)
+		return 0;
+	log_line(LOG_ERROR, "the loop ended: %s", strerrordesc_np(-r));
+	return r;
+}
