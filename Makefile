@@ -202,14 +202,16 @@ $(B)/tests/unit/$(1)/%: $(B)/obj/tests/unit/$(1)/%.o $$(call archive,$$(UNIT_ARC
 endef
 $(foreach f,$(FLOORS) lib,$(eval $(call unit_test,$(f))))
 
-$(B)/tests/system/%: $(B)/obj/tests/system/%.o $(B)/obj/tests/system/harness.o $(B)/libtier.a
-	@mkdir -p $(@D)
-	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lcmocka -lpthread
-
-BENCH_OBJECTS = $(B)/obj/tests/system/harness.o $(patsubst %,$(B)/obj/%.o,$(basename $(filter-out tests/bench/demo.c tests/bench/bench.c,$(wildcard tests/bench/*.c)))) \
+# System tests and benchmarks link the harness, the workloads' inputs and vectors, and the workloads built natively.
+SUPPORT_OBJECTS := $(B)/obj/tests/system/harness.o \
+	$(patsubst %,$(B)/obj/%.o,$(basename $(filter-out tests/bench/demo.c tests/bench/bench.c,$(wildcard tests/bench/*.c)))) \
 	$(WORKLOADS:%=$(B)/workloads/%.native.o)
-$(B)/tests/bench/%: $(B)/obj/tests/bench/%.o $(BENCH_OBJECTS) $(B)/libtier.a
+$(B)/tests/system/%: $(B)/obj/tests/system/%.o $(SUPPORT_OBJECTS) $(B)/libtier.a
 	@mkdir -p $(@D)
-	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lpthread -lm
+	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lcmocka -lpthread -lm
+
+$(B)/tests/bench/%: $(B)/obj/tests/bench/%.o $(SUPPORT_OBJECTS) $(B)/libtier.a
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lcmocka -lpthread -lm
 
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
