@@ -28,7 +28,8 @@ struct arena_needs {
 	uint64_t n_code;	/* bytes of code segment beyond precodes; 0: generous, from n_insns and n_methods */
 };
 
-/* Lays a module out at offsets from base 0. Returns 0 or ARENA_E_TOO_LARGE. Pure. */
+/* Lays a module out at offsets from base 0, a guard page after each segment. The generous code segment shrinks to what
+ * the span leaves it, down to what tier 0 needs. Returns 0 or ARENA_E_TOO_LARGE. Pure. */
 int arena_plan(struct tier_layout *ret, const struct arena_needs *needs);
 
 /* Makes the memfds for @layout (whose base is set), fills the records header and every record as cold: P = prestub
@@ -61,15 +62,16 @@ int arena_reserve(struct arena *arena, size_t n_max, size_t align, struct code_s
 void arena_publish(struct arena *arena, const struct code_span *span, size_t n);	/* keeps the first n bytes */
 void arena_abort(struct arena *arena, const struct code_span *span);
 
-/* Code bytes used so far, and restoring that mark from the ledger in a successor. */
+/* Code bytes used so far, from the segment's start, and restoring that mark from the ledger in a successor. */
 uint64_t arena_code_used(const struct arena *arena);
 void arena_code_resume(struct arena *arena, uint64_t n_used);
 
 /* -- The window: which addresses modules get --- */
 struct window {
-	uint64_t base;		/* random once, page aligned, between TIER_WINDOW_LOW and TIER_WINDOW_HIGH */
+	uint64_t base;		/* random once, 2 MiB aligned, between TIER_WINDOW_LOW and TIER_WINDOW_HIGH */
 	uint64_t next;		/* first address never handed out */
 };
 void window_init(struct window *window, uint64_t base);	/* 0: choose at random */
-/* A span of @size bytes that was never handed out before; 2 MiB aligned. Returns its base, or 0 when none is left. */
+/* A span of @size bytes that was never handed out before; 2 MiB aligned. Returns its base, or 0 when none is left: the
+ * window ends at the next of TIER_WINDOW_LOW, TIER_WINDOW_HIGH and the end of user addresses. */
 uint64_t window_take(struct window *window, uint64_t size);
