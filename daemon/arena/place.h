@@ -4,7 +4,8 @@
 /* Placing tier-1 code: the worker's bytes and relocations become code of a module
  *
  * The worker is not trusted: every relocation is checked (field inside the bytes, fields disjoint, target exists,
- * result fits) before a byte is written. Relocations are all pc-relative 32-bit fields: *field = S + addend - P. */
+ * result in the module's span), and every inlined method's index, before a byte is written. Relocations are all
+ * pc-relative 32-bit fields: *field = S + addend - P. */
 
 #include <stdint.h>
 #include "arena/arena.h"
