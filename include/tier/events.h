@@ -1,11 +1,12 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only OR BSD-2-Clause */
 #pragma once
 
 /* Events: what the kernel programs write, and what the journal keeps and clients read
  *
  * The kernel's record is a bell with details: the daemon believes it only as far as the method's counter confirms it.
  * The journal's record is the history: one per transition, numbered without holes, in the order in which the daemon
- * committed the transitions. Both are fixed-size and little endian. No libc here: the BPF program includes this file. */
+ * committed the transitions. Both are fixed-size and little endian. No libc here: the BPF program includes this file
+ * (hence the choice of licenses). */
 
 #ifdef __bpf__
 #include <linux/types.h>
@@ -43,7 +44,8 @@ struct tier_kernel_event {
 	uint32_t uid;
 };
 
-/* Key and value of the kernel's map of the newest threshold event per method: what is left when the ring was full */
+/* Key of the kernel's map of the newest threshold event per method (the value is the event): what is left of them when the
+ * ring was full */
 struct tier_newest_key {
 	uint64_t module;
 	uint32_t method;
@@ -66,7 +68,7 @@ struct tier_event {
 	uint8_t from, to;	/* enum tier_level of the active version before and after */
 	uint8_t reason;		/* enum tier_reason */
 	uint8_t source;		/* enum tier_source */
-	uint8_t reserved[3];
+	uint8_t reserved[7];
 	uint32_t crc;		/* of the bytes before it: the journal's business */
 };
 _Static_assert(sizeof(struct tier_event) == 64, "event format 1");
