@@ -21,25 +21,27 @@ struct tracer_config {
 	uint32_t ring_bytes;	/* power of two, a multiple of the page size */
 };
 
-/* Never fails for lack of privilege or kernel support, only for lack of memory or descriptors (-errno). @fn is called from
- * the loop for every record. */
+/* Never fails for lack of privilege or kernel support, only for lack of memory or descriptors (-errno). @fn is called for
+ * every record, from the loop, tracer_drain() and tracer_recover(); it must not free the tracer. */
 int tracer_new(struct tracer **ret, struct dispatch *dispatch, const struct tracer_config *config, tracer_event_fn fn,
 	       void *context);
-struct tracer *tracer_free(struct tracer *tracer);
+struct tracer *tracer_free(struct tracer *tracer);	/* takes NULL; returns NULL */
 
 int tracer_page_fd(const struct tracer *tracer);	/* borrowed; read-only description, for clients */
 bool tracer_is_attached(const struct tracer *tracer);
 const char *tracer_status(const struct tracer *tracer);	/* "kernel probes", or why not, one sentence */
 
-/* Drains the ring now (before any question is answered). Returns records delivered. Bounded: see .c */
+/* Delivers now what the ring holds, at most a few thousand records (see .c; the loop brings the rest). For use before any
+ * question is answered; from inside a tracer_event_fn it does nothing. Returns how many were delivered. */
 uint32_t tracer_drain(struct tracer *tracer);
 
-/* Fires the publish site in this process: a tracepoint for everybody who listens. */
+/* Fires the publish site in this process: a tracepoint for everybody who listens, this tracer included. */
 void tracer_publish(struct tracer *tracer, uint64_t module, uint32_t method, uint64_t version, unsigned int from, unsigned int to,
 		    uint64_t sequence);
 
 /* When the kernel has counted reservations that failed since the last call: reads the map of the newest event per
- * method and delivers those; returns the number of failures found (then the caller sweeps). */
+ * method and delivers those, also those that had been delivered before; returns the number of failures found (then the
+ * caller sweeps). Costs one load when there are none. */
 uint64_t tracer_recover(struct tracer *tracer);
 
 struct tracer_stats {
