@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Checking a module image that an untrusted worker wrote
+ *
+ * The order is the trust: the header first, then that every table lies inside the bytes, and only then what the tables
+ * say about each other. Everything that appears in order when a builder wrote it (methods' instructions, relocations)
+ * is required to be in order, so that "disjoint" is one comparison with the predecessor. */
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include "bytecode/image.h"
+#include "util/base.h"
+
+void refuse(struct refusal *refusal, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(refusal->text, sizeof(refusal->text), format, args);
+	va_end(args);
+	/* names come out of files that anybody made, and the sentence ends on somebody's terminal */
+	for (char *c = refusal->text; *c; c++)
+		if ((unsigned char)*c < 0x20 || *c == 0x7f)
+			*c = '?';
+}
+
+uint64_t image_hash(const void *bytes, size_t n)
+{
+	const uint8_t *p = (const uint8_t *)bytes + sizeof(struct image_header);
+	uint64_t hash = 0xcbf29ce484222325ull;
+
+	for (size_t i = 0; i + sizeof(struct image_header) < n; i++)
+		hash = (hash ^ p[i]) * 0x100000001b3ull;
+	return hash;
+}
+
+static bool check_table(const struct image_header *header, const char *name, struct image_table table, size_t element,
+			uint32_t max, struct refusal *refusal)
+{
+	if (table.n > max) {
+		refuse(refusal, "module image: %" PRIu32 " entries of %s, more than %" PRIu32, table.n, name, max);
+		return false;
+	}
+	if (table.offset < sizeof(*header) || table.offset % 8) {
+		refuse(refusal, "module image: %s at offset %" PRIu32 ": inside the header or not aligned", name,
+		       table.offset);
+		return false;
+	}
+	if (table.offset + (uint64_t)table.n * element > header->size) {
+		refuse(refusal, "module image: %s at offset %" PRIu32 " with %" PRIu32 " entries ends outside the image",
+		       name, table.offset, table.n);
+		return false;
+	}
+	return true;
+}
+
+static bool check_tables(const struct image_header *h, struct refusal *refusal)
+{
+	return check_table(h, "methods", h->methods, sizeof(struct image_method), IMAGE_METHODS_MAX, refusal)
+	    && check_table(h, "instructions", h->insns, sizeof(struct insn), IMAGE_INSNS_MAX, refusal)
+	    && check_table(h, "relocations", h->relocs, sizeof(struct image_reloc), IMAGE_RELOCS_MAX, refusal)
+	    && check_table(h, "imports", h->imports, sizeof(struct image_import), IMAGE_IMPORTS_MAX, refusal)
+	    && check_table(h, "strings", h->strings, 1, UINT32_MAX, refusal)
+	    && check_table(h, ".rodata", h->rodata, 1, IMAGE_SEGMENT_MAX, refusal)
+	    && check_table(h, ".data", h->data, 1, IMAGE_SEGMENT_MAX, refusal);
+}
+
+static bool check_header(const struct image_header *header, size_t n, struct refusal *refusal)
+{
+	if (header->magic != IMAGE_MAGIC) {
+		refuse(refusal, "module image: not a module image of this version");
+		return false;
+	}
+	if (header->size != n) {
+		refuse(refusal, "module image: says it has %" PRIu32 " bytes, has %zu", header->size, n);
+		return false;
+	}
+	if (header->flags) {
+		refuse(refusal, "module image: unknown flags 0x%" PRIx32, header->flags);
+		return false;
+	}
+	if (header->n_bss > IMAGE_SEGMENT_MAX) {
+		refuse(refusal, "module image: %" PRIu32 " bytes of .bss, more than %u", header->n_bss, IMAGE_SEGMENT_MAX);
+		return false;
+	}
+	for (unsigned int i = 0; i < _IMAGE_SEGMENT_N; i++)
+		if (!is_power_of_two(header->align[i]) || header->align[i] > IMAGE_ALIGN_MAX) {
+			refuse(refusal, "module image: segment %u has alignment %" PRIu32, i, header->align[i]);
+			return false;
+		}
+	if (!check_tables(header, refusal))
+		return false;
+	if (header->hash != image_hash(header, n)) {
+		refuse(refusal, "module image: its hash does not match its content");
+		return false;
+	}
+	return true;
+}
+
+/* All strings end inside the table because the table ends in a NUL; each name must also be short and printable. */
+static bool check_name(const struct image *image, uint32_t offset, const char *what, uint32_t index,
+		       struct refusal *refusal)
+{
+	const struct image_table *strings = &image->header->strings;
+	size_t n;
+
+	if (offset >= strings->n) {
+		refuse(refusal, "module image: %s %" PRIu32 ": its name lies outside the strings", what, index);
+		return false;
+	}
+	n = strnlen(image->strings + offset, MIN(IMAGE_NAME_MAX + 1, strings->n - offset));
+	if (!n || n > IMAGE_NAME_MAX) {
+		refuse(refusal, "module image: %s %" PRIu32 ": its name has %s", what, index,
+		       n ? "more than 255 bytes" : "no bytes");
+		return false;
+	}
+	for (size_t i = 0; i < n; i++) {
+		unsigned char c = (unsigned char)image->strings[offset + i];
+
+		if (c < 0x20 || c == 0x7f) {
+			refuse(refusal, "module image: %s %" PRIu32 ": its name has a control character", what, index);
+			return false;
+		}
+	}
+	return true;
+}
+
+static bool check_methods(const struct image *image, struct refusal *refusal)
+{
+	const uint32_t flags = IMAGE_METHOD_GLOBAL | IMAGE_METHOD_WEAK;
+	uint32_t end = 0, section = UINT32_MAX;
+
+	for (uint32_t i = 0; i < image->n_methods; i++) {
+		const struct image_method *method = &image->methods[i];
+
+		if (!check_name(image, method->name, "method", i, refusal))
+			return false;
+		/* methods of one section share its name: look at it once */
+		if (method->section != section && !check_name(image, method->section, "section of method", i, refusal))
+			return false;
+		section = method->section;
+		if (method->insn < end || method->insn > image->n_insns || !method->n_insns
+		    || method->n_insns > image->n_insns - method->insn) {
+			refuse(refusal, "module image: method '%s': its instructions are none, overlap, or lie outside",
+			       image_method_name(image, i));
+			return false;
+		}
+		end = method->insn + method->n_insns;
+		if (method->flags & ~flags || method->section_offset % sizeof(struct insn)) {
+			refuse(refusal, "module image: method '%s': flags 0x%" PRIx32 " at section offset %" PRIu32,
+			       image_method_name(image, i), method->flags, method->section_offset);
+			return false;
+		}
+	}
+	return true;
+}
+
+static bool check_imports(const struct image *image, struct refusal *refusal)
+{
+	for (uint32_t i = 0; i < image->n_imports; i++) {
+		if (!check_name(image, image->imports[i].name, "import", i, refusal))
+			return false;
+		if (image->imports[i].flags & ~IMAGE_IMPORT_WEAK) {
+			refuse(refusal, "module image: import '%s': unknown flags 0x%" PRIx32, image_import_name(image, i),
+			       image->imports[i].flags);
+			return false;
+		}
+	}
+	return true;
+}
+
+bool image_ref_exists(const struct image *image, unsigned int ref, uint32_t index, int64_t addend)
+{
+	switch (ref) {
+	case INSN_REF_METHOD:
+		return index < image->n_methods && !addend;
+	case INSN_REF_IMPORT:
+		return index < image->n_imports && !addend;
+	case INSN_REF_RODATA:
+		return !index && addend >= 0 && addend <= image->n_rodata;
+	case INSN_REF_DATA:
+		return !index && addend >= 0 && addend <= image->n_data;
+	case INSN_REF_BSS:
+		return !index && addend >= 0 && addend <= image->n_bss;
+	default:
+		return false;
+	}
+}
+
+static bool check_relocs(const struct image *image, struct refusal *refusal)
+{
+	const uint32_t size[] = { [IMAGE_RODATA] = image->n_rodata, [IMAGE_DATA] = image->n_data };
+	uint64_t end = 0;
+	unsigned int segment = IMAGE_RODATA;
+
+	for (uint32_t i = 0; i < image->n_relocs; i++) {
+		const struct image_reloc *reloc = &image->relocs[i];
+
+		if (reloc->segment > IMAGE_DATA || reloc->segment < segment || reloc->pad
+		    || (reloc->width != 8 && reloc->width != 4)) {
+			refuse(refusal, "module image: relocation %" PRIu32 ": segment %u, width %u: illegal or out of order", i,
+			       reloc->segment, reloc->width);
+			return false;
+		}
+		if (reloc->segment != segment) {
+			segment = reloc->segment;
+			end = 0;
+		}
+		if (reloc->offset < end || (uint64_t)reloc->offset + reloc->width > size[segment]) {
+			refuse(refusal, "module image: relocation %" PRIu32 ": offset %" PRIu32 " lies outside %s or overlaps", i,
+			       reloc->offset, segment == IMAGE_RODATA ? ".rodata" : ".data");
+			return false;
+		}
+		end = (uint64_t)reloc->offset + reloc->width;
+		if (!image_ref_exists(image, reloc->ref, reloc->index, reloc->addend)) {
+			refuse(refusal, "module image: relocation %" PRIu32 ": refers to nothing (kind %u, index %" PRIu32
+			       ", addend %" PRId32 ")", i, reloc->ref, reloc->index, reloc->addend);
+			return false;
+		}
+	}
+	return true;
+}
+
+bool image_check(const void *bytes, size_t n, struct image *ret, struct refusal *refusal)
+{
+	const struct image_header *header = bytes;
+	const char *base = bytes;
+	struct image image;
+
+	if ((uintptr_t)bytes % 8 || n < sizeof(*header)) {
+		refuse(refusal, "module image: %zu bytes are too few for its header, or not aligned", n);
+		return false;
+	}
+	if (!check_header(header, n, refusal))
+		return false;
+	image = (struct image){
+		.header = header,
+		.methods = (const struct image_method *)(base + header->methods.offset),
+		.insns = (const struct insn *)(base + header->insns.offset),
+		.relocs = (const struct image_reloc *)(base + header->relocs.offset),
+		.imports = (const struct image_import *)(base + header->imports.offset),
+		.strings = base + header->strings.offset,
+		.rodata = (const uint8_t *)base + header->rodata.offset,
+		.data = (const uint8_t *)base + header->data.offset,
+		.n_methods = header->methods.n,
+		.n_insns = header->insns.n,
+		.n_relocs = header->relocs.n,
+		.n_imports = header->imports.n,
+		.n_rodata = header->rodata.n,
+		.n_data = header->data.n,
+		.n_bss = header->n_bss,
+	};
+	if (header->strings.n && image.strings[header->strings.n - 1]) {
+		refuse(refusal, "module image: its strings do not end in a NUL");
+		return false;
+	}
+	if (!check_methods(&image, refusal) || !check_imports(&image, refusal) || !check_relocs(&image, refusal))
+		return false;
+	*ret = image;
+	return true;
+}
+
+int64_t image_find_method(const struct image *image, const char *name)
+{
+	for (uint32_t i = 0; i < image->n_methods; i++)
+		if (!strcmp(image_method_name(image, i), name))
+			return i;
+	return -1;
+}
