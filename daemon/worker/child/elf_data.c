@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Data: which section goes to which segment, and the pointers in it
+ *
+ * All sections of a kind lie one after another in their segment, each at its alignment, in the file's order; then, in
+ * .bss, the common symbols. What a section is follows from its flags; names count only where flags say too little. */
+#include <inttypes.h>
+#include <string.h>
+#include "util/base.h"
+#include "worker/child/elf_object.h"
+
+static bool begins_with(const char *name, const char *prefix)
+{
+	return !strncmp(name, prefix, strlen(prefix));
+}
+
+static bool is_one_of(const char *name, const char *const names[], size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (!strcmp(name, names[i]))
+			return true;
+	return false;
+}
+
+static enum image_segment segment_of(const struct object_section *section)
+{
+	if (section->type == SHT_NOBITS)
+		return IMAGE_BSS;
+	/* .data.rel.ro is writable only until its pointers are in place */
+	if (!(section->flags & SHF_WRITE) || begins_with(section->name, ".data.rel.ro")
+	    || begins_with(section->name, ".rodata"))
+		return IMAGE_RODATA;
+	return IMAGE_DATA;
+}
+
+static enum object_section_kind data_kind(const struct object_section *section)
+{
+	static const char *const lazy[] = { "license", "version" };
+	static const char *const maps[] = { ".maps", "maps" };
+
+	if (is_one_of(section->name, maps, ARRAY_SIZE(maps)))
+		return SECTION_MAPS;
+	if (section->type == SHT_NOTE || is_one_of(section->name, lazy, ARRAY_SIZE(lazy)))
+		return SECTION_LAZY;
+	if (!strcmp(section->name, ".eh_frame"))
+		return SECTION_IGNORED;
+	return section->type == SHT_PROGBITS || section->type == SHT_NOBITS ? SECTION_DATA : SECTION_IGNORED;
+}
+
+static bool is_constructor(const struct object_section *section)
+{
+	return section->type == SHT_INIT_ARRAY || section->type == SHT_FINI_ARRAY || section->type == SHT_PREINIT_ARRAY
+	    || begins_with(section->name, ".ctors") || begins_with(section->name, ".dtors");
+}
+
+bool object_classify(struct object *object, uint32_t index)
+{
+	struct object_section *section = &object->sections[index];
+
+	if (!(section->flags & SHF_ALLOC))
+		return true;
+	if (section->flags & (SHF_TLS | SHF_COMPRESSED))
+		return object_refuse_at(object, index, 0, "%s data are not supported",
+					section->flags & SHF_TLS ? "thread-local" : "compressed");
+	if (is_constructor(section))
+		return object_refuse_at(object, index, 0, "constructors and destructors would never run");
+	if (!is_power_of_two(section->align) || section->align > IMAGE_ALIGN_MAX)
+		return object_refuse_at(object, index, 0, "alignment %" PRIu64 " is no power of two up to %u", section->align,
+					IMAGE_ALIGN_MAX);
+	if (!(section->flags & SHF_EXECINSTR)) {
+		section->kind = data_kind(section);
+		section->segment = segment_of(section);
+		return true;
+	}
+	if (section->type != SHT_PROGBITS)
+		return object_refuse_at(object, index, 0, "an executable section of type 0x%" PRIx32 ", without code",
+					section->type);
+	section->kind = SECTION_CODE;
+	return true;
+}
+
+/* -- Segments --- */
+
+static bool place_section(struct object *object, uint32_t index)
+{
+	struct object_section *section = &object->sections[index];
+
+	if (section->size > IMAGE_SEGMENT_MAX)
+		return object_refuse_at(object, index, 0, "0x%" PRIx64 " bytes, more than 0x%x", section->size,
+					IMAGE_SEGMENT_MAX);
+	section->base = builder_segment(&object->builder, section->segment, section->bytes, section->size, section->align);
+	return true;
+}
+
+static bool place_common(struct object *object, struct object_symbol *symbol)
+{
+	if (!is_power_of_two(symbol->value) || symbol->value > IMAGE_ALIGN_MAX || symbol->size > IMAGE_SEGMENT_MAX)
+		return object_refuse(object, "common symbol '%.80s': 0x%" PRIx64 " bytes with alignment %" PRIu64,
+				     symbol->name, symbol->size, symbol->value);
+	symbol->placed = builder_segment(&object->builder, IMAGE_BSS, NULL, symbol->size, symbol->value);
+	return true;
+}
+
+bool object_place_data(struct object *object)
+{
+	for (uint32_t i = 0; i < object->n_relocs; i++) {
+		uint32_t target = object->symbols[object->relocs[i].symbol].section;
+
+		if (target < object->n_sections && object->sections[target].kind == SECTION_LAZY)
+			object->sections[target].kind = SECTION_DATA;
+	}
+	for (uint32_t i = 1; i < object->n_sections; i++)
+		if (object->sections[i].kind == SECTION_DATA && !place_section(object, i))
+			return false;
+	for (uint32_t i = 1; i < object->n_symbols; i++)
+		if (object->symbols[i].section == SHN_COMMON && !place_common(object, &object->symbols[i]))
+			return false;
+	return true;
+}
+
+/* -- Pointers --- */
+
+static bool relocate_field(struct object *object, const struct object_reloc *reloc, uint64_t *end)
+{
+	const struct object_section *section = &object->sections[reloc->section];
+	uint8_t width = reloc->type == BPF_RELOC_64_ABS64 ? 8 : 4;
+	struct object_target target;
+	int64_t addend = reloc->addend;
+	uint8_t *field;
+
+	if (reloc->type != BPF_RELOC_64_ABS64 && reloc->type != BPF_RELOC_64_ABS32)
+		return object_refuse_at(object, reloc->section, reloc->offset, "relocation type %" PRIu32
+					" is not known in data", reloc->type);
+	if (section->segment == IMAGE_BSS || reloc->offset < *end || reloc->offset > section->size
+	    || width > section->size - reloc->offset)
+		return object_refuse_at(object, reloc->section, reloc->offset,
+					"its relocation lies outside the section's bytes or overlaps another");
+	*end = reloc->offset + width;
+	field = builder_bytes(&object->builder, section->segment, section->base + reloc->offset, width);
+	if (!field)
+		return true;	/* the builder has failed before and will say so */
+	if (!reloc->has_addend && width == 8)
+		memcpy(&addend, field, sizeof(addend));
+	if (!reloc->has_addend && width == 4)
+		addend = (int32_t)((uint32_t)field[0] | field[1] << 8 | field[2] << 16 | (uint32_t)field[3] << 24);
+	memset(field, 0, width);
+	if (!object_resolve(object, reloc->section, reloc->offset, reloc->symbol, addend, &target))
+		return false;
+	builder_reloc(&object->builder, &(struct image_reloc){
+		.segment = section->segment, .ref = target.ref, .width = width, .offset = section->base + reloc->offset,
+		.index = target.index, .addend = target.addend,
+	});
+	return true;
+}
+
+static bool relocate_segment(struct object *object, enum image_segment segment)
+{
+	const struct object_reloc *last = object->relocs + object->n_relocs;
+
+	for (uint32_t i = 1; i < object->n_sections; i++) {
+		const struct object_reloc *reloc = object_relocs_from(object, i, 0);
+		uint64_t end = 0;
+
+		if (object->sections[i].kind != SECTION_DATA || object->sections[i].segment != segment)
+			continue;
+		for (; reloc < last && reloc->section == i; reloc++)
+			if (!relocate_field(object, reloc, &end))
+				return false;
+	}
+	return true;
+}
+
+bool object_relocate_data(struct object *object)
+{
+	/* in the order of the image's table; a relocation in .bss ends in a refusal */
+	return relocate_segment(object, IMAGE_RODATA) && relocate_segment(object, IMAGE_DATA)
+	    && relocate_segment(object, IMAGE_BSS);
+}
