@@ -45,8 +45,15 @@ enum worker_exit {
 	WORKER_EXIT_SANDBOX = 78,	/* it could not confine itself, so it took no job */
 };
 
-/* No job's output is larger: a load's image is bounded by its segments, a compile's by CODE_BYTES_MAX. */
+/* The most bytes that the output of a job may have: an image is at most so many times larger than its file (names that
+ * the file shares are repeated), code with relocations at most twice CODE_BYTES_MAX. */
 #define JOB_OUTPUT_MAX (1ull << 30)
+static inline uint64_t job_output_max(enum job_kind kind, uint64_t n_input)
+{
+	uint64_t n = kind == JOB_LOAD ? 16 * n_input + 65536 : 2 * (uint64_t)CODE_BYTES_MAX;
+
+	return n < JOB_OUTPUT_MAX ? n : JOB_OUTPUT_MAX;
+}
 
 /* A compile job names one method and carries the bytecode of every method that may be inlined into it. */
 struct job_compile {

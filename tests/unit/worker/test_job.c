@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+#include <cmocka.h>
+#include "util/base.h"
+#include "worker/job.h"
+
+/* What put writes, get accepts and gives back; everything else is refused. */
+
+static const struct insn insns[] = {
+	{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .imm = 7 }, { .code = BPF_JMP | BPF_EXIT },
+};
+
+static const uint8_t rodata[] = { 1, 2, 3, 4, 5 };
+
+static struct job_compile example(struct job_body bodies[2])
+{
+	bodies[0] = (struct job_body){ .method = 3, .n_insns = 2, .insns = insns, .name = "main" };
+	bodies[1] = (struct job_body){ .method = 0, .n_insns = 1, .insns = insns + 1, .name = "" };
+	return (struct job_compile){ .level = TIER_LEVEL_TIER1, .method = 3, .n_methods = 4, .n_imports = 2, .n_rodata = 5,
+				     .n_data = 6, .n_bss = 7, .rodata = rodata, .bodies = bodies, .n_bodies = 2 };
+}
+
+static void *example_bytes(size_t *ret_n)
+{
+	struct job_body bodies[2];
+	struct job_compile job = example(bodies);
+	void *bytes;
+
+	assert_int_equal(job_put_compile(&job, &bytes, ret_n), 0);
+	return bytes;
+}
+
+static void a_compile_job_comes_back_as_it_was(void **state)
+{
+	_cleanup_(freep) void *bytes = NULL;
+	struct job_compile got;
+	struct refusal refusal;
+	size_t n;
+
+	bytes = example_bytes(&n);
+	assert_true(job_get_compile(&got, bytes, n, &refusal));
+	assert_int_equal(got.level, TIER_LEVEL_TIER1);
+	assert_int_equal(got.method, 3);
+	assert_int_equal(got.n_methods, 4);
+	assert_int_equal(got.n_imports, 2);
+	assert_int_equal(got.n_data, 6);
+	assert_int_equal(got.n_bss, 7);
+	assert_int_equal(got.n_bodies, 2);
+	assert_int_equal(got.bodies[1].method, 0);
+	assert_memory_equal(got.bodies[0].insns, insns, sizeof(insns));
+	assert_string_equal(got.bodies[0].name, "main");
+	assert_string_equal(got.bodies[1].name, "");
+	assert_memory_equal(got.rodata, rodata, sizeof(rodata));
+	free(got.bodies);
+}
+
+static void constants_may_stay_at_home(void **state)
+{
+	_cleanup_(freep) void *bytes = NULL;
+	struct job_body bodies[2];
+	struct job_compile job = example(bodies), got;
+	struct refusal refusal;
+	size_t n;
+
+	job.rodata = NULL;
+	assert_int_equal(job_put_compile(&job, &bytes, &n), 0);
+	assert_true(job_get_compile(&got, bytes, n, &refusal));
+	assert_null(got.rodata);
+	assert_int_equal(got.n_rodata, 5);
+	free(got.bodies);
+}
+
+static void a_compile_job_of_any_other_length_is_refused(void **state)
+{
+	_cleanup_(freep) void *bytes = NULL;
+	struct refusal refusal;
+	struct job_compile got;
+	size_t n;
+
+	bytes = example_bytes(&n);
+	for (size_t shorter = 0; shorter < n; shorter++) {
+		_cleanup_(freep) void *copy = malloc(MAX(shorter, (size_t)1));
+
+		memcpy(copy, bytes, shorter);
+		assert_false(job_get_compile(&got, copy, shorter, &refusal));
+	}
+	bytes = realloc(bytes, n + 1);
+	((char *)bytes)[n] = 0;
+	assert_false(job_get_compile(&got, bytes, n + 1, &refusal));
+}
+
+/* Whatever byte changes: no crash, and what is accepted stays inside. */
+static void a_compile_job_with_a_flipped_byte_stays_inside(void **state)
+{
+	_cleanup_(freep) uint8_t *bytes = NULL;
+	struct refusal refusal;
+	struct job_compile got;
+	size_t n;
+
+	bytes = example_bytes(&n);
+	for (size_t i = 0; i < n; i++)
+		for (unsigned int bit = 0; bit < 8; bit++) {
+			bytes[i] ^= 1u << bit;
+			if (job_get_compile(&got, bytes, n, &refusal)) {
+				for (uint32_t b = 0; b < got.n_bodies; b++)
+					assert_true((uint8_t *)(got.bodies[b].insns + got.bodies[b].n_insns) <= bytes + n);
+				free(got.bodies);
+			}
+			bytes[i] ^= 1u << bit;
+		}
+}
+
+static void the_first_body_must_be_the_method_itself(void **state)
+{
+	_cleanup_(freep) void *bytes = NULL;
+	struct job_body bodies[2];
+	struct job_compile job = example(bodies), got;
+	struct refusal refusal;
+	size_t n;
+
+	job.method = 0;
+	assert_int_equal(job_put_compile(&job, &bytes, &n), 0);
+	assert_false(job_get_compile(&got, bytes, n, &refusal));
+	assert_non_null(strstr(refusal.text, "first body"));
+}
+
+/* -- Code ---------------------------------------------------------------------------------------------------------- */
+static const uint8_t code_bytes[] = { 0x90, 0x90, 0xe8, 0, 0, 0, 0, 0xe8, 0, 0, 0, 0, 0xc3 };
+static const struct code_reloc relocs[] = {
+	{ .offset = 3, .target = CODE_TARGET_ENTRY, .index = 1, .addend = -4 },
+	{ .offset = 8, .target = CODE_TARGET_BSS, .addend = 40 },
+};
+static const uint32_t inlined[] = { 2, 9 };
+
+static struct code_result example_code(void)
+{
+	return (struct code_result){ .bytes = code_bytes, .n_bytes = sizeof(code_bytes), .align = 32, .entry = 2,
+				     .relocs = relocs, .n_relocs = 2, .inlined = inlined, .n_inlined = 2 };
+}
+
+static void compiled_code_comes_back_as_it_was(void **state)
+{
+	_cleanup_(freep) void *bytes = NULL;
+	struct code_result code = example_code(), got;
+	struct refusal refusal;
+	size_t n;
+
+	assert_int_equal(job_put_code(&code, &bytes, &n), 0);
+	assert_true(job_get_code(&got, bytes, n, &refusal));
+	assert_int_equal(got.n_bytes, sizeof(code_bytes));
+	assert_int_equal(got.align, 32);
+	assert_int_equal(got.entry, 2);
+	assert_memory_equal(got.bytes, code_bytes, sizeof(code_bytes));
+	assert_memory_equal(got.relocs, relocs, sizeof(relocs));
+	assert_memory_equal(got.inlined, inlined, sizeof(inlined));
+	assert_false(job_get_code(&got, bytes, n - 1, &refusal));
+}
+
+static void assert_code_refused(const struct code_result *code, const char *why)
+{
+	_cleanup_(freep) void *bytes = NULL;
+	struct code_result got;
+	struct refusal refusal;
+	size_t n;
+
+	assert_int_equal(job_put_code(code, &bytes, &n), 0);
+	assert_false(job_get_code(&got, bytes, n, &refusal));
+	if (!strstr(refusal.text, why))
+		fail_msg("'%s' does not say '%s'", refusal.text, why);
+}
+
+static void code_that_no_arena_could_place_is_refused(void **state)
+{
+	struct code_result code = example_code();
+
+	code.entry = sizeof(code_bytes);
+	assert_code_refused(&code, "entry");
+	code = example_code();
+	code.align = 48;
+	assert_code_refused(&code, "alignment");
+	code = example_code();
+	code.n_bytes = 0;
+	assert_code_refused(&code, "empty");
+}
+
+static void relocations_must_lie_inside_and_apart(void **state)
+{
+	struct code_reloc bad[2];
+	struct code_result code = example_code();
+
+	code.relocs = bad;
+	memcpy(bad, relocs, sizeof(bad));
+	bad[1].offset = sizeof(code_bytes) - 3;
+	assert_code_refused(&code, "relocation");
+	bad[1].offset = bad[0].offset + 3;
+	assert_code_refused(&code, "relocation");
+	memcpy(bad, relocs, sizeof(bad));
+	bad[0].target = _CODE_TARGET_N;
+	assert_code_refused(&code, "target");
+}
+
+static void a_method_is_listed_as_inlined_once(void **state)
+{
+	uint32_t twice[] = { 4, 4 };
+	struct code_result code = example_code();
+
+	code.inlined = twice;
+	assert_code_refused(&code, "ascending");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_compile_job_comes_back_as_it_was),
+		cmocka_unit_test(constants_may_stay_at_home),
+		cmocka_unit_test(a_compile_job_of_any_other_length_is_refused),
+		cmocka_unit_test(a_compile_job_with_a_flipped_byte_stays_inside),
+		cmocka_unit_test(the_first_body_must_be_the_method_itself),
+		cmocka_unit_test(compiled_code_comes_back_as_it_was),
+		cmocka_unit_test(code_that_no_arena_could_place_is_refused),
+		cmocka_unit_test(relocations_must_lie_inside_and_apart),
+		cmocka_unit_test(a_method_is_listed_as_inlined_once),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
