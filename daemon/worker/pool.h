@@ -18,7 +18,7 @@ struct pool;
 struct pool_job;
 
 struct pool_config {
-	const char *worker_path;	/* the tierd-worker program */
+	const char *worker_path;	/* the tierd-worker program; stays the caller's while the pool lives */
 	uint64_t idle_timeout_ns;	/* --background-worker-timeout */
 	uint64_t load_limit_ns;		/* per job, wall time; exceeded: the worker is killed */
 	uint64_t compile_limit_ns;
@@ -29,8 +29,9 @@ struct pool_config {
 	  .memory_limit = 2ull << 30 }
 
 /* How a job ended. On success (reason NONE) @bytes is the daemon's own copy of the output, malloc()ed; the callee takes
- * it. Otherwise bytes is NULL, @reason says what happened (COMPILE_FAILED, WORKER_DIED, WORKER_TIMEOUT, WORKER_MEMORY, NO_WORKER)
- * and @refusal the sentence. Called from the loop, never from inside pool_submit(). */
+ * it. Otherwise bytes is NULL, @reason says what happened (COMPILE_FAILED, also of a load that was refused; WORKER_DIED, WORKER_TIMEOUT,
+ * WORKER_MEMORY; RESULT_REFUSED: the worker misbehaved; NO_WORKER) and @refusal the sentence. Called from the loop,
+ * never from inside pool_submit(). It may submit and cancel, but not free the pool. */
 typedef void (*pool_done_fn)(void *context, enum tier_reason reason, void *bytes, size_t n, const struct refusal *refusal);
 
 int pool_new(struct pool **ret, struct dispatch *dispatch, const struct pool_config *config);
