@@ -46,6 +46,8 @@ static int dispatch_patience(const struct dispatch *dispatch, int timeout_ms)
 	const struct dispatch_timer *first;
 	uint64_t now, ms;
 
+	if (!list_is_empty(&dispatch->due) || !list_is_empty(&dispatch->ready))
+		return 0;
 	if (list_is_empty(&dispatch->timers))
 		return timeout_ms;
 	first = list_entry(dispatch->timers.next, struct dispatch_timer, link);
@@ -57,32 +59,39 @@ static int dispatch_patience(const struct dispatch *dispatch, int timeout_ms)
 }
 
 /* Those that are due now, and no other: a timer that arms itself for "at once" gets its turn after the files. */
-static int dispatch_run_timers(struct dispatch *dispatch)
+/* Timers that are due move to a list of their own first: one that its callback arms again waits for the next turn. What
+ * an early end leaves there stays due. */
+static void dispatch_collect_timers(struct dispatch *dispatch, uint64_t now)
 {
-	struct list due = LIST_INIT(due), *first;
-	uint64_t now = clock_now_ns();
-	int r = 0;
+	struct list *first;
 
 	while ((first = list_first(&dispatch->timers))) {
 		if (list_entry(first, struct dispatch_timer, link)->deadline_ns > now)
 			break;
 		list_remove(first);
-		list_append(&due, first);
+		list_append(&dispatch->due, first);
 	}
-	while (!r && (first = list_first(&due))) {
+}
+
+static int dispatch_run_timers(struct dispatch *dispatch)
+{
+	uint64_t now = clock_now_ns();
+	struct list *first;
+	int r;
+
+	dispatch_collect_timers(dispatch, now);
+	while ((first = list_first(&dispatch->due))) {
 		struct dispatch_timer *timer = list_entry(first, struct dispatch_timer, link);
 		uint64_t begin = clock_now_ns();
 		const char *name = timer->name;
 
-		list_remove(first);
+		list_remove(&timer->link);
 		r = timer->fn(timer, now);
 		dispatch_account(dispatch, name, begin);
+		if (r)
+			return r;
 	}
-	while ((first = list_first(&due))) {	/* the loop ends: they stay armed */
-		list_remove(first);
-		list_prepend(&dispatch->timers, first);
-	}
-	return r;
+	return 0;
 }
 
 static int dispatch_run_files(struct dispatch *dispatch)
@@ -94,9 +103,13 @@ static int dispatch_run_files(struct dispatch *dispatch)
 		struct dispatch_file *file = list_entry(first, struct dispatch_file, link);
 		uint64_t begin = clock_now_ns();
 		const char *name = file->name;
+		/* another callback of this round may have changed what the file wants to hear of */
+		uint32_t events = file->events & (file->mask | EPOLLERR | EPOLLHUP);
 
 		list_remove(&file->link);
-		r = file->fn(file, file->events);
+		if (!events)
+			continue;
+		r = file->fn(file, events);
 		dispatch_account(dispatch, name, begin);
 		if (r)
 			return r;

@@ -5,7 +5,8 @@
  *
  * A dispatch_file is embedded in its object (container_of in the callback). Level-triggered epoll; a callback returns 0, a
  * negative errno (fatal: the loop ends with it) or DISPATCH_E_EXIT. Callbacks may deinit any file or timer, their own
- * too. One thread. */
+ * too, and free what embeds it. A timer that a callback arms runs in the next turn at the earliest, so work that goes on
+ * in slices (arm for now) lets the files have their say in between. One thread. */
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -19,12 +20,14 @@ enum {
 struct dispatch {
 	int epoll_fd;
 	struct list timers;		/* by deadline */
-	struct list ready;		/* files whose turn has come in this round */
-	uint64_t longest_turn_ns;	/* longest single callback so far, see dispatch_longest_turn() */
+	struct list due;		/* timers whose turn has come in this round */
+	struct list ready;		/* files likewise */
+	uint64_t longest_turn_ns;	/* longest single callback so far */
 	const char *longest_turn_name;
 	uint64_t n_turns;
 };
-#define DISPATCH_NULL(x) { .epoll_fd = -1, .timers = LIST_INIT((x).timers), .ready = LIST_INIT((x).ready) }
+#define DISPATCH_NULL(x)                                                                                               \
+	{ .epoll_fd = -1, .timers = LIST_INIT((x).timers), .due = LIST_INIT((x).due), .ready = LIST_INIT((x).ready) }
 
 struct dispatch_file;
 typedef int (*dispatch_fn)(struct dispatch_file *file, uint32_t events);
@@ -47,7 +50,7 @@ struct dispatch_timer {
 	uint64_t deadline_ns;		/* CLOCK_MONOTONIC */
 	dispatch_timer_fn fn;
 	const char *name;
-	struct list link;		/* linked while armed */
+	struct list link;		/* linked while armed or due */
 };
 
 int dispatch_init(struct dispatch *dispatch);

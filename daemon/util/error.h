@@ -13,5 +13,16 @@
 
 int error_trace(int r, const char *file, int line, const char *function, const char *word);
 
-#define error_origin(r) (__builtin_expect((r) != 0, 0) ? error_trace((r), __FILE__, __LINE__, __func__, "origin") : 0)
-#define error_fold(r) (__builtin_expect((r) != 0, 0) ? error_trace((r), __FILE__, __LINE__, __func__, "fold") : 0)
+/* The compiler knows: non-zero in, negative out. */
+static inline int error_pass(int r, const char *file, int line, const char *function, const char *word)
+{
+	if (__builtin_expect(!r, 1))
+		return 0;
+	r = error_trace(r, file, line, function, word);
+	if (r >= 0)
+		__builtin_unreachable();
+	return r;
+}
+
+#define error_origin(r) error_pass((r), __FILE__, __LINE__, __func__, "origin")
+#define error_fold(r) error_pass((r), __FILE__, __LINE__, __func__, "fold")

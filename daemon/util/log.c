@@ -18,18 +18,22 @@ void log_line(enum log_level level, const char *format, ...)
 	/* <3>, <4>, <6>, <7>: the prefixes by which journald knows syslog's levels */
 	static const char *const prefix[_LOG_LEVEL_N] = { "<3>", "<4>", "<6>", "<7>" };
 	char line[1024];
-	int saved = errno, n, m;
+	int saved = errno, begin, n, m;
 	va_list args;
 
 	if (level > log_threshold)
 		return;
-	n = snprintf(line, sizeof(line), "%stierd: ", isatty(STDERR_FILENO) ? "" : prefix[level]);
+	begin = n = snprintf(line, sizeof(line), "%stierd: ", isatty(STDERR_FILENO) ? "" : prefix[level]);
 	va_start(args, format);
 	m = vsnprintf(line + n, sizeof(line) - n - 1, format, args);
 	va_end(args);
 	n += m < 0 ? 0 : m;
 	if (n > (int)sizeof(line) - 2)
 		n = sizeof(line) - 2;
+	/* Names come from clients: one call stays one line, and no terminal obeys it. */
+	for (int i = begin; i < n; i++)
+		if ((unsigned char)line[i] < ' ' || line[i] == 0x7f)
+			line[i] = '?';
 	line[n++] = '\n';
 	(void)!write(STDERR_FILENO, line, n);
 	errno = saved;
