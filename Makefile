@@ -127,7 +127,7 @@ $(B)/obj/daemon/%.o: private ALL_CFLAGS += -Idaemon
 $(B)/obj/lib/%.o: private ALL_CFLAGS += -Ilib
 $(B)/obj/cli/%.o: private ALL_CFLAGS += -Icli
 
-$(B)/obj/daemon/trace/%.o: | $(B)/tracer.skel.h
+$(call objects,daemon/trace): | $(B)/tracer.skel.h
 
 $(B)/obj/%.o: %.c
 	@mkdir -p $(@D)

@@ -108,7 +108,7 @@ static const char *option_store(struct options *options, const struct option_row
 {
 	void *field = (char *)options + row->field;
 	const char *end = "";
-	uint64_t value;
+	uint64_t value = 0;
 
 	switch (row->kind) {
 	case OPTION_FLAG:

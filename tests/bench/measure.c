@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include "bench/measure.h"
+
+uint64_t measure_now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + ts.tv_nsec;
+}
+
+void series_add(struct series *series, double value)
+{
+	if (series->n < MEASURE_ROUNDS_MAX)
+		series->values[series->n++] = value;
+}
+
+static int compare(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+double series_percentile(const struct series *series, double share)
+{
+	double sorted[MEASURE_ROUNDS_MAX];
+
+	if (!series->n)
+		return NAN;
+	memcpy(sorted, series->values, series->n * sizeof(*sorted));
+	qsort(sorted, series->n, sizeof(*sorted), compare);
+	return sorted[(unsigned int)lround(share * (series->n - 1))];
+}
+
+double series_median(const struct series *series)
+{
+	return series_percentile(series, 0.5);
+}
+
+double measure_round(const struct workload_input *input, workload_function *fn, uint64_t batch)
+{
+	uint64_t begin = measure_now_ns();
+
+	for (uint64_t i = 0; i < batch; i++)
+		input_call(input, fn);
+	return (double)(measure_now_ns() - begin) / batch;
+}
+
+uint64_t measure_batch(const struct workload_input *input, workload_function *fn, uint64_t round_ns)
+{
+	uint64_t batch = 1;
+
+	while (batch < UINT32_MAX && measure_round(input, fn, batch) * batch < round_ns)
+		batch *= 2;
+	return batch;
+}
+
+void measure_pair(const struct workload_input *input, workload_function *a, workload_function *b, unsigned int n_rounds,
+		  uint64_t round_ns, struct series *ret_a, struct series *ret_b)
+{
+	uint64_t batch_a = measure_batch(input, a, round_ns), batch_b = measure_batch(input, b, round_ns);
+
+	*ret_a = *ret_b = (struct series){ .n = 0 };
+	for (unsigned int i = 0; i < n_rounds; i++) {
+		series_add(ret_a, measure_round(input, a, batch_a));
+		series_add(ret_b, measure_round(input, b, batch_b));
+	}
+}
+
+double geometric_mean(const double *values, size_t n)
+{
+	double sum = 0;
+
+	for (size_t i = 0; i < n; i++)
+		sum += log(values[i]);
+	return n ? exp(sum / n) : NAN;
+}
