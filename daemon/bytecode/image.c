@@ -128,7 +128,7 @@ static bool check_name(const struct image *image, uint32_t offset, const char *w
 static bool check_methods(const struct image *image, struct refusal *refusal)
 {
 	const uint32_t flags = IMAGE_METHOD_GLOBAL | IMAGE_METHOD_WEAK;
-	uint32_t end = 0, section = UINT32_MAX;
+	uint32_t end = 0;
 
 	for (uint32_t i = 0; i < image->n_methods; i++) {
 		const struct image_method *method = &image->methods[i];
@@ -136,9 +136,9 @@ static bool check_methods(const struct image *image, struct refusal *refusal)
 		if (!check_name(image, method->name, "method", i, refusal))
 			return false;
 		/* methods of one section share its name: look at it once */
-		if (method->section != section && !check_name(image, method->section, "section of method", i, refusal))
+		if ((!i || method->section != method[-1].section)
+		    && !check_name(image, method->section, "section of method", i, refusal))
 			return false;
-		section = method->section;
 		if (method->insn < end || method->insn > image->n_insns || !method->n_insns
 		    || method->n_insns > image->n_insns - method->insn) {
 			refuse(refusal, "module image: method '%s': its instructions are none, overlap, or lie outside",
@@ -198,8 +198,8 @@ static bool check_relocs(const struct image *image, struct refusal *refusal)
 
 		if (reloc->segment > IMAGE_DATA || reloc->segment < segment || reloc->pad
 		    || (reloc->width != 8 && reloc->width != 4)) {
-			refuse(refusal, "module image: relocation %" PRIu32 ": segment %u, width %u: illegal or out of order", i,
-			       reloc->segment, reloc->width);
+			refuse(refusal, "module image: relocation %" PRIu32 ": segment %u, width %u: illegal or out of order",
+			       i, reloc->segment, reloc->width);
 			return false;
 		}
 		if (reloc->segment != segment) {
@@ -207,8 +207,8 @@ static bool check_relocs(const struct image *image, struct refusal *refusal)
 			end = 0;
 		}
 		if (reloc->offset < end || (uint64_t)reloc->offset + reloc->width > size[segment]) {
-			refuse(refusal, "module image: relocation %" PRIu32 ": offset %" PRIu32 " lies outside %s or overlaps", i,
-			       reloc->offset, segment == IMAGE_RODATA ? ".rodata" : ".data");
+			refuse(refusal, "module image: relocation %" PRIu32 ": offset %" PRIu32 " lies outside %s or overlaps",
+			       i, reloc->offset, segment == IMAGE_RODATA ? ".rodata" : ".data");
 			return false;
 		}
 		end = (uint64_t)reloc->offset + reloc->width;

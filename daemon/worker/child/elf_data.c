@@ -6,7 +6,7 @@
 #include <inttypes.h>
 #include <string.h>
 #include "util/base.h"
-#include "worker/child/elf_object.h"
+#include "worker/child/elf_loader.h"
 
 static bool begins_with(const char *name, const char *prefix)
 {
@@ -21,7 +21,7 @@ static bool is_one_of(const char *name, const char *const names[], size_t n)
 	return false;
 }
 
-static enum image_segment segment_of(const struct object_section *section)
+static enum image_segment segment_of(const struct loader_section *section)
 {
 	if (section->type == SHT_NOBITS)
 		return IMAGE_BSS;
@@ -32,7 +32,7 @@ static enum image_segment segment_of(const struct object_section *section)
 	return IMAGE_DATA;
 }
 
-static enum object_section_kind data_kind(const struct object_section *section)
+static enum loader_section_kind data_kind(const struct loader_section *section)
 {
 	static const char *const lazy[] = { "license", "version" };
 	static const char *const maps[] = { ".maps", "maps" };
@@ -46,25 +46,25 @@ static enum object_section_kind data_kind(const struct object_section *section)
 	return section->type == SHT_PROGBITS || section->type == SHT_NOBITS ? SECTION_DATA : SECTION_IGNORED;
 }
 
-static bool is_constructor(const struct object_section *section)
+static bool is_constructor(const struct loader_section *section)
 {
 	return section->type == SHT_INIT_ARRAY || section->type == SHT_FINI_ARRAY || section->type == SHT_PREINIT_ARRAY
 	    || begins_with(section->name, ".ctors") || begins_with(section->name, ".dtors");
 }
 
-bool object_classify(struct object *object, uint32_t index)
+bool loader_classify(struct loader *loader, uint32_t index)
 {
-	struct object_section *section = &object->sections[index];
+	struct loader_section *section = &loader->sections[index];
 
 	if (!(section->flags & SHF_ALLOC))
 		return true;
 	if (section->flags & (SHF_TLS | SHF_COMPRESSED))
-		return object_refuse_at(object, index, 0, "%s data are not supported",
+		return loader_refuse_at(loader, index, 0, "%s data are not supported",
 					section->flags & SHF_TLS ? "thread-local" : "compressed");
 	if (is_constructor(section))
-		return object_refuse_at(object, index, 0, "constructors and destructors would never run");
+		return loader_refuse_at(loader, index, 0, "constructors and destructors would never run");
 	if (!is_power_of_two(section->align) || section->align > IMAGE_ALIGN_MAX)
-		return object_refuse_at(object, index, 0, "alignment %" PRIu64 " is no power of two up to %u", section->align,
+		return loader_refuse_at(loader, index, 0, "alignment %" PRIu64 " is no power of two up to %u", section->align,
 					IMAGE_ALIGN_MAX);
 	if (!(section->flags & SHF_EXECINSTR)) {
 		section->kind = data_kind(section);
@@ -72,7 +72,7 @@ bool object_classify(struct object *object, uint32_t index)
 		return true;
 	}
 	if (section->type != SHT_PROGBITS)
-		return object_refuse_at(object, index, 0, "an executable section of type 0x%" PRIx32 ", without code",
+		return loader_refuse_at(loader, index, 0, "an executable section of type 0x%" PRIx32 ", without code",
 					section->type);
 	section->kind = SECTION_CODE;
 	return true;
@@ -80,62 +80,62 @@ bool object_classify(struct object *object, uint32_t index)
 
 /* -- Segments --- */
 
-static bool place_section(struct object *object, uint32_t index)
+static bool place_section(struct loader *loader, uint32_t index)
 {
-	struct object_section *section = &object->sections[index];
+	struct loader_section *section = &loader->sections[index];
 
 	if (section->size > IMAGE_SEGMENT_MAX)
-		return object_refuse_at(object, index, 0, "0x%" PRIx64 " bytes, more than 0x%x", section->size,
+		return loader_refuse_at(loader, index, 0, "0x%" PRIx64 " bytes, more than 0x%x", section->size,
 					IMAGE_SEGMENT_MAX);
-	section->base = builder_segment(&object->builder, section->segment, section->bytes, section->size, section->align);
+	section->base = builder_segment(&loader->builder, section->segment, section->bytes, section->size, section->align);
 	return true;
 }
 
-static bool place_common(struct object *object, struct object_symbol *symbol)
+static bool place_common(struct loader *loader, struct loader_symbol *symbol)
 {
 	if (!is_power_of_two(symbol->value) || symbol->value > IMAGE_ALIGN_MAX || symbol->size > IMAGE_SEGMENT_MAX)
-		return object_refuse(object, "common symbol '%.80s': 0x%" PRIx64 " bytes with alignment %" PRIu64,
+		return loader_refuse(loader, "common symbol '%.80s': 0x%" PRIx64 " bytes with alignment %" PRIu64,
 				     symbol->name, symbol->size, symbol->value);
-	symbol->placed = builder_segment(&object->builder, IMAGE_BSS, NULL, symbol->size, symbol->value);
+	symbol->placed = builder_segment(&loader->builder, IMAGE_BSS, NULL, symbol->size, symbol->value);
 	return true;
 }
 
-bool object_place_data(struct object *object)
+bool loader_place_data(struct loader *loader)
 {
-	for (uint32_t i = 0; i < object->n_relocs; i++) {
-		uint32_t target = object->symbols[object->relocs[i].symbol].section;
+	for (uint32_t i = 0; i < loader->n_relocs; i++) {
+		uint32_t target = loader->symbols[loader->relocs[i].symbol].section;
 
-		if (target < object->n_sections && object->sections[target].kind == SECTION_LAZY)
-			object->sections[target].kind = SECTION_DATA;
+		if (target < loader->n_sections && loader->sections[target].kind == SECTION_LAZY)
+			loader->sections[target].kind = SECTION_DATA;
 	}
-	for (uint32_t i = 1; i < object->n_sections; i++)
-		if (object->sections[i].kind == SECTION_DATA && !place_section(object, i))
+	for (uint32_t i = 1; i < loader->n_sections; i++)
+		if (loader->sections[i].kind == SECTION_DATA && !place_section(loader, i))
 			return false;
-	for (uint32_t i = 1; i < object->n_symbols; i++)
-		if (object->symbols[i].section == SHN_COMMON && !place_common(object, &object->symbols[i]))
+	for (uint32_t i = 1; i < loader->n_symbols; i++)
+		if (loader->symbols[i].section == SHN_COMMON && !place_common(loader, &loader->symbols[i]))
 			return false;
 	return true;
 }
 
 /* -- Pointers --- */
 
-static bool relocate_field(struct object *object, const struct object_reloc *reloc, uint64_t *end)
+static bool relocate_field(struct loader *loader, const struct loader_reloc *reloc, uint64_t *end)
 {
-	const struct object_section *section = &object->sections[reloc->section];
+	const struct loader_section *section = &loader->sections[reloc->section];
 	uint8_t width = reloc->type == BPF_RELOC_64_ABS64 ? 8 : 4;
-	struct object_target target;
+	struct loader_target target;
 	int64_t addend = reloc->addend;
 	uint8_t *field;
 
 	if (reloc->type != BPF_RELOC_64_ABS64 && reloc->type != BPF_RELOC_64_ABS32)
-		return object_refuse_at(object, reloc->section, reloc->offset, "relocation type %" PRIu32
+		return loader_refuse_at(loader, reloc->section, reloc->offset, "relocation type %" PRIu32
 					" is not known in data", reloc->type);
 	if (section->segment == IMAGE_BSS || reloc->offset < *end || reloc->offset > section->size
 	    || width > section->size - reloc->offset)
-		return object_refuse_at(object, reloc->section, reloc->offset,
+		return loader_refuse_at(loader, reloc->section, reloc->offset,
 					"its relocation lies outside the section's bytes or overlaps another");
 	*end = reloc->offset + width;
-	field = builder_bytes(&object->builder, section->segment, section->base + reloc->offset, width);
+	field = builder_bytes(&loader->builder, section->segment, section->base + reloc->offset, width);
 	if (!field)
 		return true;	/* the builder has failed before and will say so */
 	if (!reloc->has_addend && width == 8)
@@ -143,35 +143,34 @@ static bool relocate_field(struct object *object, const struct object_reloc *rel
 	if (!reloc->has_addend && width == 4)
 		addend = (int32_t)((uint32_t)field[0] | field[1] << 8 | field[2] << 16 | (uint32_t)field[3] << 24);
 	memset(field, 0, width);
-	if (!object_resolve(object, reloc->section, reloc->offset, reloc->symbol, addend, &target))
+	if (!loader_resolve(loader, reloc->section, reloc->offset, reloc->symbol, addend, &target))
 		return false;
-	builder_reloc(&object->builder, &(struct image_reloc){
+	builder_reloc(&loader->builder, &(struct image_reloc){
 		.segment = section->segment, .ref = target.ref, .width = width, .offset = section->base + reloc->offset,
 		.index = target.index, .addend = target.addend,
 	});
 	return true;
 }
 
-static bool relocate_segment(struct object *object, enum image_segment segment)
+static bool relocate_segment(struct loader *loader, enum image_segment segment)
 {
-	const struct object_reloc *last = object->relocs + object->n_relocs;
-
-	for (uint32_t i = 1; i < object->n_sections; i++) {
-		const struct object_reloc *reloc = object_relocs_from(object, i, 0);
+	for (uint32_t i = 1; i < loader->n_sections; i++) {
+		uint32_t index = loader_relocs_from(loader, i, 0);
+		const struct loader_reloc *reloc;
 		uint64_t end = 0;
 
-		if (object->sections[i].kind != SECTION_DATA || object->sections[i].segment != segment)
+		if (loader->sections[i].kind != SECTION_DATA || loader->sections[i].segment != segment)
 			continue;
-		for (; reloc < last && reloc->section == i; reloc++)
-			if (!relocate_field(object, reloc, &end))
+		for (; (reloc = loader_reloc_in(loader, index, i)); index++)
+			if (!relocate_field(loader, reloc, &end))
 				return false;
 	}
 	return true;
 }
 
-bool object_relocate_data(struct object *object)
+bool loader_relocate_data(struct loader *loader)
 {
 	/* in the order of the image's table; a relocation in .bss ends in a refusal */
-	return relocate_segment(object, IMAGE_RODATA) && relocate_segment(object, IMAGE_DATA)
-	    && relocate_segment(object, IMAGE_BSS);
+	return relocate_segment(loader, IMAGE_RODATA) && relocate_segment(loader, IMAGE_DATA)
+	    && relocate_segment(loader, IMAGE_BSS);
 }
