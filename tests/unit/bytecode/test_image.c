@@ -208,6 +208,7 @@ static void names_are_terminated_short_and_printable(void **state)
 {
 	spoil(STRING(h->strings.n - 1)[0] = 'x', "NUL");
 	spoil(METHOD(0)->name = h->strings.n, "outside the strings");
+	spoil(METHOD(0)->section = UINT32_MAX, "outside the strings");
 	spoil(METHOD(1)->section = UINT32_MAX, "outside the strings");
 	spoil(IMPORT(0)->name = h->strings.n, "outside the strings");
 	spoil(METHOD(0)->name = h->strings.n - 1, "no bytes");
