@@ -17,6 +17,6 @@
 size_t baseline_bound(const struct image *image, uint32_t method);
 
 /* Appends the code of @method (verified) to @e. @layout is the module's, base set. Needs memory for jump targets only:
- * returns 0 or -ENOMEM; look at emit_fits(e) afterwards. About a microsecond per hundred instructions. */
+ * returns 0 or -ENOMEM; look at emit_fits(e) afterwards. About two microseconds per hundred instructions. */
 int baseline_compile(struct emit *e, const struct image *image, uint32_t method, const struct flow *flow,
 		     const struct tier_layout *layout);
