@@ -55,6 +55,7 @@ struct tierd {
 	struct loading loading;
 	uint64_t start_ns;
 	int signal_fd;
+	char worker_path[PATH_MAX + 64];	/* the pool's: a zygote may have to be started again */
 };
 
 /* -- Time --- */
@@ -425,10 +426,10 @@ static int tierd_init_pool(struct tierd *tierd)
 {
 	const struct options *o = tierd->options;
 	struct pool_config config = POOL_CONFIG_DEFAULT;
-	char path[PATH_MAX + 64];
+	char *path = tierd->worker_path;
 	int r;
 
-	r = worker_path(o, path, sizeof(path));
+	r = worker_path(o, path, sizeof(tierd->worker_path));
 	if (r) {
 		log_line(LOG_ERROR, "cannot find tierd-worker: %s; say where it is with --worker PATH", strerrordesc_np(-r));
 		return r;
