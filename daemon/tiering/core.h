@@ -44,31 +44,37 @@ struct core_code {
 	uint64_t code_used;		/* of the module's code segment, after it: goes into the ledger */
 };
 
-/* What the core needs from outside. @module_context is what core_module_add() was given. None may call back into the
- * core, except where it says so. */
+/* What the core needs from outside. @module_context is what core_module_add() or core_module_attach() was given. None may
+ * call back into the core, except where it says so. */
 struct core_ops {
 	uint64_t (*now)(void *context);			/* CLOCK_MONOTONIC ns */
 	uint64_t (*wall)(void *context);		/* CLOCK_REALTIME ns */
 	void (*arm)(void *context, uint64_t deadline_ns);	/* call core_tick() then; 0: nothing to wait for */
 
-	/* Compile tier 0 of a method now, or make a call-counting stub for a version. 0, CORE_E_FULL or -errno. */
+	/* Compile tier 0 of a method now, or make a call-counting stub for a version. 0, CORE_E_FULL or -errno (a stub that
+	 * cannot be made leaves the method final with ARENA_FULL). */
 	int (*tier0)(void *context, void *module_context, uint32_t method, struct core_code *ret);
 	int (*stub)(void *context, void *module_context, uint32_t method, uint32_t cell, uint64_t version, uint64_t code,
 		    struct core_code *ret);
 
 	/* Start an optimizing compile; it ends with one core_compile_done(), from the loop, never from inside. 0 or -errno
-	 * (then the method becomes final with NO_WORKER). */
+	 * (then the method becomes final with NO_WORKER). Nobody waits for jobs of a module that was removed: they may end
+	 * or be cancelled. After a takeover a job is started again if its end had not come. */
 	int (*compile)(void *context, void *module_context, uint32_t method, uint64_t version, enum tier_level level);
 
-	/* A transition is committed and visible. @event has its number; the order of calls is the order of numbers. */
+	/* A transition is committed and visible. @event has its number; the order of calls is the order of numbers. Time,
+	 * version and tiers are as tier/events.h has them; for QUEUED, COMPILE_STARTED and COMPILE_ENDED @to is the tier of the
+	 * version that is being made. Valid during the call. */
 	void (*event)(void *context, const struct tier_event *event);
-	/* The method's state word changed: wake its futex and answer waits. */
+	/* The method's state word changed: wake its futex and answer waits. May call core_answer() and core_pending(). */
 	void (*changed)(void *context, struct module *module, uint32_t method);
 };
 
 /* @memory: the ledger's, of ledger_size() bytes, 4096-byte aligned, zero or a predecessor's; borrowed for the core's life.
- * A predecessor's content is recovered: modules must then be attached again with core_module_attach() before use.
- * Returns 0, -ENOMEM, or -EBADMSG when the memory holds an incompatible ledger. */
+ * A predecessor's content is recovered: modules must then be attached again with core_module_attach() before use (only
+ * core_module_info() and core_module_remove() work without). The events of the predecessor's last transition are told again
+ * from here, with their old numbers, if it may have died before it told them.
+ * Returns 0, -ENOMEM, or -EBADMSG when the memory holds an incompatible ledger; that stays untouched. */
 int core_new(struct core **ret, const struct core_config *config, const struct core_ops *ops, void *context, void *memory,
 	     size_t n_memory);
 struct core *core_free(struct core *core);	/* forgets the heap; the ledger stays as it is */
@@ -85,14 +91,18 @@ struct core_module_info {
 };
 
 /* Adds a module whose records and counters (the daemon's aliases, all cold) are given. @name: 1..63 bytes. The core
- * writes through @records from now on. The id was taken with core_take_module_id(). Event: MODULE_LOADED. */
+ * writes through @records from now on. The id was taken with core_take_module_id(). Event: MODULE_LOADED.
+ * 0, CORE_E_EXISTS, CORE_E_QUOTA, -EINVAL (the name), -ENOMEM. */
 int core_module_add(struct module **ret, struct core *core, uint64_t id, uid_t uid, const char *name, bool shared,
 		    const struct tier_layout *layout, uint64_t code_used, struct tier_record *records, uint32_t *cells,
 		    void *module_context);
 uint64_t core_take_module_id(struct core *core);	/* 1, 2, … never reused, also over takeovers */
+/* After a takeover: writes what clients see of each method (nothing changes unless the predecessor died in the middle of
+ * it). Its batches, jobs and the takeover's sweep begin with the next core_tick(), so attach all modules first. */
 int core_module_attach(struct module *module, struct tier_record *records, uint32_t *cells, void *module_context);
-void core_module_unname(struct module *module);		/* unload: event MODULE_UNLOADED */
-void core_module_remove(struct module *module);		/* withdraws its queued versions; the pointer is dead afterwards */
+void core_module_unname(struct module *module);		/* unload: event MODULE_UNLOADED; idempotent */
+/* Withdraws its queued versions and forgets its jobs; unnames it if need be. The pointer is dead afterwards. */
+void core_module_remove(struct module *module);
 void core_module_info(const struct module *module, struct core_module_info *ret);
 void *core_module_context(const struct module *module);
 struct module *core_module_by_id(struct core *core, uint64_t id);
@@ -101,14 +111,15 @@ struct module *core_module_next(struct core *core, struct module *after);		/* in
 
 /* -- What happens to methods --- */
 /* The prestub's question: makes sure that the method has code. 0, CORE_E_FULL, -errno. Idempotent. */
-int core_prepare(struct module *module, uint32_t method);
+int core_prepare(struct module *module, uint32_t method);	/* -EINVAL: no such method */
 
 /* A bell: somebody says that @version of the method crossed its threshold. The counter decides: returns true when it
- * confirms (and the threshold had not been handled yet). Garbage in any argument is harmless. */
+ * confirms (and the threshold had not been handled yet). @time_ns: CLOCK_MONOTONIC of the crossing call; 0 or implausible
+ * (not yet) counts as now. Garbage in any argument is harmless. */
 bool core_threshold(struct core *core, uint64_t module, uint32_t method, uint64_t version, uint32_t pid, uint32_t tid,
 		    uint64_t time_ns, enum tier_source source);
 /* Looks at armed cells: of one method / all of one module / everything. Thresholds found are journalled with source
- * SWEEP. Returns how many were found. */
+ * SWEEP. Returns how many were found; when there are thousands of cells, in the first slice: core_tick() goes on. */
 uint32_t core_look(struct module *module, uint32_t method);
 uint32_t core_sweep(struct core *core, struct module *module_or_null);
 
@@ -121,8 +132,9 @@ void core_compile_done(struct core *core, uint64_t module, uint32_t method, uint
 void core_tick(struct core *core);	/* the armed deadline has come (early and spurious calls are fine) */
 
 /* -- Questions: none starts a compilation or changes a counter --- */
-struct tier_answer core_answer(struct module *module, uint32_t method);	/* looks at the cell first */
+struct tier_answer core_answer(struct module *module, uint32_t method);	/* looks at the cell first; @method is in range */
 enum core_scope { CORE_SCOPE_MODULE, CORE_SCOPE_UID, CORE_SCOPE_ALL };
+/* Methods queued or compiling, as far as thresholds were handled: core_sweep() first, to be exact. */
 uint32_t core_pending(struct core *core, enum core_scope scope, struct module *module, uid_t uid);
 
 struct core_stats {

@@ -8,8 +8,13 @@
  * daemon that dies at any instruction leaves either the old state or a committed redo area, which the successor
  * applies again; every record is copied whole, so applying twice is harmless.
  *
- *   header | redo area | modules[] | methods[] | versions[] | edges[]
- */
+ *   header (with the global record) | redo area | events | modules | users | methods | versions | edges
+ *
+ * Two things need no redo, because nobody looks at them before a transaction makes them reachable: the events that a
+ * transaction causes (their numbers lie beyond global.sequence until it commits), and free slots of the tables.
+ *
+ * A record's first word is its owner: the module's id (for users the uid plus one). 0, or a module that is gone, means a
+ * free slot; so removing a module is one small transaction however large the module is. */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -17,6 +22,139 @@
 #include "tier/events.h"
 #include "tier/records.h"
 
+#define LEDGER_MAGIC 0x3152474444454954ull /* "TIEDDGR1" */
+#define LEDGER_FORMAT 1u
+#define LEDGER_NAME_MAX 63u
+#define LEDGER_NONE UINT32_MAX	/* no slot, no cell */
+#define LEDGER_EVENTS 4096u	/* the newest events, by number modulo this */
+#define LEDGER_REDO_SIZE 4096u
+#define LEDGER_PAGE 4096u
+
+/* Table, record, slots. Every method has room for four versions, so what core_module_add() admits always finds slots. */
+#define LEDGER_TABLE_LIST(_)                                                                                           \
+	_(MODULES, module, 1u << 12)                                                                                   \
+	_(USERS, user, 1u << 12)                                                                                       \
+	_(METHODS, method, 1u << 18)                                                                                   \
+	_(VERSIONS, version, 1u << 20)                                                                                 \
+	_(EDGES, edge, 1u << 20)
+
+#define LEDGER_TABLE_ENUM(NAME, record, n) LEDGER_##NAME,
+enum ledger_table { LEDGER_TABLE_LIST(LEDGER_TABLE_ENUM) _LEDGER_TABLE_N };
+#define LEDGER_TABLE_MAX(NAME, record, n) LEDGER_##NAME##_MAX = (n),
+enum { LEDGER_TABLE_LIST(LEDGER_TABLE_MAX) };
+
+struct ledger_global {
+	uint64_t next_module, next_version;	/* ids to give out */
+	uint64_t next_ticket;			/* places in lists: whoever came first has the lower one */
+	uint64_t sequence;			/* of the newest event */
+};
+
+struct ledger_module {
+	uint64_t id;
+	uint64_t code_used;		/* bytes of the code segment */
+	uint32_t uid, n_cells_used;
+	uint8_t is_shared, is_named;
+	uint8_t reserved[6];
+	char name[LEDGER_NAME_MAX + 1];
+	struct tier_layout layout;
+};
+
+/* A uid that owns modules */
+struct ledger_user {
+	uint64_t owner;			/* uid + 1 */
+	uint64_t deadline_ns;		/* CLOCK_MONOTONIC of the next tick of the call-counting delay; 0: no delay now */
+	uint64_t batch_end;		/* uncounted methods with lower tickets have sat out their delay */
+	uint64_t turn;			/* ticket of the last start of a job: round robin */
+	uint32_t is_extended;		/* a first call came since the last tick */
+	uint32_t reserved;
+};
+
+/* A method that has code; cold ones have no record. */
+struct ledger_method {
+	uint64_t module;
+	uint64_t generation;
+	uint64_t ticket;		/* when it came to its stage */
+	uint32_t index;
+	uint32_t active, newest;	/* versions; they differ while a version is being made, and after that failed */
+	uint8_t stage, reason;		/* enum tier_stage, tier_reason (why final) */
+	uint8_t reserved[26];
+};
+
+/* What a version may be: on its way (then the method's stage tells how far), in use, or given up. */
+enum ledger_state { LEDGER_MAKING, LEDGER_LIVE, LEDGER_FAILED };
+
+struct ledger_version {
+	uint64_t module;
+	uint64_t id;
+	uint64_t code, size;
+	uint64_t stub;			/* its call-counting stub, or 0 */
+	uint32_t cell, threshold;
+	uint32_t older;			/* the method's version before this one */
+	uint32_t edges;			/* whom it inlined: first of a chain */
+	uint8_t level, state;
+	uint8_t reserved[6];
+};
+
+#define LEDGER_EDGE_METHODS 9u
+struct ledger_edge {
+	uint64_t module;
+	uint64_t version_id;
+	uint32_t version, next;
+	uint32_t n_methods;
+	uint32_t methods[LEDGER_EDGE_METHODS];	/* indices in the module */
+};
+
+_Static_assert(sizeof(struct ledger_method) == 64 && sizeof(struct ledger_version) == 64
+	       && sizeof(struct ledger_edge) == 64, "a record is a cache line");
+
+struct ledger_header;
+struct ledger_redo;
+
+struct ledger {
+	struct ledger_header *header;
+	struct ledger_redo *redo;
+	struct tier_event *events;
+	uint8_t *tables[_LEDGER_TABLE_N];
+	uint32_t free[_LEDGER_TABLE_N];		/* first free slot below the high-water mark; chained through the slots */
+	const struct ledger_global *global;	/* as committed */
+	struct ledger_global *edited;		/* as the open transaction will leave it; NULL: none is open */
+	size_t n_redo;				/* bytes of the open transaction */
+};
+
 size_t ledger_size(void);	/* bytes; sparse, mostly never touched */
 
-/* The rest of this header belongs to tiering/: records, transactions, recovery. */
+/* Makes a ledger of zeroed memory, or takes over a predecessor's and finishes its last transaction. Free slots are known
+ * only after ledger_release() of each. 0, or -EBADMSG: something else lies there; it stays untouched. */
+int ledger_open(struct ledger *ledger, void *memory, size_t n_memory);
+
+/* -- Slots --- */
+uint32_t ledger_used(const struct ledger *ledger, enum ledger_table table);	/* no slot from here on was ever used */
+/* A slot, or LEDGER_NONE. It stays free for a successor until a transaction gives its record an owner. */
+uint32_t ledger_take(struct ledger *ledger, enum ledger_table table);
+/* Gives back a slot whose owner is gone, as of a committed transaction. */
+void ledger_release(struct ledger *ledger, enum ledger_table table, uint32_t slot);
+
+/* -- Transactions --- */
+void ledger_begin(struct ledger *ledger);
+/* The record's image in the transaction, to be changed in place. Asserts that the transaction stays small. */
+void *ledger_edit_record(struct ledger *ledger, const void *record, size_t n);
+#define ledger_edit(ledger, record) ((__typeof__(record))ledger_edit_record((ledger), (record), sizeof(*(record))))
+uint64_t ledger_ticket(struct ledger *ledger);			/* the next one, taken in the transaction */
+struct tier_event *ledger_event(struct ledger *ledger);		/* zero but for its number */
+void ledger_commit(struct ledger *ledger);
+
+/* -- Events that were committed but perhaps not told to anybody yet --- */
+uint64_t ledger_delivered(const struct ledger *ledger);		/* number of the newest that was told */
+void ledger_set_delivered(struct ledger *ledger, uint64_t sequence);
+const struct tier_event *ledger_event_at(const struct ledger *ledger, uint64_t sequence);
+
+/* Unit tests: called at every point between two stores where dying makes a difference; normally NULL. */
+extern void (*ledger_crash_point)(void);
+
+/* inline helpers: a slot's record, ledger_module(ledger, slot) and so on */
+#define LEDGER_ACCESSOR(NAME, record, n)                                                                               \
+	static inline struct ledger_##record *ledger_##record(const struct ledger *ledger, uint32_t slot)              \
+	{                                                                                                              \
+		return (struct ledger_##record *)ledger->tables[LEDGER_##NAME] + slot;                                 \
+	}
+LEDGER_TABLE_LIST(LEDGER_ACCESSOR)

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+#include "tiering/internal.h"
+#include "util/error.h"
+
+/* The core's own life: birth (from nothing or from a predecessor's ledger), the timer, the bells.
+ *
+ * One timer serves everything that waits: the ticks of each uid's delay, the sweep, and work that was cut into slices
+ * (which asks for a deadline that is already over). */
+
+#define DEADLINE_NOW 1u		/* long past: the timer fires in the next turn of the loop */
+
+DEFINE_CLEANUP(struct core *, core_free)
+
+static void core_configure(struct core *core, const struct core_config *config)
+{
+	core->config = *config;
+	core->config.threshold = MAX(config->threshold, 1u);
+	core->config.threshold = MIN(core->config.threshold, 65535u);
+	core->config.jobs_per_uid = MAX(config->jobs_per_uid, 1u);
+	core->config.jobs_total = MAX(config->jobs_total, 1u);
+	core->config.sweep_ns = config->sweep_ns ? config->sweep_ns : 1000000000u;
+}
+
+int core_new(struct core **ret, const struct core_config *config, const struct core_ops *ops, void *context, void *memory,
+	     size_t n_memory)
+{
+	_cleanup_(core_freep) struct core *core = NULL;
+	int r;
+
+	core = calloc(1, sizeof(*core));
+	if (!core)
+		return error_origin(-ENOMEM);
+	core_configure(core, config);
+	core->ops = ops;
+	core->context = context;
+	for (unsigned int i = 0; i < CORE_NAME_BUCKETS; i++)
+		list_init(&core->names[i]);
+	list_init(&core->users);
+	list_init(&core->delaying);
+	list_init(&core->installing);
+	list_init(&core->sweeping);
+	r = ledger_open(&core->ledger, memory, n_memory);
+	if (r)
+		return error_fold(r);
+	r = core_recover(core);
+	if (r)
+		return error_fold(r);
+	*ret = TAKE_PTR(core);
+	return 0;
+}
+
+struct core *core_free(struct core *core)
+{
+	struct list *link;
+
+	if (!core)
+		return NULL;
+	for (uint32_t i = 0; i < core->n_modules; i++)
+		module_free(core->modules[i]);
+	while ((link = list_first(&core->users)))
+		user_free(list_entry(link, struct user, link));
+	free(core);
+	return NULL;
+}
+
+/* -- Bells --- */
+struct tier_event *core_event(struct core *core, enum tier_event_kind kind, uid_t uid)
+{
+	struct tier_event *event = ledger_event(&core->ledger);
+
+	event->time_ns = core->ops->wall(core->context);
+	event->method = UINT32_MAX;
+	event->uid = uid;
+	event->kind = kind;
+	event->from = event->to = TIER_LEVEL_NONE;
+	return event;
+}
+
+/* ops->changed() may ask core_answer(), which may find a threshold and come back here: so each event is told once by
+ * the heap's count, and the ledger's mark follows when all that depends on it is done. */
+void core_ring(struct core *core, struct module *module, uint32_t method)
+{
+	while (core->n_told < core->ledger.global->sequence)
+		core->ops->event(core->context, ledger_event_at(&core->ledger, ++core->n_told));
+	if (module)
+		core->ops->changed(core->context, module, method);
+	ledger_set_delivered(&core->ledger, core->n_told);
+}
+
+/* -- Time --- */
+static uint64_t core_deadline(const struct core *core)
+{
+	uint64_t delay = delay_deadline(core), sweep = core->sweep_deadline_ns;
+
+	if (core->is_busy)
+		return DEADLINE_NOW;
+	return !delay || (sweep && sweep < delay) ? sweep : delay;
+}
+
+void core_arm(struct core *core)
+{
+	uint64_t deadline = core_deadline(core);
+
+	if (deadline == core->armed_ns)
+		return;
+	core->armed_ns = deadline;
+	core->ops->arm(core->context, deadline);
+}
+
+void core_proceed(struct core *core)
+{
+	/* from a bell of a job that is just being started: that loop goes on, and keeps the order of jobs */
+	if (core->is_proceeding)
+		return;
+	core->is_proceeding = true;
+	queue_run(core);
+	core->is_proceeding = false;
+	core_arm(core);
+}
+
+void core_tick(struct core *core)
+{
+	uint64_t now = core->ops->now(core->context);
+	int budget = SLICE_BUDGET;
+
+	core->armed_ns = 0;
+	core->is_busy = false;
+	delay_tick(core, now);
+	delay_install(core, &budget);
+	count_tick(core, now);
+	count_sweep(core, &budget);
+	core_proceed(core);
+}
+
+/* -- Questions --- */
+void core_stats(const struct core *core, struct core_stats *ret)
+{
+	*ret = core->stats;
+	ret->n_modules = core->n_modules;
+	ret->n_methods = core->n_methods;
+	ret->n_versions = core->n_versions;
+	ret->sequence = core->ledger.global->sequence;
+}
