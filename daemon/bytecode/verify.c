@@ -43,9 +43,9 @@ struct rule {
 	[BPF_ALU | BPF_K | (op)] = { kind, fields_k }, [BPF_ALU | BPF_X | (op)] = { kind, fields_x },                  \
 	[BPF_ALU64 | BPF_K | (op)] = { kind, fields_k }, [BPF_ALU64 | BPF_X | (op)] = { kind, fields_x }
 #define ARITHMETIC(op) BOTH(KIND_ALU, op, DST | IMM, DST | SRC)
-#define CONDITION(op)                                                                                                  \
-	[BPF_JMP | BPF_K | (op)] = { KIND_JUMP, DST | OFF | IMM }, [BPF_JMP | BPF_X | (op)] = { KIND_JUMP, DST | SRC | OFF }, \
-	[BPF_JMP32 | BPF_K | (op)] = { KIND_JUMP, DST | OFF | IMM }, [BPF_JMP32 | BPF_X | (op)] = { KIND_JUMP, DST | SRC | OFF }
+#define CONDITIONS(class, op)                                                                                          \
+	[(class) | BPF_K | (op)] = { KIND_JUMP, DST | OFF | IMM }, [(class) | BPF_X | (op)] = { KIND_JUMP, DST | SRC | OFF }
+#define CONDITION(op) CONDITIONS(BPF_JMP, op), CONDITIONS(BPF_JMP32, op)
 #define MEMORY(size)                                                                                                   \
 	[BPF_LDX | BPF_MEM | (size)] = { KIND_LOAD, DST | SRC | OFF },                                                 \
 	[BPF_ST | BPF_MEM | (size)] = { KIND_STORE, DST | OFF | IMM },                                                 \

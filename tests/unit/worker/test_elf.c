@@ -340,7 +340,7 @@ static void the_file_is_not_changed(void **state)
 
 static void sections_of_a_kind_are_merged_with_their_alignment(void **state)
 {
-	struct object_file object = compile("clang", "-O2 -fno-common", 
+	struct object_file object = compile("clang", "-O2 -fno-common",
 		"const char text[3] __attribute__((section(\".rodata.a\"))) = \"ab\";\n"
 		"const long number __attribute__((section(\".rodata.b\"), aligned(64))) = 0x1122334455667788;\n"
 		"char byte __attribute__((section(\".data.a\"))) = 5;\n"
@@ -393,9 +393,11 @@ static void pointers_in_data_lead_to_data_methods_and_imports(void **state)
 		"extern long host(long) __attribute__((section(\".ksyms\")));\n"
 		"static long f(long x) { return x; } long g(long x) { return x + 1; }\n"
 		"static long array[4] = { 1, 2, 3, 4 }; static long zeroes[4];\n"
-		"const struct { long (*f)(long), (*g)(long), (*h)(long); long *third, *end, *zero; } all __attribute__((section(\".rodata.x\")))\n"
+		"const struct { long (*f)(long), (*g)(long), (*h)(long); long *third, *end, *zero; } all\n"
+		"	__attribute__((section(\".rodata.x\")))\n"
 		"	= { f, g, host, &array[2], array + 4, &zeroes[1] };\n"
-		"const void *self __attribute__((section(\".data.x\"))) = &self; const void *const where[2] __attribute__((section(\".data.rel.ro\"))) = { 0, &all.g };\n");
+		"const void *self __attribute__((section(\".data.x\"))) = &self;\n"
+		"const void *const where[2] __attribute__((section(\".data.rel.ro\"))) = { 0, &all.g };\n");
 	struct image image;
 	void *bytes;
 	int32_t array;
@@ -455,7 +457,8 @@ static void kernel_maps_are_refused_where_they_are_used(void **state)
 	load(&unused, &bytes);
 	free(bytes);
 	free(unused.bytes);
-	assert_source_refused("struct { int (*type)[1]; } events __attribute__((section(\".maps\"))); void *f(void) { return &events; }\n",
+	assert_source_refused("struct { int (*type)[1]; } events __attribute__((section(\".maps\")));\n"
+			      "void *f(void) { return &events; }\n",
 			      "section '.text', offset 0x0: refers to kernel map 'events'; kernel maps are not supported");
 }
 
@@ -550,8 +553,9 @@ static void local_functions_with_one_name_are_told_apart(void **state)
 	symbol(&object, "twin_c")->st_name = symbol(&object, "twin_a")->st_name;
 	image = load(&object, &bytes);
 	assert_int_equal(image.n_methods, 6);
-	for (const char *const *pair = (const char *const[]){ "a", "twin_a", "b", "twin_a.1", "c", "twin_a.2", NULL }; *pair; pair += 2)
-		assert_int_equal(count(&image, pair[0], CALL_CODE, INSN_CALL_METHOD, find(&image, pair[1])), 1);
+	assert_int_equal(count(&image, "a", CALL_CODE, INSN_CALL_METHOD, find(&image, "twin_a")), 1);
+	assert_int_equal(count(&image, "b", CALL_CODE, INSN_CALL_METHOD, find(&image, "twin_a.1")), 1);
+	assert_int_equal(count(&image, "c", CALL_CODE, INSN_CALL_METHOD, find(&image, "twin_a.2")), 1);
 	free(bytes);
 	/* a global keeps its name; a made name avoids one that exists */
 	symbol(&object, "b")->st_name = symbol(&object, "twin_a")->st_name;
@@ -796,16 +800,20 @@ static void bad_relocations_are_refused(void **state)
 	spoil(section(o, ".rel.text")->sh_entsize = 24, "a relocation table with entries of 24 bytes");
 	spoil(section(o, ".rel.text")->sh_link = 1, "for the symbols in section 1");
 	spoil(section(o, ".rel.text")->sh_size -= 1, "a relocation table");
-	spoil((r = reloc(o, ".rel.text", 0), r->r_info = ELF64_R_INFO(9999, 10)), "section '.text', offset 0x20: its relocation names symbol 9999");
+	spoil((r = reloc(o, ".rel.text", 0), r->r_info = ELF64_R_INFO(9999, 10)),
+	      "section '.text', offset 0x20: its relocation names symbol 9999");
 	spoil((r = reloc(o, ".rel.text", 0), r->r_info = ELF64_R_INFO(0, 10)), "names no symbol");
-	spoil((r = reloc(o, ".rel.text", 0), r->r_info = ELF64_R_INFO(ELF64_R_SYM(r->r_info), 1)), "relocation type 1 does not belong to a call");
-	spoil((r = reloc(o, ".rel.text", 1), r->r_info = ELF64_R_INFO(ELF64_R_SYM(r->r_info), 10)), "does not belong to a 64-bit immediate");
+	spoil((r = reloc(o, ".rel.text", 0), r->r_info = ELF64_R_INFO(ELF64_R_SYM(r->r_info), 1)),
+	      "relocation type 1 does not belong to a call");
+	spoil((r = reloc(o, ".rel.text", 1), r->r_info = ELF64_R_INFO(ELF64_R_SYM(r->r_info), 10)),
+	      "does not belong to a 64-bit immediate");
 	spoil((r = reloc(o, ".rel.text", 1), r->r_info = ELF64_R_INFO(ELF64_R_SYM(r->r_info), 77)), "relocation type 77");
 	spoil(reloc(o, ".rel.text", 0)->r_offset += 4, "in the middle of an instruction");
 	spoil(reloc(o, ".rel.text", 1)->r_offset += 8, "in the middle of an instruction");
 	spoil(reloc(o, ".rel.text", 0)->r_offset = 0, "does not belong to this instruction");
 	spoil(reloc(o, ".rel.text", 1)->r_offset = reloc(o, ".rel.text", 0)->r_offset, "two relocations");
-	spoil((r = reloc(o, ".rel.rodata", 0), r->r_info = ELF64_R_INFO(ELF64_R_SYM(r->r_info), 1)), "type 1 is not known in data");
+	spoil((r = reloc(o, ".rel.rodata", 0), r->r_info = ELF64_R_INFO(ELF64_R_SYM(r->r_info), 1)),
+	      "type 1 is not known in data");
 	spoil(reloc(o, ".rel.rodata", 0)->r_offset = 1 << 20, "outside the section's bytes");
 	spoil(reloc(o, ".rel.rodata", 1)->r_offset -= 4, "overlaps");
 	spoil(section(o, ".rel.rodata")->sh_info = section_index(o, ".bss"), "section '.bss'");
@@ -818,7 +826,8 @@ static void references_outside_are_refused(void **state)
 	/* leaf is reached through the section's symbol and the call's imm, .bss through its symbol and the lddw's */
 	spoil((r = reloc(o, ".reltc", 1), insn_in(o, "tc", r->r_offset)->imm += 1), "where no function begins");
 	spoil((r = reloc(o, ".reltc", 1), insn_in(o, "tc", r->r_offset)->imm = -100), "where no function begins");
-	spoil(insn_in(o, ".text", reloc(o, ".rel.text", 1)->r_offset)->imm = 17, "refers to offset 17 of section '.bss', which has 16 bytes");
+	spoil(insn_in(o, ".text", reloc(o, ".rel.text", 1)->r_offset)->imm = 17,
+	      "refers to offset 17 of section '.bss', which has 16 bytes");
 	spoil(insn_in(o, ".text", reloc(o, ".rel.text", 1)->r_offset)[1].imm = 1, "which has 16 bytes");
 	spoil(insn_in(o, ".text", reloc(o, ".rel.text", 0)->r_offset)->imm = 0, "import 'host' with offset 8");
 	spoil(symbol(o, "ops")->st_shndx = SHN_ABS, "special section 0xfff1");
