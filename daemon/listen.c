@@ -65,6 +65,7 @@ static int listen_lock(struct listen_place *place)
 	}
 	if (flock(place->lock_fd, LOCK_EX | LOCK_NB) < 0) {
 		log_line(LOG_ERROR, "another tierd serves %s; stop it, or choose another --socket", place->path);
+		place->lock_fd = close_fd(place->lock_fd);	/* whoever has the lock owns the path */
 		return -EADDRINUSE;
 	}
 	return 0;
@@ -100,7 +101,7 @@ int listen_open(struct listen_place *place, const char *path, bool user)
 
 void listen_close(struct listen_place *place)
 {
-	if (place->fd >= 0)
+	if (place->lock_fd >= 0)
 		unlink(place->path);
 	place->fd = close_fd(place->fd);
 	place->lock_fd = close_fd(place->lock_fd);
