@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -19,6 +20,7 @@
 #include "system/harness.h"
 
 #define ARGS_MAX 48
+#define EVENTS_MAX 4096
 
 static const char *build_folder(void)
 {
@@ -233,6 +235,192 @@ const char *bpf_compile(const char *folder, const char *name, const char *source
 	if (system(command))
 		fail_msg("failed: %s", command);
 	return object;
+}
+
+/* -- Climbing --- */
+uint64_t climb(struct tier_method *method, const uint64_t *args)
+{
+	static const uint64_t zeros[5];
+	const uint64_t *a = args ? args : zeros;
+	struct tier_climb steps = TIER_CLIMB(method);
+	uint64_t n_calls = 0;
+	uint32_t n;
+	int r;
+
+	while ((r = tier_climb_next(&steps, TEST_DEADLINE_NS, NULL, &n)) > 0)
+		for (n_calls += n; n; n--)
+			tier_entry(method)(a[0], a[1], a[2], a[3], a[4]);
+	if (r)
+		fail_msg("%s: the climb ends with %d: %s", tier_method_name(method), r, tier_error_text());
+	if (steps.answer.reason != TIER_REASON_PROMOTED)
+		fail_msg("%s: final, for: %s", tier_method_name(method), tier_reason_name(steps.answer.reason));
+	return n_calls;
+}
+
+uint32_t method_index(struct tier_module *module, const struct tier_method *method)
+{
+	struct tier_method *other;
+
+	for (uint32_t i = 0; i < tier_module_n_methods(module); i++) {
+		assert_done(tier_method_at(module, i, &other));
+		if (tier_entry(other) == tier_entry(method))
+			return i;
+	}
+	fail_msg("%s is no method of %s", tier_method_name(method), tier_module_name(module));
+	return UINT32_MAX;
+}
+
+/* -- Events --- */
+size_t events_read(struct tier_conn *conn, uint64_t module, uint32_t index, struct tier_event *ret, size_t n_max)
+{
+	struct tier_events *events;
+	struct tier_event event;
+	uint64_t first, last, expected = 1;
+	size_t n = 0;
+	int r;
+
+	assert_done(tier_events_open(conn, 1, &events));
+	while (!(r = tier_events_next(events, 0, &event, &first, &last))) {
+		assert_int_equal(event.sequence, expected++);
+		if ((module && event.module != module) || (index != UINT32_MAX && event.method != index))
+			continue;
+		if (n < n_max)
+			ret[n] = event;
+		n++;
+	}
+	assert_int_equal(r, -ETIMEDOUT);
+	tier_events_close(events);
+	return n;
+}
+
+unsigned int events_count(struct tier_conn *conn, struct tier_module *module, const struct tier_method *method,
+			  enum tier_event_kind kind)
+{
+	static struct tier_event events[EVENTS_MAX];
+	size_t n = events_read(conn, tier_module_id(module), method_index(module, method), events, EVENTS_MAX);
+	unsigned int n_kind = 0;
+
+	assert_true(n <= EVENTS_MAX);
+	for (size_t i = 0; i < n; i++)
+		n_kind += events[i].kind == kind;
+	return n_kind;
+}
+
+enum tier_source events_source(void)
+{
+	return events_by_kernel() ? TIER_SOURCE_KERNEL : TIER_SOURCE_SOCKET;
+}
+
+/* -- Children --- */
+void pipe_open(int ends[2])
+{
+	if (pipe2(ends, O_CLOEXEC))
+		fail_msg("pipe: %s", strerror(errno));
+}
+
+_Noreturn void child_fail(const char *file, int line, const char *condition)
+{
+	dprintf(STDERR_FILENO, "%s:%d: in child %d: %s; libtier says: %s\n", file, line, (int)getpid(), condition,
+		tier_error_text());
+	_exit(1);
+}
+
+pid_t child_start(void (*fn)(void *context), void *context)
+{
+	pid_t pid = fork();
+
+	if (pid < 0)
+		fail_msg("fork: %s", strerror(errno));
+	if (pid)
+		return pid;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	fn(context);
+	_exit(0);
+}
+
+int child_reap(pid_t pid)
+{
+	return reap(pid, "a child's end");
+}
+
+void child_end(pid_t pid)
+{
+	int status = child_reap(pid);
+
+	if (status)
+		fail_msg("child %d ended with %s %d", (int)pid, WIFSIGNALED(status) ? "signal" : "status",
+			 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+}
+
+/* The parent and the state letter of a process; false when it is gone */
+static bool process_stat(pid_t pid, pid_t *ret_parent, char *ret_state)
+{
+	char path[64], text[512], *end;
+	int fd, parent;
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	if (n <= 0)
+		return false;
+	text[n] = '\0';
+	end = strrchr(text, ')');	/* the name may hold anything */
+	if (!end || sscanf(end + 1, " %c %d", ret_state, &parent) != 2)
+		return false;
+	*ret_parent = parent;
+	return true;
+}
+
+void each_descendant(pid_t pid, void (*fn)(pid_t pid, void *context), void *context)
+{
+	struct dirent *entry;
+	DIR *folder = opendir("/proc");
+	pid_t parent;
+	char state;
+
+	assert_non_null(folder);
+	while ((entry = readdir(folder))) {
+		pid_t child = atoi(entry->d_name);
+
+		if (child > 0 && process_stat(child, &parent, &state) && parent == pid && state != 'Z') {
+			fn(child, context);
+			each_descendant(child, fn, context);
+		}
+	}
+	closedir(folder);
+}
+
+static bool process_stands(pid_t pid)
+{
+	pid_t parent;
+	char state;
+
+	return !process_stat(pid, &parent, &state) || state == 'T' || state == 'Z';
+}
+
+static void worker_stop(pid_t pid, void *context)
+{
+	kill(pid, SIGSTOP);
+	wait_until("a worker to stand still", process_stands(pid));
+}
+
+static void worker_continue(pid_t pid, void *context)
+{
+	kill(pid, SIGCONT);
+}
+
+void workers_stop(const struct daemon *daemon)
+{
+	each_descendant(daemon->pid, worker_stop, NULL);
+}
+
+void workers_continue(const struct daemon *daemon)
+{
+	each_descendant(daemon->pid, worker_continue, NULL);
 }
 
 /* -- tierctl --- */

@@ -20,6 +20,9 @@ struct daemon {
 	char log[96];		/* what the daemon said */
 };
 
+/* A NULL-terminated array of words, for @args below */
+#define ARGS(...) ((const char *const[]){ __VA_ARGS__, NULL })
+
 /* Starts tierd with --foreground, a private socket and --events as TIER_EVENTS says, then @args (NULL-terminated, may be
  * NULL); returns when it serves. */
 void daemon_start(struct daemon *daemon, const char *const *args);
@@ -35,6 +38,26 @@ const char *workload_object(const char *name);
 /* Loads a workload and finds its entry method. */
 struct tier_method *workload_load(struct tier_conn *conn, const char *name, struct tier_module **ret_module);
 
+/* Calls @method along its schedule until it is promoted to its final tier; returns how many calls that took. @args: five,
+ * or NULL for zeros. */
+uint64_t climb(struct tier_method *method, const uint64_t *args);
+uint32_t method_index(struct tier_module *module, const struct tier_method *method);
+/* Fails the test with libtier's sentence unless @call returns 0. */
+#define assert_done(call)                                                                                              \
+	do {                                                                                                           \
+		int done_ = (call);                                                                                    \
+		if (done_)                                                                                             \
+			fail_msg("%s: %d: %s", #call, done_, tier_error_text());                                       \
+	} while (0)
+
+/* The journal so far, oldest first, of @module (0: all) and its method @index (UINT32_MAX: all). Returns how many events
+ * there are; at most @n_max are stored. Fails on a gap or a hole in the numbers. */
+size_t events_read(struct tier_conn *conn, uint64_t module, uint32_t index, struct tier_event *ret, size_t n_max);
+/* How many of one kind */
+unsigned int events_count(struct tier_conn *conn, struct tier_module *module, const struct tier_method *method,
+			  enum tier_event_kind kind);
+enum tier_source events_source(void);	/* of thresholds in this run's mode, when nothing was lost */
+
 /* Compiles @source (BPF C) into @folder/@name.o with clang -target bpf -O2 -mcpu=v3 and @flags ("" for none); returns the
  * path in a static buffer. */
 const char *bpf_compile(const char *folder, const char *name, const char *source, const char *flags);
@@ -43,6 +66,26 @@ const char *bpf_compile(const char *folder, const char *name, const char *source
  * RUN_TEXT_MAX bytes, may be NULL). Arguments end with NULL. */
 #define RUN_TEXT_MAX 65536
 int tierctl(const struct daemon *daemon, char *out, char *err, ...) __attribute__((sentinel));
+
+/* -- Children: cmocka's assertions belong to the parent; what fails in a child says so and ends it with 1. --- */
+#define child_assert(condition)                                                                                        \
+	do {                                                                                                           \
+		if (!(condition))                                                                                      \
+			child_fail(__FILE__, __LINE__, #condition);                                                    \
+	} while (0)
+void pipe_open(int ends[2]);	/* that no daemon inherits */
+_Noreturn void child_fail(const char *file, int line, const char *condition);
+/* Runs @fn in a forked child, which then ends with 0. It dies with the test. */
+pid_t child_start(void (*fn)(void *context), void *context);
+int child_reap(pid_t pid);	/* its status as waitpid() has it; fails the test when it does not end in time */
+void child_end(pid_t pid);	/* reaped, and it must have ended with 0 */
+
+/* Calls @fn for each process below @pid (the daemon's zygote and workers). */
+void each_descendant(pid_t pid, void (*fn)(pid_t pid, void *context), void *context);
+/* SIGSTOP to all workers and the zygote, and returns when they stand; SIGCONT. So a compilation takes as long as a test
+ * wants. */
+void workers_stop(const struct daemon *daemon);
+void workers_continue(const struct daemon *daemon);
 
 bool events_by_kernel(void);	/* this run's mode */
 bool test_is_long(void);	/* TIER_TEST_LONG=1: full counts */
