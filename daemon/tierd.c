@@ -193,13 +193,11 @@ static void op_changed(void *context, struct module *module, uint32_t method)
 static void kernel_event(void *context, const struct tier_kernel_event *event)
 {
 	struct tierd *tierd = context;
-	uint64_t now = clock_now_ns();
-	uint64_t age = event->time_ns < now ? now - event->time_ns : 0;
 
 	switch (event->probe) {
 	case TIER_PROBE_THRESHOLD:
 		core_threshold(tierd->core, event->module, event->method, event->version, event->pid, event->tid,
-			       clock_wall_ns() - age, TIER_SOURCE_KERNEL);
+			       event->time_ns, TIER_SOURCE_KERNEL);
 		break;
 	case TIER_PROBE_HELLO:
 		server_hello_seen(tierd->server, event->module);
@@ -208,7 +206,7 @@ static void kernel_event(void *context, const struct tier_kernel_event *event)
 		break;
 	}
 	if (!list_is_linked(&tierd->recover_timer.link))
-		dispatch_timer_arm(&tierd->recover_timer, now + RECOVER_AFTER_NS);
+		dispatch_timer_arm(&tierd->recover_timer, clock_now_ns() + RECOVER_AFTER_NS);
 }
 
 static int recover_timer_due(struct dispatch_timer *timer, uint64_t now_ns)
