@@ -18,8 +18,9 @@ struct server;
 struct server_load;	/* a load that is under way; answered by exactly one server_loaded() */
 
 struct server_ops {
-	/* Starts loading: @object_fd is a sealed memfd of @n bytes (checked: F_SEAL_WRITE|SHRINK|GROW, size within bounds), borrowed. Ends
-	 * with server_loaded(), from the loop, never from inside. 0 or a positive enum tier_error. */
+	/* Starts loading: @object_fd is a sealed memfd of @n bytes (checked: F_SEAL_WRITE|SHRINK|GROW, size within bounds),
+	 * borrowed until the load ends. It ends with server_loaded(), from the loop, never from inside. 0 or a positive enum
+	 * tier_error. */
 	int (*load)(void *context, uid_t uid, const char *name, bool shared, int object_fd, uint64_t n, struct server_load *load);
 	/* No name and no holder is left: the module may go. */
 	void (*release)(void *context, struct module *module);
@@ -37,7 +38,9 @@ struct server_ops {
 	/* As journal_read(): number of events copied, or -1: a gap up to *gap_last. */
 	int (*events)(void *context, uint64_t from, struct tier_event *events, uint32_t n_max, uint64_t *gap_last);
 	uint64_t (*newest_event)(void *context);
-	void (*stats)(void *context, struct wire_stats *stats);		/* fills what the server does not know itself */
+	/* Fills what the server does not know itself: it has filled daemon, pid, n_sessions, the loop's and the requests'
+	 * numbers, and everything of core_stats(). */
+	void (*stats)(void *context, struct wire_stats *stats);
 };
 
 struct server_config {
@@ -49,9 +52,11 @@ struct server_config {
 	{ .sessions_per_uid = 4096, .lanes_per_session = 8, .modules_per_uid = 1024, .waits_per_session = 1024,        \
 	  .loads_per_uid = 64, .object_max = 256u << 20, .owner = (uid_t)-1 }
 
-/* @listen_fd: a listening SOCK_SEQPACKET socket, taken on success. */
+/* @listen_fd: a listening SOCK_SEQPACKET socket, taken on success; -1: none (lanes come from elsewhere: tests). */
 int server_new(struct server **ret, struct dispatch *dispatch, struct core *core, const struct server_config *config,
 	       const struct server_ops *ops, void *context, int listen_fd);
+/* Ends all connections. That is the daemon's end, not the sessions': nothing is swept or released. Loads that are under
+ * way are dropped: no server_loaded() may come afterwards. NULL is fine. */
 struct server *server_free(struct server *server);
 
 /* News from the core: the method's state word changed / a new event is in the journal. Waits and cursors are answered

@@ -41,11 +41,11 @@
 	_(STATUS, 12, struct wire_method_ref)	/* → ANSWER */                                                         \
 	_(REMAINING, 13, struct wire_method_ref) /* → ANSWER */                                                        \
 	_(WAIT, 14, struct wire_wait)		/* → ANSWER, or ERROR TIMEOUT or CANCELED */                           \
-	_(CANCEL, 15, struct wire_cancel)	/* ends the wait or events request of that serial → DONE */            \
+	_(CANCEL, 15, struct wire_cancel)	/* ends the wait or events request of that serial, if any → DONE */    \
 	_(PENDING, 16, struct wire_pending)	/* → COUNT */                                                          \
 	_(STATS, 17, struct wire_empty)		/* → STATISTICS */                                                     \
-	_(CLIENTS, 18, struct wire_cursor)	/* sessions with numbers above cursor → SESSIONS */                    \
-	_(EVENTS, 19, struct wire_events_from)	/* → BATCH, ERROR GAP, TIMEOUT or CANCELED */                          \
+	_(CLIENTS, 18, struct wire_cursor)	/* own sessions (root: all), numbers above cursor → SESSIONS */        \
+	_(EVENTS, 19, struct wire_events_from)	/* → BATCH, ERROR GAP, TIMEOUT or CANCELED (first: where to go on) */  \
 	_(THRESHOLD, 20, struct wire_bell)	/* one-way: the socket path's bell; no reply */
 
 /* name, number, body of the reply */
@@ -81,7 +81,7 @@ struct wire_empty {
 struct wire_error {
 	uint32_t error;		/* enum tier_error */
 	uint32_t reserved;
-	uint64_t first, last;	/* GAP: the event numbers that are gone */
+	uint64_t first, last;	/* GAP: the event numbers that are gone; end of an events request: first is its cursor */
 	char text[WIRE_TEXT_MAX]; /* one sentence: what, where, why */
 };
 
@@ -115,7 +115,8 @@ struct wire_load {
 	uint32_t flags;		/* enum wire_load_flags */
 	uint32_t reserved;
 };
-/* A module: by id, or when id is 0 by name (the caller's own first, then shared ones). */
+/* A module: by id, or when id is 0 by name (the caller's own first, then shared ones, for root then anybody's). A client
+ * sees its own uid's modules and shared ones, root sees all; only the owner and root may unload. */
 struct wire_module_ref {
 	uint64_t module;
 	char name[WIRE_NAME_MAX];
@@ -196,8 +197,10 @@ struct wire_bell {
 };
 struct wire_events_from {
 	uint64_t from;		/* first number wanted; 0: only new ones */
-	uint64_t timeout_ns;	/* how long to wait for the first event; 0: answer at once */
+	uint64_t timeout_ns;	/* how long to wait for the first event; 0: answer at once, perhaps with an empty batch */
 };
+/* A client sees the events of what it may see: of its own uid's modules and of shared ones that are loaded; root sees all.
+ * Others' are skipped: within a batch and before `next` numbers may be missing that are no gap. */
 #define WIRE_BATCH_MAX 128u
 struct wire_batch {
 	uint32_t n, reserved;

@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+#include "server/hold.h"
+#include "server/session.h"
+#include "server/state.h"
+#include "server/wait.h"
+#include "util/base.h"
+
+/* -- Residents --- */
+static struct list *resident_bucket(const struct server *server, uint64_t id)
+{
+	return (struct list *)&server->residents[id % SERVER_RESIDENT_BUCKETS];
+}
+
+struct resident *resident_find(const struct server *server, uint64_t id)
+{
+	struct list *head = resident_bucket(server, id), *pos;
+
+	list_for_each(pos, head) {
+		struct resident *resident = list_entry(pos, struct resident, link);
+
+		if (resident->id == id)
+			return resident;
+	}
+	return NULL;
+}
+
+struct resident *resident_get(struct server *server, uint64_t id)
+{
+	struct resident *resident = resident_find(server, id);
+
+	if (resident)
+		return resident;
+	resident = calloc(1, sizeof(*resident));
+	if (!resident)
+		return NULL;
+	resident->id = id;
+	list_init(&resident->waits);
+	list_append(resident_bucket(server, id), &resident->link);
+	return resident;
+}
+
+void resident_put(struct resident *resident)
+{
+	if (resident->n_holders || !list_is_empty(&resident->waits))
+		return;
+	list_remove(&resident->link);
+	free(resident);
+}
+
+/* The module goes when it has neither a name nor a holder. */
+static void resident_settle(struct server *server, uint64_t id)
+{
+	struct module *module = core_module_by_id(server->core, id);
+	struct resident *resident = resident_find(server, id);
+	struct core_module_info info;
+
+	if (!module || (resident && resident->n_holders) || server->is_closing)
+		return;
+	core_module_info(module, &info);
+	if (info.named)
+		return;
+	server->ops->release(server->context, module);
+	if (resident)
+		wait_end_resident(resident);
+}
+
+/* -- Holds --- */
+static struct hold *hold_find(const struct session *session, uint64_t id)
+{
+	struct list *pos;
+
+	list_for_each(pos, &session->holds) {
+		struct hold *hold = list_entry(pos, struct hold, link);
+
+		if (hold->resident->id == id)
+			return hold;
+	}
+	return NULL;
+}
+
+static struct hold *hold_new(struct session *session, uint64_t id)
+{
+	struct resident *resident = resident_get(session->server, id);
+	struct hold *hold;
+
+	if (!resident)
+		return NULL;
+	hold = calloc(1, sizeof(*hold));
+	if (!hold) {
+		resident_put(resident);
+		return NULL;
+	}
+	hold->resident = resident;
+	resident->n_holders++;
+	list_append(&session->holds, &hold->link);
+	session->n_holds++;
+	return hold;
+}
+
+static void hold_free(struct session *session, struct hold *hold)
+{
+	struct resident *resident = hold->resident;
+	struct server *server = session->server;
+	uint64_t id = resident->id;
+
+	list_remove(&hold->link);
+	session->n_holds--;
+	free(hold);
+	resident->n_holders--;
+	resident_put(resident);
+	resident_settle(server, id);
+}
+
+void hold_release_all(struct session *session)
+{
+	struct server *server = session->server;
+	struct list *first;
+
+	while ((first = list_first(&session->holds))) {
+		struct hold *hold = list_entry(first, struct hold, link);
+		struct module *module = core_module_by_id(server->core, hold->resident->id);
+
+		/* The client may have died between a decrement and its bell. */
+		if (module && !server->is_closing)
+			core_sweep(server->core, module);
+		hold_free(session, hold);
+	}
+}
+
+/* -- Requests --- */
+static int attach_reply(struct lane *lane, uint64_t serial, struct module *module, const struct core_module_info *info,
+			bool with_fds)
+{
+	const struct server *server = lane->server;
+	struct wire_module body = { .module = info->id, .uid = info->uid, .layout = info->layout };
+	int fds[_TIER_SEGMENT_N];
+
+	body.flags = (info->shared ? WIRE_MODULE_SHARED : 0) | (info->named ? 0 : WIRE_MODULE_UNNAMED);
+	strncpy(body.name, info->name, sizeof(body.name) - 1);
+	for (unsigned int i = 0; with_fds && i < _TIER_SEGMENT_N; i++)
+		fds[i] = server->ops->segment_fd(core_module_context(module), (enum tier_segment)i);
+	lane_reply_fds(lane, serial, WIRE_MODULE, &body, fds, with_fds ? _TIER_SEGMENT_N : 0);
+	return 0;
+}
+
+int hold_attach(struct lane *lane, const struct request *request)
+{
+	const struct wire_attach *attach = request->body;
+	struct core_module_info info;
+	struct module *module = session_resolve(lane, request->serial, &attach->ref, &info);
+	struct hold *hold;
+
+	if (!module)
+		return 0;
+	hold = hold_find(lane->session, info.id);
+	if (!hold)
+		hold = hold_new(lane->session, info.id);
+	if (!hold)
+		return lane_error(lane, request->serial, TIER_ERROR_NO_MEMORY, NULL);
+	hold->n++;
+	return attach_reply(lane, request->serial, module, &info, !(attach->flags & WIRE_ATTACH_HOLD_ONLY));
+}
+
+int hold_detach(struct lane *lane, const struct request *request)
+{
+	struct core_module_info info;
+	struct module *module = session_resolve(lane, request->serial, request->body, &info);
+	struct hold *hold;
+
+	if (!module)
+		return 0;
+	hold = hold_find(lane->session, info.id);
+	if (!hold)
+		return lane_error(lane, request->serial, TIER_ERROR_NO_MODULE, "this session does not hold module '%s'", info.name);
+	if (--hold->n == 0)
+		hold_free(lane->session, hold);
+	lane_done(lane, request->serial);
+	return 0;
+}
+
+int hold_unload(struct lane *lane, const struct request *request)
+{
+	struct core_module_info info;
+	struct module *module = session_resolve(lane, request->serial, request->body, &info);
+	uint64_t id;
+
+	if (!module)
+		return 0;
+	if (info.uid != lane->session->uid && lane->session->uid != 0)
+		return lane_error(lane, request->serial, TIER_ERROR_DENIED, "module '%s' belongs to user %u", info.name, info.uid);
+	if (!info.named)
+		return lane_error(lane, request->serial, TIER_ERROR_NO_MODULE, "module '%s' was unloaded already", info.name);
+	id = info.id;
+	core_module_unname(module);
+	resident_settle(lane->server, id);
+	lane_done(lane, request->serial);
+	return 0;
+}

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* Holds: who keeps a module alive
+ *
+ * A session holds a module as often as it attached it. A module that lost its name and its last holder goes: whoever
+ * still waits for one of its methods is told that there is no such module. */
+
+#include "server/request.h"
+
+struct resident;
+struct session;
+
+int hold_attach(struct lane *lane, const struct request *request);
+int hold_detach(struct lane *lane, const struct request *request);
+int hold_unload(struct lane *lane, const struct request *request);
+void hold_release_all(struct session *session);		/* the session ends */
+
+/* -- Residents --- */
+struct resident *resident_find(const struct server *server, uint64_t id);
+struct resident *resident_get(struct server *server, uint64_t id);	/* made when there is none; NULL: no memory */
+void resident_put(struct resident *resident);				/* freed when nobody holds it or waits */

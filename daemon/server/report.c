@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+#include "server/report.h"
+#include "server/state.h"
+
+static void stats_add_core(struct wire_stats *body, const struct core *core)
+{
+	struct core_stats stats;
+
+	core_stats(core, &stats);
+	body->n_modules = stats.n_modules;
+	body->n_methods = stats.n_methods;
+	body->n_versions = stats.n_versions;
+	memcpy(body->n_thresholds, stats.n_thresholds, sizeof(body->n_thresholds));
+	body->n_unconfirmed = stats.n_unconfirmed;
+	body->n_published = stats.n_published;
+	body->n_promotions_failed = stats.n_promotions_failed;
+	body->n_delays = stats.n_delays;
+	body->sequence = stats.sequence;
+}
+
+static void stats_add_loop(struct wire_stats *body, const struct dispatch *dispatch)
+{
+	body->n_turns = dispatch->n_turns;
+	body->longest_turn_ns = dispatch->longest_turn_ns;
+	if (dispatch->longest_turn_name)
+		strncpy(body->longest_turn_name, dispatch->longest_turn_name, sizeof(body->longest_turn_name) - 1);
+}
+
+int report_stats(struct lane *lane, const struct request *request)
+{
+	struct server *server = lane->server;
+	struct wire_stats body = { .daemon = TIER_VERSION, .pid = getpid() };
+
+	server->ops->drain(server->context);
+	stats_add_core(&body, server->core);
+	stats_add_loop(&body, server->dispatch);
+	body.n_sessions = server->n_sessions;
+	body.n_requests = server->n_requests;
+	body.n_disconnected = server->n_disconnected;
+	server->ops->stats(server->context, &body);
+	lane_reply(lane, request->serial, WIRE_STATISTICS, &body);
+	return 0;
+}
+
+static void session_row(struct wire_session_row *row, const struct session *session)
+{
+	*row = (struct wire_session_row){
+		.number = session->number,
+		.pid = session->pid,
+		.uid = session->uid,
+		.n_lanes = session->n_lanes,
+		.n_modules = session->n_holds,
+		.n_waits = session->n_waits,
+		.path = session->path,
+	};
+	memcpy(row->program, session->program, sizeof(row->program));
+	snprintf(row->why, sizeof(row->why), "%.*s", (int)sizeof(row->why) - 1, session->why);
+}
+
+int report_clients(struct lane *lane, const struct request *request)
+{
+	const struct wire_cursor *cursor = request->body;
+	struct wire_sessions body = {};
+	struct list *pos;
+
+	list_for_each(pos, &lane->server->sessions) {
+		const struct session *session = list_entry(pos, struct session, link);
+
+		if (session->number <= cursor->cursor || (lane->uid != 0 && session->uid != lane->uid))
+			continue;
+		if (body.n == WIRE_SESSIONS_MAX) {
+			body.more = 1;
+			break;
+		}
+		session_row(&body.rows[body.n++], session);
+	}
+	lane_reply(lane, request->serial, WIRE_SESSIONS, &body);
+	return 0;
+}

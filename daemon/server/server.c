@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <sys/random.h>
+#include "server/conn.h"
+#include "server/hold.h"
+#include "server/load.h"
+#include "server/session.h"
+#include "server/state.h"
+#include "server/wait.h"
+#include "util/base.h"
+#include "util/error.h"
+
+DEFINE_CLEANUP(struct server *, server_free)
+
+static void server_init(struct server *server, struct dispatch *dispatch, struct core *core,
+			const struct server_config *config, const struct server_ops *ops, void *context)
+{
+	*server = (struct server){ .dispatch = dispatch, .core = core, .config = *config, .ops = ops, .context = context };
+	server->listener = (struct listener)LISTENER_NULL(server->listener);
+	charge_table_init(&server->charges);
+	server->charges.limits[SERVER_SLOT_CONNS] = (uint64_t)config->sessions_per_uid * _WIRE_LANE_N;
+	server->charges.limits[SERVER_SLOT_SESSIONS] = config->sessions_per_uid;
+	server->charges.limits[SERVER_SLOT_LOADS] = config->loads_per_uid;
+	list_init(&server->conns);
+	list_init(&server->sessions);
+	list_init(&server->loads);
+	list_init(&server->feeds);
+	list_init(&server->news);
+	for (size_t i = 0; i < SERVER_RESIDENT_BUCKETS; i++)
+		list_init(&server->residents[i]);
+	for (size_t i = 0; i < SERVER_WAIT_BUCKETS; i++)
+		list_init(&server->waits[i]);
+	dispatch_timer_init(&server->news_timer, dispatch, wait_news_timer, "waits");
+	dispatch_timer_init(&server->deadline_timer, dispatch, wait_deadline_timer, "deadlines");
+}
+
+int server_new(struct server **ret, struct dispatch *dispatch, struct core *core, const struct server_config *config,
+	       const struct server_ops *ops, void *context, int listen_fd)
+{
+	_cleanup_(server_freep) struct server *server = malloc(sizeof(*server));
+	int r;
+
+	if (!server)
+		return error_origin(-ENOMEM);
+	server_init(server, dispatch, core, config, ops, context);
+	if (getrandom(&server->seed, sizeof(server->seed), 0) != sizeof(server->seed))
+		return error_origin(-EIO);
+	if (listen_fd >= 0) {
+		r = listener_init(&server->listener, server, listen_fd);
+		if (r)
+			return error_fold(r);
+	}
+	*ret = TAKE_PTR(server);
+	return 0;
+}
+
+struct server *server_free(struct server *server)
+{
+	if (!server)
+		return NULL;
+	server->is_closing = true;
+	listener_deinit(&server->listener);
+	conn_free_all(server);
+	load_free_all(server);
+	dispatch_timer_disarm(&server->news_timer);
+	dispatch_timer_disarm(&server->deadline_timer);
+	deadline_heap_deinit(&server->deadlines);
+	charge_table_deinit(&server->charges);
+	free(server);
+	return NULL;
+}
+
+void server_method_changed(struct server *server, struct module *module, uint32_t method)
+{
+	struct core_module_info info;
+
+	core_module_info(module, &info);
+	wait_method_changed(server, info.id, method);
+}
+
+void server_event_added(struct server *server)
+{
+	wait_event_added(server);
+}
+
+void server_hello_seen(struct server *server, uint64_t nonce)
+{
+	session_hello_seen(server, nonce);
+}
+
+uint32_t server_holders(const struct server *server, const struct module *module)
+{
+	const struct resident *resident;
+	struct core_module_info info;
+
+	core_module_info(module, &info);
+	resident = resident_find(server, info.id);
+	return resident ? resident->n_holders : 0;
+}

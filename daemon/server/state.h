@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* What the files of the server share
+ *
+ *	server ─┬─ conns      the sockets; each embeds a lane
+ *	        ├─ sessions ──┬─ lanes ──── waits, loads that were asked for there
+ *	        │             └─ holds ───┐
+ *	        ├─ residents ◄────────────┘ a module as the server knows it: who holds it, who waits for its methods
+ *	        └─ waits by method, feeds, news (waits and feeds that have something to look at)
+ *
+ * Bytes go in through lane_feed() and come out through lane->emit(): everything but listener.c and conn.c works without
+ * a socket. Objects die bottom up: a lane takes its waits along, the last lane its session, a session its holds. Nothing
+ * is freed from inside emit(). */
+
+#include "server/deadline.h"
+#include "server/listener.h"
+#include "server/server.h"
+#include "util/charge.h"
+
+#define SERVER_RESIDENT_BUCKETS 256u
+#define SERVER_WAIT_BUCKETS 4096u
+
+enum server_slot { SERVER_SLOT_CONNS, SERVER_SLOT_SESSIONS, SERVER_SLOT_LOADS, _SERVER_SLOT_N };
+_Static_assert(_SERVER_SLOT_N <= CHARGE_SLOTS_MAX, "a slot per quota");
+
+struct server {
+	struct dispatch *dispatch;
+	struct core *core;
+	struct server_config config;
+	const struct server_ops *ops;
+	void *context;
+	struct listener listener;
+	struct charge_table charges;
+	bool is_closing;		/* the daemon ends, not its clients' sessions */
+
+	struct list conns;
+	struct list sessions;		/* by number */
+	uint64_t last_session;		/* number of the newest */
+	uint32_t n_sessions;
+	struct list loads;
+	struct list residents[SERVER_RESIDENT_BUCKETS];
+
+	struct list waits[SERVER_WAIT_BUCKETS];	/* for methods, by module and index */
+	uint64_t seed;			/* of that hash: clients choose what they wait for */
+	struct list feeds;		/* events requests with nothing to tell */
+	struct list news;		/* waits and feeds that are to be looked at */
+	struct deadline_heap deadlines;
+	struct dispatch_timer news_timer, deadline_timer;
+
+	uint64_t n_requests, n_disconnected;
+	uint64_t complained_ns;		/* when the log last heard of a disconnected client */
+};
+
+struct session {
+	struct server *server;
+	struct list link;		/* server->sessions */
+	uint64_t number;
+	uint64_t token[2];
+	uint64_t nonce;			/* of the hello probe */
+	bool hello_seen;		/* by the kernel */
+	uid_t uid;
+	pid_t pid;
+	struct charge charge;
+	struct list lanes, holds;
+	uint32_t n_lanes, n_holds, n_waits;
+	uint32_t path;			/* enum wire_path_kind */
+	char why[WIRE_TEXT_MAX];
+	char program[32];
+};
+
+struct lane {
+	struct server *server;
+	struct session *session;	/* NULL before HELLO */
+	struct list link;		/* session->lanes */
+	struct list waits, loads;
+	uid_t uid;
+	pid_t pid;
+	/* A whole message; @fds are borrowed. Must not call back. */
+	void (*emit)(struct lane *lane, const void *message, size_t n, const int *fds, unsigned int n_fds);
+};
+
+/* A module that somebody holds or waits for */
+struct resident {
+	struct list link;		/* server->residents */
+	uint64_t id;
+	uint32_t n_holders;		/* sessions */
+	struct list waits;
+};
+
+/* A session's hold of a module */
+struct hold {
+	struct list link;		/* session->holds */
+	struct resident *resident;
+	uint64_t n;			/* attached so many times */
+};
+
+enum wait_kind { WAIT_METHOD, WAIT_FEED };
+struct wait {
+	enum wait_kind kind;
+	struct lane *lane;
+	struct list lane_link;
+	uint64_t serial;
+	struct list link;		/* a bucket of server->waits, server->feeds or server->news */
+	struct deadline deadline;
+	/* METHOD */
+	struct resident *resident;
+	struct list resident_link;
+	uint32_t method;
+	/* FEED */
+	uint64_t next;			/* number of the next event */
+};
+
+struct server_load {
+	struct server *server;
+	struct list link;		/* server->loads: its name is taken */
+	struct lane *lane;		/* who is to be told; NULL: gone meanwhile */
+	struct list lane_link;
+	uint64_t serial;
+	uid_t uid;
+	struct charge charge;
+	int object_fd;
+	char name[WIRE_NAME_MAX];
+};

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* Waits: requests that are answered later
+ *
+ * A wait for a method sits in a bucket by method, an events request (feed.h) in the list of feeds; both end with an
+ * answer, at their deadline, by CANCEL, or silently with their lane. News never answers from inside the core: what
+ * changed moves to server->news, and a timer that is due at once looks at it, for a bounded time per turn. */
+
+#include "server/request.h"
+#include "server/state.h"
+
+int wait_request(struct lane *lane, const struct request *request);
+int wait_cancel(struct lane *lane, const struct request *request);
+
+/* For feed.c: a wait that @timeout_ns from now ends with TIMEOUT (UINT64_MAX: never). NULL: an error was sent. */
+struct wait *wait_new(struct lane *lane, uint64_t serial, enum wait_kind kind, uint64_t timeout_ns);
+void wait_free(struct wait *wait);
+void wait_look_again(struct server *server, struct wait *wait);	/* as if there were news; the wait is in no list */
+
+void wait_end_lane(struct lane *lane);			/* silently */
+void wait_end_resident(struct resident *resident);	/* its module is gone; may free @resident */
+
+void wait_method_changed(struct server *server, uint64_t module, uint32_t method);
+void wait_event_added(struct server *server);
+int wait_news_timer(struct dispatch_timer *timer, uint64_t now_ns);
+int wait_deadline_timer(struct dispatch_timer *timer, uint64_t now_ns);
