@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "unit/server/world.h"
+
+/* ATTACH, DETACH, UNLOAD: who sees a module, who keeps it, when it goes */
+
+static struct wire_module_ref by_id(uint64_t id) { return (struct wire_module_ref){ .module = id }; }
+static struct wire_module_ref by_name(const char *name)
+{
+	struct wire_module_ref ref = {};
+
+	strcpy(ref.name, name);
+	return ref;
+}
+
+static void detach(struct client *client, uint64_t id)
+{
+	struct wire_module_ref ref = by_id(id);
+
+	client_ask(client, WIRE_DETACH, &ref, WIRE_DONE);
+}
+
+static void unload(struct client *client, uint64_t id)
+{
+	struct wire_module_ref ref = by_id(id);
+
+	client_ask(client, WIRE_UNLOAD, &ref, WIRE_DONE);
+}
+
+static void attach_hands_out_the_segments_in_order(void **state)
+{
+	struct world *world = *state;
+	struct fake_module *fm = world_module(world, 1000, "m", false, 5);
+	struct wire_attach attach = { .ref = by_name("m") };
+	struct client a;
+
+	client_hello(&a, world, 1000);
+	client_ask(&a, WIRE_ATTACH, &attach, WIRE_MODULE);
+	assert_int_equal(a.message.header.n_fds, _TIER_SEGMENT_N);
+	assert_memory_equal(a.message.fds, world->fds, sizeof(world->fds));
+	assert_int_equal(a.message.module.module, fm->id);
+	assert_int_equal(a.message.module.uid, 1000);
+	assert_int_equal(a.message.module.flags, 0);
+	assert_string_equal(a.message.module.name, "m");
+	assert_memory_equal(&a.message.module.layout, &fm->layout, sizeof(fm->layout));
+	attach.flags = WIRE_ATTACH_HOLD_ONLY;
+	client_ask(&a, WIRE_ATTACH, &attach, WIRE_MODULE);
+	assert_int_equal(a.message.header.n_fds, 0);
+	assert_int_equal(server_holders(world->server, fm->module), 1);
+	client_leave(&a);
+	assert_int_equal(server_holders(world->server, fm->module), 0);
+}
+
+static void others_see_shared_modules_only_and_root_all(void **state)
+{
+	struct world *world = *state;
+	struct fake_module *mine = world_module(world, 1000, "m", false, 1);
+	struct fake_module *shared = world_module(world, 1000, "s", true, 1);
+	struct wire_attach attach = { .ref = by_id(mine->id) };
+	struct client other, root;
+
+	client_hello(&other, world, 1001);
+	client_hello(&root, world, 0);
+	client_ask_error(&other, WIRE_ATTACH, &attach, TIER_ERROR_NO_MODULE);
+	attach.ref = by_name("m");
+	client_ask_error(&other, WIRE_ATTACH, &attach, TIER_ERROR_NO_MODULE);
+	client_ask(&root, WIRE_ATTACH, &attach, WIRE_MODULE);
+	attach.ref = by_name("s");
+	client_ask(&other, WIRE_ATTACH, &attach, WIRE_MODULE);
+	assert_int_equal(other.message.module.module, shared->id);
+	assert_int_equal(other.message.module.flags, WIRE_MODULE_SHARED);
+	client_leave(&other);
+	client_leave(&root);
+}
+
+static void a_name_means_the_callers_own_first_then_a_shared_one(void **state)
+{
+	struct world *world = *state;
+	struct fake_module *private = world_module(world, 1002, "m", false, 1);
+	struct fake_module *shared = world_module(world, 1000, "m", true, 1);
+	struct fake_module *own = world_module(world, 1001, "m", false, 1);
+	struct wire_attach attach = { .ref = by_name("m") };
+	struct client a, b, root;
+
+	client_hello(&a, world, 1001);
+	client_hello(&b, world, 1003);
+	client_hello(&root, world, 0);
+	assert_int_equal(client_ask(&a, WIRE_ATTACH, &attach, WIRE_MODULE)->module.module, own->id);
+	assert_int_equal(client_ask(&b, WIRE_ATTACH, &attach, WIRE_MODULE)->module.module, shared->id);
+	assert_int_equal(client_ask(&root, WIRE_ATTACH, &attach, WIRE_MODULE)->module.module, shared->id);
+	unload(&root, shared->id);
+	assert_int_equal(client_ask(&root, WIRE_ATTACH, &attach, WIRE_MODULE)->module.module, private->id);
+	attach.ref = (struct wire_module_ref){};
+	client_ask_error(&a, WIRE_ATTACH, &attach, TIER_ERROR_ARGUMENT);
+	client_leave(&a);
+	client_leave(&b);
+	client_leave(&root);
+}
+
+static void only_the_owner_and_root_unload(void **state)
+{
+	struct world *world = *state;
+	struct fake_module *a = world_module(world, 1000, "a", true, 1), *b = world_module(world, 1000, "b", true, 1);
+	struct wire_module_ref ref = by_id(a->id);
+	struct client owner, other, root;
+
+	client_hello(&owner, world, 1000);
+	client_hello(&other, world, 1001);
+	client_hello(&root, world, 0);
+	client_ask_error(&other, WIRE_UNLOAD, &ref, TIER_ERROR_DENIED);
+	unload(&owner, a->id);
+	unload(&root, b->id);
+	assert_int_equal(world->n_released, 2);
+	client_ask_error(&owner, WIRE_UNLOAD, &ref, TIER_ERROR_NO_MODULE);
+	client_leave(&owner);
+	client_leave(&other);
+	client_leave(&root);
+}
+
+static void an_unloaded_module_lives_until_its_last_holder_ends(void **state)
+{
+	struct world *world = *state;
+	struct fake_module *fm = world_module(world, 1000, "m", false, 1);
+	struct wire_module_ref ref = by_name("m");
+	uint64_t id = fm->id;
+	struct client a, b;
+
+	client_hello(&a, world, 1000);
+	client_hello(&b, world, 1000);
+	client_attach(&a, id);
+	client_attach(&b, id);
+	assert_int_equal(server_holders(world->server, fm->module), 2);
+	unload(&a, id);
+	client_ask_error(&a, WIRE_ATTACH, &(struct wire_attach){ .ref = ref }, TIER_ERROR_NO_MODULE);
+	ref = by_id(id);
+	client_ask_error(&a, WIRE_UNLOAD, &ref, TIER_ERROR_NO_MODULE);
+	assert_int_equal(client_attach(&b, id)->module.flags, WIRE_MODULE_UNNAMED);	/* by id, as a fork does */
+	client_leave(&a);
+	assert_int_equal(world->n_released, 0);
+	detach(&b, id);
+	assert_int_equal(world->n_released, 0);			/* it was attached twice */
+	detach(&b, id);
+	assert_int_equal(world->n_released, 1);
+	assert_null(core_module_by_id(world->fake->core, id));
+	client_leave(&b);
+}
+
+static void a_detached_module_with_a_name_stays(void **state)
+{
+	struct world *world = *state;
+	struct fake_module *fm = world_module(world, 1000, "m", false, 1);
+	struct wire_module_ref ref = by_id(fm->id);
+	struct client a;
+
+	client_hello(&a, world, 1000);
+	client_ask_error(&a, WIRE_DETACH, &ref, TIER_ERROR_NO_MODULE);
+	client_attach(&a, fm->id);
+	detach(&a, fm->id);
+	client_ask_error(&a, WIRE_DETACH, &ref, TIER_ERROR_NO_MODULE);
+	client_leave(&a);
+	assert_int_equal(world->n_released, 0);
+	assert_non_null(core_module_by_id(world->fake->core, ref.module));
+}
+
+/* The client was killed between the decrement and its bell. */
+static void a_session_that_ends_has_its_counters_looked_at(void **state)
+{
+	struct world *world = *state;
+	struct fake_module *fm = world_module(world, 1000, "m", false, 1);
+	struct client a;
+
+	client_hello(&a, world, 1000);
+	client_attach(&a, fm->id);
+	fake_call(fm, 0);
+	fake_pass(world->fake, 300);
+	while (fake_call(fm, 0) != FAKE_CROSSED)
+		;
+	assert_null(fake_job(world->fake, fm, 0));
+	client_leave(&a);
+	assert_non_null(fake_job(world->fake, fm, 0));
+}
+
+static void who_waits_for_a_module_that_goes_is_told(void **state)
+{
+	struct world *world = *state;
+	struct fake_module *fm = world_module(world, 1000, "m", false, 2);
+	struct wire_wait wait = { .module = fm->id, .timeout_ns = UINT64_MAX };
+	struct client a, b;
+
+	fake_call(fm, 0);
+	fake_call(fm, 1);
+	client_hello(&a, world, 1000);
+	client_hello(&b, world, 1000);
+	assert_int_equal(client_send(&a, WIRE_WAIT, &wait), 0);
+	wait.method = 1;
+	assert_int_equal(client_send(&a, WIRE_WAIT, &wait), 0);
+	unload(&b, fm->id);
+	assert_int_equal(client_read(&a)->error.error, TIER_ERROR_NO_MODULE);
+	assert_int_equal(client_read(&a)->error.error, TIER_ERROR_NO_MODULE);
+	world_settle(world);
+	assert_false(client_has_reply(&a));
+	client_leave(&a);
+	client_leave(&b);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		WORLD_TEST(attach_hands_out_the_segments_in_order),
+		WORLD_TEST(others_see_shared_modules_only_and_root_all),
+		WORLD_TEST(a_name_means_the_callers_own_first_then_a_shared_one),
+		WORLD_TEST(only_the_owner_and_root_unload),
+		WORLD_TEST(an_unloaded_module_lives_until_its_last_holder_ends),
+		WORLD_TEST(a_detached_module_with_a_name_stays),
+		WORLD_TEST(a_session_that_ends_has_its_counters_looked_at),
+		WORLD_TEST(who_waits_for_a_module_that_goes_is_told),
+	};
+
+	log_set_level(LOG_ERROR);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "unit/server/world.h"
+#include "server/load.h"
+#include <sys/socket.h>
+
+/* LOAD: what may be loaded, under which name, and who learns how it ended */
+
+#define SEALS (F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW)
+
+static int object(off_t size, int seals)
+{
+	int fd = memfd_create("object", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+	assert_int_equal(ftruncate(fd, size), 0);
+	assert_int_equal(fcntl(fd, F_ADD_SEALS, seals), 0);
+	return fd;
+}
+
+static struct wire_load named(const char *name)
+{
+	struct wire_load load = {};
+
+	strcpy(load.name, name);
+	return load;
+}
+
+static void load_begins(struct client *client, const char *name)
+{
+	struct wire_load load = named(name);
+
+	client->fd_to_send = object(100, SEALS);
+	client->world->load = NULL;
+	assert_int_equal(client_send(client, WIRE_LOAD, &load), 0);
+	assert_false(client_has_reply(client));
+	assert_non_null(client->world->load);
+}
+
+static void load_fails(struct client *client, const char *name, int fd, enum tier_error error)
+{
+	struct wire_load load = named(name);
+
+	client->fd_to_send = fd;
+	client_ask_error(client, WIRE_LOAD, &load, error);
+}
+
+static void a_load_ends_with_a_module(void **state)
+{
+	struct world *world = *state;
+	struct wire_load load = named("filter");
+	struct client a;
+	uint32_t n = count_fds();
+
+	client_hello(&a, world, 1000);
+	load.flags = WIRE_LOAD_SHARED;
+	a.fd_to_send = object(100, SEALS);
+	assert_int_equal(client_send(&a, WIRE_LOAD, &load), 0);
+	assert_int_equal(world->load_n, 100);
+	assert_true(world->load_shared);
+	assert_true(fcntl(world->load_fd, F_GETFD) >= 0);	/* there until the load ends */
+	server_loaded(world->load, world_module(world, 1000, "filter", true, 1)->module, TIER_ERROR_NONE, NULL);
+	assert_int_equal(client_read(&a)->header.type, WIRE_LOADED);
+	assert_int_equal(a.message.header.serial, a.serial);
+	assert_int_equal(a.message.ref.module, 1);
+	assert_string_equal(a.message.ref.name, "filter");
+	assert_int_equal(count_fds(), n);
+	client_leave(&a);
+}
+
+static void a_load_that_fails_says_why(void **state)
+{
+	struct world *world = *state;
+	struct client a;
+
+	client_hello(&a, world, 1000);
+	load_begins(&a, "filter");
+	server_loaded(world->load, NULL, TIER_ERROR_BAD_MODULE, "section .text, offset 8: unknown opcode 0xff");
+	assert_int_equal(client_read(&a)->error.error, TIER_ERROR_BAD_MODULE);
+	assert_non_null(strstr(a.message.error.text, "unknown opcode"));
+	world->load_result = TIER_ERROR_WORKER;
+	load_fails(&a, "filter", object(100, SEALS), TIER_ERROR_WORKER);
+	world->load_result = 0;
+	load_begins(&a, "filter");			/* the name is free again */
+	client_leave(&a);
+}
+
+static void the_object_must_be_sealed_and_of_a_sensible_size(void **state)
+{
+	struct client a;
+	uint32_t n = count_fds();
+	int pair[2];
+
+	client_hello(&a, *state, 1000);
+	load_fails(&a, "m", object(100, F_SEAL_SHRINK | F_SEAL_GROW), TIER_ERROR_ARGUMENT);
+	load_fails(&a, "m", object(100, F_SEAL_WRITE | F_SEAL_GROW), TIER_ERROR_ARGUMENT);
+	load_fails(&a, "m", object(0, SEALS), TIER_ERROR_BAD_MODULE);
+	load_fails(&a, "m", object(4097, SEALS), TIER_ERROR_QUOTA);
+	load_fails(&a, "m", open("/dev/null", O_RDONLY), TIER_ERROR_ARGUMENT);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	load_fails(&a, "m", pair[0], TIER_ERROR_ARGUMENT);
+	close(pair[1]);
+	load_fails(&a, "m", open(".", O_RDONLY | O_DIRECTORY), TIER_ERROR_ARGUMENT);
+	assert_int_equal(count_fds(), n);
+	client_leave(&a);
+}
+
+static void names_have_rules(void **state)
+{
+	static const char *const bad[] = { "", "a:b", "a b", "a/b", "a\n", "\xc3\xa4" };
+	struct client a;
+	char longest[WIRE_NAME_MAX];
+
+	client_hello(&a, *state, 1000);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		load_fails(&a, bad[i], object(1, SEALS), TIER_ERROR_ARGUMENT);
+	memset(longest, 'x', sizeof(longest) - 1);
+	longest[sizeof(longest) - 1] = 0;
+	assert_true(load_name_is_sound(longest));
+	assert_true(load_name_is_sound("A-z_0.9+"));
+	client_leave(&a);
+}
+
+static void a_name_is_taken_by_modules_and_by_loads_under_way(void **state)
+{
+	struct world *world = *state;
+	struct client a, b;
+
+	world_module(world, 1000, "old", false, 1);
+	client_hello(&a, world, 1000);
+	client_hello(&b, world, 1001);
+	load_fails(&a, "old", object(1, SEALS), TIER_ERROR_EXISTS);
+	load_begins(&a, "new");
+	load_fails(&a, "new", object(1, SEALS), TIER_ERROR_EXISTS);
+	load_begins(&b, "old");				/* another user's names are another's */
+	load_begins(&b, "new");
+	client_leave(&a);
+	client_leave(&b);
+}
+
+static void loads_and_modules_have_quotas(void **state)
+{
+	struct world *world = *state;
+	struct server_load *first;
+	struct client a, b;
+
+	client_hello(&a, world, 1000);
+	client_hello(&b, world, 1001);
+	load_begins(&a, "m1");
+	first = world->load;
+	load_begins(&a, "m2");
+	load_fails(&a, "m3", object(1, SEALS), TIER_ERROR_QUOTA);
+	assert_non_null(strstr(a.message.error.text, "2 loads"));
+	load_begins(&b, "m1");
+	server_loaded(first, world_module(world, 1000, "m1", false, 1)->module, TIER_ERROR_NONE, NULL);
+	client_read(&a);
+	world_module(world, 1000, "m4", false, 1);
+	load_fails(&a, "m5", object(1, SEALS), TIER_ERROR_QUOTA);	/* two modules, one under way */
+	assert_non_null(strstr(a.message.error.text, "3 modules"));
+	client_leave(&a);
+	client_leave(&b);
+}
+
+static void the_module_stays_when_its_client_is_gone(void **state)
+{
+	struct world *world = *state;
+	struct client a;
+
+	client_hello(&a, world, 1000);
+	load_begins(&a, "m");
+	client_leave(&a);
+	server_loaded(world->load, world_module(world, 1000, "m", false, 1)->module, TIER_ERROR_NONE, NULL);
+	assert_int_equal(world->n_released, 0);
+	assert_non_null(core_module_by_name(world->fake->core, 1000, "m"));
+}
+
+static void a_server_that_ends_drops_its_loads(void **state)
+{
+	struct client a;
+
+	client_hello(&a, *state, 1000);
+	load_begins(&a, "m");
+	client_leave(&a);				/* the teardown finds the load under way */
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		WORLD_TEST(a_load_ends_with_a_module),
+		WORLD_TEST(a_load_that_fails_says_why),
+		WORLD_TEST(the_object_must_be_sealed_and_of_a_sensible_size),
+		WORLD_TEST(names_have_rules),
+		WORLD_TEST(a_name_is_taken_by_modules_and_by_loads_under_way),
+		WORLD_TEST(loads_and_modules_have_quotas),
+		WORLD_TEST(the_module_stays_when_its_client_is_gone),
+		WORLD_TEST(a_server_that_ends_drops_its_loads),
+	};
+
+	log_set_level(LOG_ERROR);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
