@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <linux/kcmp.h>
+#include "connection.h"
+#include "error.h"
+#include "fork.h"
+#include "module.h"
+#include "sync.h"
+#include "sys.h"
+
+/* What a fork inherits, and what becomes of it
+ *
+ *   code, records, counters   shared mappings: stay as they are
+ *   private data              its own copy: stays
+ *   probe page                not there (MADV_DONTFORK): a fresh one, at another address
+ *   locks                     in wiped pages: free
+ *   sockets                   the parent's session: closed, and a session of the fork's own opened
+ *   lists of modules          each change is one store, so every snapshot of them is whole
+ *
+ * A fork that never has a cold call nor crosses a threshold nor asks anything costs nothing. Recovery may run in a signal
+ * handler in the child of a raw clone of a process with many threads: memory comes from nowhere but the connection. */
+
+#ifndef MADV_WIPEONFORK
+#define MADV_WIPEONFORK 18
+#endif
+
+#define WIPED_PAGE_SIZE 4096u
+
+static union wiped_page *process;
+
+union wiped_page *wiped_page_new(void)
+{
+	union wiped_page *page;
+	int r;
+
+	page = sys_mmap(NULL, WIPED_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (sys_is_error(page)) {
+		error_set(-ENOMEM, "out of memory");
+		return NULL;
+	}
+	r = sys_madvise(page, WIPED_PAGE_SIZE, MADV_WIPEONFORK);
+	if (r < 0) {
+		error_set(r, "this kernel cannot wipe memory on fork (Linux 4.14 and later can): %s", error_word(r));
+		wiped_page_free(page);
+		return NULL;
+	}
+	return page;
+}
+
+void wiped_page_free(union wiped_page *page)
+{
+	if (page)
+		sys_munmap(page, WIPED_PAGE_SIZE);
+}
+
+int process_init(void)
+{
+	union wiped_page *page, *none = NULL;
+
+	if (__atomic_load_n(&process, __ATOMIC_ACQUIRE))
+		return 0;
+	page = wiped_page_new();
+	if (!page)
+		return -ENOMEM;
+	page->process.mine = 1;
+	/* Synchronizes with the acquire loads here and in process_page(). */
+	if (!__atomic_compare_exchange_n(&process, &none, page, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+		wiped_page_free(page);
+	return 0;
+}
+
+struct process_page *process_page(void)
+{
+	return &__atomic_load_n(&process, __ATOMIC_ACQUIRE)->process;
+}
+
+bool fork_has_own_descriptors(pid_t owner)
+{
+	return sys_kcmp(sys_getpid(), owner, KCMP_FILES) > 0;
+}
+
+void fork_forget(struct tier_conn *conn)
+{
+	const bool is_own = fork_has_own_descriptors(conn->owner);
+	struct lane *const lanes[] = { &conn->api, &conn->prestub };
+
+	for (int i = 0; i < 2; i++) {
+		if (is_own)
+			lane_close(lanes[i]);
+		lanes[i]->fd = -1;
+	}
+	conn->epoch++;
+	conn->probes = NULL;	/* unmapped by the fork itself */
+}
+
+/* The session holds again what the program has open. Others may open and close meanwhile, so look anew each time. */
+static int fork_attach(struct tier_conn *conn, uint64_t deadline_ns)
+{
+	struct wire_attach attach = { .flags = WIRE_ATTACH_HOLD_ONLY };
+	int r;
+
+	while ((attach.ref.module = module_next_unattached(conn))) {
+		r = lane_request(&conn->api, &(struct request){ .type = WIRE_ATTACH, .body = &attach, .fd = -1,
+								.reply_type = WIRE_MODULE, .deadline_ns = deadline_ns });
+		if (r < 0)
+			return r;
+		module_attached(conn, attach.ref.module);
+	}
+	return 0;
+}
+
+static int fork_recover_locked(struct tier_conn *conn, uint64_t deadline_ns)
+{
+	int r;
+
+	fork_forget(conn);
+	r = session_start(conn, deadline_ns, NULL);
+	if (!r)
+		r = fork_attach(conn, deadline_ns);
+	if (r < 0) {
+		session_end(conn);
+		return r;
+	}
+	/* Synchronizes with the acquire load below: the session before the word that says it is ours. */
+	__atomic_store_n(&conn->page->mine, 1, __ATOMIC_RELEASE);
+	return 0;
+}
+
+int fork_recover(struct tier_conn *conn, uint64_t deadline_ns)
+{
+	int r;
+
+	if (__atomic_load_n(&conn->page->mine, __ATOMIC_ACQUIRE))
+		return 0;
+	r = lock_take(&conn->page->recovery, deadline_ns);
+	if (r < 0)
+		return error_set(r, "another thread of this fork is still connecting to the daemon at %s",
+				 conn->address.sun_path);
+	if (!conn->page->mine)
+		r = fork_recover_locked(conn, deadline_ns);
+	lock_give(&conn->page->recovery);
+	return r;
+}

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* Forks: memory that says "this is one", and getting a forked process a session of its own */
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct tier_conn;
+
+/* A page that a fork finds zeroed, however it was made: the kernel does it (MADV_WIPEONFORK), so no handler needs to run.
+ * All locks live in such pages: whoever held them exists in the parent only. */
+struct conn_page {
+	uint32_t mine;		/* 1: the connection's lanes and probe page are this process's own; 0: a fork's copies */
+	uint32_t recovery;	/* lock: one thread of the fork recovers */
+	uint32_t api, prestub;	/* locks of the lanes */
+};
+struct process_page {
+	uint32_t mine;		/* 1: nothing was left half done by a thread that exists in the parent only */
+	uint32_t registry;	/* lock: opening and closing modules; held during requests, signals open */
+	uint32_t links;		/* lock: changing or reading lists; held for moments, all signals blocked */
+};
+union wiped_page {
+	struct conn_page conn;
+	struct process_page process;
+};
+
+union wiped_page *wiped_page_new(void);	/* NULL with a sentence: no memory, or the kernel is too old */
+void wiped_page_free(union wiped_page *page);
+
+/* The process's page; made by the first connection. */
+int process_init(void);
+struct process_page *process_page(void);
+
+/* Makes sure that the connection is this process's own: one load when it is. In a fork it starts a new session, maps a
+ * fresh probe page and attaches the modules that the parent had open. All signals are blocked. 0, or a negative errno
+ * with a sentence; then the next call tries again. */
+int fork_recover(struct tier_conn *conn, uint64_t deadline_ns);
+/* Whether closing a descriptor here closes it in this process only: a raw clone may share the table with its parent,
+ * whose process @owner is. When the kernel does not say, an open descriptor too many is the smaller evil. */
+bool fork_has_own_descriptors(pid_t owner);
+/* In a fork: lets go of what it inherited of the parent's session. */
+void fork_forget(struct tier_conn *conn);

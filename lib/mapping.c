@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+#include "connection.h"
+#include "error.h"
+#include "mapping.h"
+#include "module.h"
+#include "prestub.h"
+#include "sync.h"
+#include "sys.h"
+
+/* First the whole span is reserved, without access and only if nothing is there yet; then the segments are laid over the
+ * reservation. So a span that is taken fails before anything of it is mapped, and no guard page can be taken later. */
+
+#ifndef MAP_FIXED_NOREPLACE
+#define MAP_FIXED_NOREPLACE 0x100000
+#endif
+
+#define PAGE 4096u
+#define ADDRESS_MAX (1ull << 47)
+
+static struct mapping *mappings;
+
+/* The span that is being mapped or unmapped right now: in a fork, what its thread left behind */
+static struct { uint64_t base, size; } unsettled;
+
+static const struct {
+	const char *name;
+	int protection, flags;
+} segments[] = {
+	[TIER_SEGMENT_CODE] = { "code", PROT_READ | PROT_EXEC, MAP_SHARED },
+	[TIER_SEGMENT_RECORDS] = { "records", PROT_READ, MAP_SHARED },
+	[TIER_SEGMENT_COUNTERS] = { "counters", PROT_READ | PROT_WRITE, MAP_SHARED },
+	[TIER_SEGMENT_PRIVATE] = { "private", PROT_READ | PROT_WRITE, MAP_PRIVATE },
+};
+_Static_assert(sizeof(segments) / sizeof(segments[0]) == _TIER_SEGMENT_N, "map every segment");
+
+/* -- What the daemon says --- */
+static bool range_fits(uint64_t offset, uint64_t size, uint64_t n)
+{
+	return offset <= n && size <= n - offset;
+}
+
+/* Whether [offset, size) of the span lies inside the segment. */
+static bool segment_holds(const struct tier_layout *layout, enum tier_segment segment, uint64_t offset, uint64_t size)
+{
+	return offset >= layout->segment[segment].offset
+	    && range_fits(offset - layout->segment[segment].offset, size, layout->segment[segment].size);
+}
+
+static const char *layout_wrong(const struct tier_layout *layout)
+{
+	const uint64_t heads[] = {
+		[TIER_SEGMENT_CODE] = TIER_PRECODES_OFFSET + (uint64_t)layout->n_methods * TIER_PRECODE_SIZE,
+		[TIER_SEGMENT_RECORDS] = TIER_RECORDS_OFFSET + (uint64_t)layout->n_methods * sizeof(struct tier_record),
+		[TIER_SEGMENT_COUNTERS] = (uint64_t)layout->n_cells * sizeof(uint32_t),
+		[TIER_SEGMENT_PRIVATE] = sizeof(struct tier_private) + (uint64_t)layout->n_imports * sizeof(uint64_t),
+	};
+	uint64_t end = 0;
+
+	if (!layout->size || layout->size > TIER_SPAN_MAX || (layout->base | layout->size) % PAGE || layout->base < PAGE
+	    || !range_fits(layout->base, layout->size, ADDRESS_MAX))
+		return "its span is not a range of pages that a process can have";
+	for (int i = 0; i < _TIER_SEGMENT_N; i++) {
+		const uint64_t offset = layout->segment[i].offset, size = layout->segment[i].size;
+
+		if (!size || (offset | size) % PAGE || offset < end || !range_fits(offset, size, layout->size))
+			return "its segments do not lie in order inside the span";
+		if (heads[i] > size)
+			return "a segment is smaller than what it must hold";
+		end = offset + size;
+	}
+	if (!segment_holds(layout, TIER_SEGMENT_RECORDS, layout->rodata, layout->n_rodata)
+	    || !segment_holds(layout, TIER_SEGMENT_PRIVATE, layout->data, layout->n_data)
+	    || !segment_holds(layout, TIER_SEGMENT_PRIVATE, layout->bss, layout->n_bss))
+		return "its data lie outside their segments";
+	return NULL;
+}
+
+/* A file shorter than its segment would be a SIGBUS later. */
+static int segment_check(const struct wire_module *reply, int segment, int fd)
+{
+	struct stat status;
+	int r;
+
+	r = sys_fstat(fd, &status);
+	if (r < 0)
+		return error_set(r, "module '%s': cannot examine the %s segment's descriptor: %s", reply->name,
+				 segments[segment].name, error_word(r));
+	if (!S_ISREG(status.st_mode) || (uint64_t)status.st_size < reply->layout.segment[segment].size)
+		return error_set(-EPROTO, "module '%s': the descriptor of the %s segment is not a file of %lu bytes",
+				 reply->name, segments[segment].name, (unsigned long)reply->layout.segment[segment].size);
+	return 0;
+}
+
+int layout_check(const struct wire_module *reply, const int fds[_TIER_SEGMENT_N])
+{
+	const char *wrong = layout_wrong(&reply->layout);
+	int r = 0;
+
+	if (wrong)
+		return error_set(-EPROTO, "the daemon's layout of module '%s' is wrong: %s", reply->name, wrong);
+	for (int i = 0; i < _TIER_SEGMENT_N && !r; i++)
+		r = segment_check(reply, i, fds[i]);
+	return r;
+}
+
+/* -- The span --- */
+static void span_unmap(const struct tier_layout *layout)
+{
+	sys_munmap((void *)layout->base, layout->size);
+}
+
+static int span_reserve(const struct mapping *mapping)
+{
+	const struct tier_layout *layout = &mapping->layout;
+	void *const wanted = (void *)layout->base, *at;
+	int r;
+
+	at = sys_mmap(wanted, layout->size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+	if (at == wanted)
+		return 0;
+	r = sys_is_error(at) ? (int)(intptr_t)at : -EEXIST;
+	if (!sys_is_error(at))
+		sys_munmap(at, layout->size);	/* a kernel that takes the address for a hint */
+	if (r == -EEXIST)
+		return error_set(-EADDRINUSE,
+				 "module '%s' needs the addresses 0x%lx-0x%lx, which this process uses for something else",
+				 mapping->name, (unsigned long)layout->base, (unsigned long)(layout->base + layout->size));
+	return error_set(r, "module '%s': cannot reserve the addresses 0x%lx-0x%lx: %s", mapping->name,
+			 (unsigned long)layout->base, (unsigned long)(layout->base + layout->size), error_word(r));
+}
+
+static int span_map(const struct mapping *mapping, const int fds[_TIER_SEGMENT_N])
+{
+	const struct tier_layout *layout = &mapping->layout;
+
+	for (int i = 0; i < _TIER_SEGMENT_N; i++) {
+		void *const at = sys_mmap((void *)tier_layout_segment(layout, i), layout->segment[i].size, segments[i].protection,
+					  segments[i].flags | MAP_FIXED, fds[i], 0);
+
+		if (sys_is_error(at))
+			return error_set((int)(intptr_t)at, "module '%s': cannot map the %s segment: %s", mapping->name,
+					 segments[i].name, error_word((int)(intptr_t)at));
+	}
+	return 0;
+}
+
+static int header_check(const struct mapping *mapping)
+{
+	const struct tier_records_header *header = (void *)tier_layout_segment(&mapping->layout, TIER_SEGMENT_RECORDS);
+
+	if (header->magic != TIER_RECORDS_MAGIC || header->version != TIER_RECORDS_VERSION
+	    || header->record_size != sizeof(struct tier_record))
+		return error_set(-EPROTO, "module '%s': its records are not of format %u", mapping->name, TIER_RECORDS_VERSION);
+	if (header->module != mapping->module || memcmp(&header->layout, &mapping->layout, sizeof(header->layout)) != 0)
+		return error_set(-EPROTO, "module '%s': its records belong to another module", mapping->name);
+	return 0;
+}
+
+/* Before anything can run: every way out of the module's code leads somewhere. */
+static void table_fill(struct mapping *mapping)
+{
+	struct tier_private *const table = mapping->table;
+
+	table->prestub = (uintptr_t)tier_enter_prestub;
+	table->threshold = (uintptr_t)tier_enter_threshold;
+	table->osr = (uintptr_t)tier_enter_osr;
+	table->unbound_import = unbound_entry(UNBOUND_ENTRIES - 1);
+	table->client = (uintptr_t)mapping;
+	for (uint32_t i = 0; i < mapping->layout.n_imports; i++)
+		table->imports[i] = mapping->imports[i].flags & 1 ? 0 : unbound_entry(i);
+}
+
+/* -- Mappings --- */
+struct mapping *mapping_new(const struct wire_module *reply)
+{
+	const struct tier_layout *layout = &reply->layout;
+	const size_t n = sizeof(struct mapping) + layout->n_imports * sizeof(struct mapping_import)
+		       + layout->n_methods * sizeof(struct mapping_name);
+	struct mapping *mapping;
+
+	mapping = sys_mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (sys_is_error(mapping)) {
+		error_set(-ENOMEM, "module '%s': out of memory", reply->name);
+		return NULL;
+	}
+	mapping->n_bytes = n;
+	mapping->imports = (struct mapping_import *)(mapping + 1);
+	mapping->names = (struct mapping_name *)(mapping->imports + layout->n_imports);
+	mapping->layout = *layout;
+	mapping->module = reply->module;
+	text_copy(mapping->name, sizeof(mapping->name), reply->name);
+	return mapping;
+}
+
+static void mapping_link(struct mapping *mapping)
+{
+	lock_take(&process_page()->links, UINT64_MAX);
+	mapping->next = mappings;
+	__atomic_store_n(&mappings, mapping, __ATOMIC_RELEASE);
+	lock_give(&process_page()->links);
+}
+
+static void mapping_unlink(struct mapping *mapping)
+{
+	struct mapping **at;
+
+	lock_take(&process_page()->links, UINT64_MAX);
+	for (at = &mappings; *at; at = &(*at)->next)
+		if (*at == mapping) {
+			__atomic_store_n(at, mapping->next, __ATOMIC_RELEASE);
+			break;
+		}
+	lock_give(&process_page()->links);
+}
+
+static void mapping_set_pointers(struct mapping *mapping)
+{
+	const struct tier_layout *layout = &mapping->layout;
+
+	mapping->records = (void *)tier_layout_record(layout, 0);
+	mapping->cells = (void *)tier_layout_cell(layout, 0);
+	mapping->table = (void *)tier_layout_segment(layout, TIER_SEGMENT_PRIVATE);
+}
+
+int mapping_map(struct mapping *mapping, const int fds[_TIER_SEGMENT_N])
+{
+	const struct tier_layout *layout = &mapping->layout;
+	struct stat status;
+	int r;
+
+	r = span_reserve(mapping);
+	if (r < 0)
+		return r;
+	unsettled.base = layout->base;
+	unsettled.size = layout->size;
+	r = span_map(mapping, fds);
+	if (!r)
+		r = header_check(mapping);
+	if (!r)
+		r = sys_fstat(fds[TIER_SEGMENT_RECORDS], &status);
+	if (r < 0) {
+		span_unmap(layout);
+	} else {
+		mapping->device = status.st_dev;
+		mapping->inode = status.st_ino;
+		mapping_set_pointers(mapping);
+		table_fill(mapping);
+		mapping_link(mapping);
+	}
+	unsettled.size = 0;
+	return r;
+}
+
+void mapping_free(struct mapping *mapping)
+{
+	if (mapping->records) {
+		unsettled.base = mapping->layout.base;
+		unsettled.size = mapping->layout.size;
+		mapping_unlink(mapping);
+		span_unmap(&mapping->layout);
+		unsettled.size = 0;
+	}
+	sys_munmap(mapping, mapping->n_bytes);
+}
+
+struct mapping *mapping_find(int records_fd)
+{
+	struct stat status;
+
+	if (sys_fstat(records_fd, &status) < 0)
+		return NULL;
+	for (struct mapping *mapping = mappings; mapping; mapping = mapping->next)
+		if (mapping->device == status.st_dev && mapping->inode == status.st_ino)
+			return mapping;
+	return NULL;
+}
+
+/* A span whose mapping is in the list is whole, however the fork caught it. */
+void mapping_tidy(void)
+{
+	bool is_known = false;
+
+	if (process_page()->mine)
+		return;
+	for (struct mapping *mapping = mappings; mapping; mapping = mapping->next)
+		is_known |= mapping->layout.base == unsettled.base;
+	if (unsettled.size && !is_known)
+		sys_munmap((void *)unsettled.base, unsettled.size);
+	unsettled.size = 0;
+	process_page()->mine = 1;
+}
+
+struct mapping *mapping_of_record(const struct tier_record *record)
+{
+	const struct tier_records_header *header =
+		(const void *)((const char *)(record - record->index) - TIER_RECORDS_OFFSET);
+	const struct tier_private *table = (const void *)tier_layout_segment(&header->layout, TIER_SEGMENT_PRIVATE);
+
+	return (struct mapping *)(uintptr_t)table->client;
+}
+
+struct mapping *mapping_of_code(uint64_t address)
+{
+	struct mapping *mapping;
+
+	lock_take(&process_page()->links, UINT64_MAX);
+	for (mapping = mappings; mapping; mapping = mapping->next)
+		if (address - tier_layout_segment(&mapping->layout, TIER_SEGMENT_CODE)
+		    < mapping->layout.segment[TIER_SEGMENT_CODE].size)
+			break;
+	lock_give(&process_page()->links);
+	return mapping;
+}
+
+/* Connections that work are preferred, but one that is lost still says what is wrong. */
+struct tier_conn *mapping_conn(struct mapping *mapping)
+{
+	struct tier_conn *found = NULL;
+
+	lock_take(&process_page()->links, UINT64_MAX);
+	for (struct tier_module *module = mapping->holders; module; module = module->next_holder) {
+		struct tier_conn *const conn = module->conn;
+
+		if (__atomic_load_n(&conn->is_closed, __ATOMIC_RELAXED))
+			continue;
+		if (!found || (found->prestub.is_broken && !conn->prestub.is_broken))
+			found = conn;
+	}
+	if (found)
+		conn_ref(found);
+	lock_give(&process_page()->links);
+	return found;
+}

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* A mapping: one module's span in this process (tier/records.h), whichever connections have it open
+ *
+ * The span exists once per process, so mappings are the process's; two connections that open the same module (the
+ * same file behind its records) share one, and its private data. */
+
+#include <stdint.h>
+#include "tier/wire.h"
+#include "tier/tier.h"
+
+struct tier_module;
+
+struct mapping_import {
+	uint32_t flags;		/* 1: weak */
+	char name[WIRE_METHOD_NAME_MAX];
+};
+struct mapping_name {		/* of a method, once somebody asked for it */
+	uint32_t is_known;
+	char text[WIRE_METHOD_NAME_MAX];
+};
+
+struct mapping {
+	struct mapping *next;		/* process_page()->links guards both lists */
+	struct tier_module *holders;	/* one per connection that has the module open */
+	uint64_t device, inode;		/* of the records' file: the identity */
+	uint64_t module;
+	char name[WIRE_NAME_MAX];
+	struct tier_layout layout;
+	const struct tier_record *records;
+	const uint32_t *cells;
+	struct tier_private *table;
+	struct mapping_import *imports;
+	struct mapping_name *names;
+	size_t n_bytes;			/* of this struct and the tables behind it */
+};
+
+/* Checks the daemon's reply against itself and the descriptors. 0, or a negative errno with a sentence. */
+int layout_check(const struct wire_module *reply, const int fds[_TIER_SEGMENT_N]);
+
+/* A mapping without its span: to be filled with names. NULL with a sentence: no memory. */
+struct mapping *mapping_new(const struct wire_module *reply);
+/* Maps the span, checks the records header, fills the private table, and makes the mapping known to the process. All or
+ * nothing: on failure the mapping is as before. Signals are blocked. */
+int mapping_map(struct mapping *mapping, const int fds[_TIER_SEGMENT_N]);
+/* Unmaps the span, if there is one, and frees the mapping. Signals are blocked, nobody holds it any more. */
+void mapping_free(struct mapping *mapping);
+
+/* Identity; the caller holds the registry lock. NULL: not mapped. */
+struct mapping *mapping_find(int records_fd);
+/* What a fork finds half mapped, because the thread that did it is the parent's, goes. Holding the registry lock. */
+void mapping_tidy(void);
+
+/* From what machine code has in its registers */
+struct mapping *mapping_of_record(const struct tier_record *record);
+struct mapping *mapping_of_code(uint64_t address);	/* NULL: not inside any module; signals are blocked */
+
+/* A connection that can answer about the module, with a reference; NULL: all are closed. Signals are blocked. */
+struct tier_conn *mapping_conn(struct mapping *mapping);
