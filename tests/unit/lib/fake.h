@@ -1,0 +1,920 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* A fake daemon for libtier's tests
+ *
+ * A thread that speaks the protocol (tier/wire.h), with real memfds in which it writes the machine code by hand: thunks,
+ * precodes, call-counting stubs, methods. What it is told to do wrong it does wrong ("twists"). What tests and forks look
+ * at lies in shared memory. The probe page's sites are not nops: they write down who called. */
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <setjmp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <cmocka.h>
+#include "tier/tier.h"
+#include "tier/wire.h"
+
+#define FAKE_SECOND 1000000000ull
+#define FAKE_MODULES 3u
+#define FAKE_CONNS 160u
+#define FAKE_THRESHOLD 5u
+#define FAKE_PAGE 4096u
+
+/* What goes wrong with the answer to requests of one type */
+enum twist {
+	TWIST_NONE,
+	TWIST_HOLD,		/* answered when the twist is lifted */
+	TWIST_SILENT,		/* never answered */
+	TWIST_REFUSE,		/* ERROR CODE_FULL "no room for you" */
+	TWIST_LIE,		/* DONE, but nothing is done */
+	TWIST_GARBAGE, TWIST_SHORT, TWIST_LONG, TWIST_TYPE, TWIST_FUTURE, TWIST_VERSION,
+	TWIST_FEW_FDS, TWIST_SMALL_FILE, TWIST_PIPE, TWIST_LAYOUT, TWIST_OTHER_RECORDS,
+	TWIST_LAST_WORD,	/* ERROR with serial 0, then hangs up */
+	TWIST_HANGUP,
+};
+
+struct fake_module {
+	struct wire_module info;
+	int fds[_TIER_SEGMENT_N];	/* as clients get them */
+	uint8_t *alias[_TIER_SEGMENT_N];
+	uint32_t n_used;		/* of the code segment */
+	uint64_t n_versions;
+};
+
+struct fake_session {
+	uint64_t token[2], nonce;
+	uint32_t n_lanes;
+	int32_t n_held[FAKE_MODULES];
+};
+
+struct fake_conn {
+	int fd;
+	uint32_t session;		/* 1 + index; 0: no HELLO yet */
+	bool is_holding;
+	struct wire_header held;	/* the request that is held back */
+	char held_body[512];
+	int held_fd;
+	uint64_t events_serial, events_from;
+};
+
+#define FAKE_SESSIONS 512u
+#define FAKE_EVENTS 600u
+
+/* Lies in memory that forks share. */
+struct fake {
+	struct sockaddr_un address;
+	char folder[64];
+	pthread_t thread;
+	pthread_mutex_t lock;
+	int listen_fd, wake_fd, probe_fd;
+	bool is_stopping;
+
+	/* told by tests */
+	enum twist twist;
+	enum wire_type twist_type;
+	uint32_t twist_session;		/* only this one (1 + index); 0: all */
+	bool is_kernel, has_no_page;
+	uint32_t delay_replies_us;
+
+	struct fake_module modules[FAKE_MODULES];
+	struct fake_session sessions[FAKE_SESSIONS];
+	struct fake_conn conns[FAKE_CONNS];
+	uint32_t n_conns;
+	uint32_t pending;
+	bool is_unnamed[FAKE_MODULES];
+	struct tier_event events[FAKE_EVENTS];
+	uint32_t n_events, n_forgotten;	/* events 1..n_forgotten are a gap */
+
+	/* seen by the server */
+	uint32_t n_sessions, n_live, n_requests[32], n_held;
+	struct wire_bell bell;
+	uint32_t n_bells;
+	struct wire_load load;
+	char object[64];
+	long n_object, object_seals;
+
+	/* written by the probe page: hits, then the last three arguments */
+	struct { uint64_t n, a, b, c; } hits[_TIER_PROBE_N];
+};
+
+static inline struct fake *fake_of(void **state) { return *state; }
+static inline uint32_t fake_load(const uint32_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
+
+/* Until *p is at least n: the test fails after ten seconds. */
+static inline void fake_expect(const uint32_t *p, uint32_t n)
+{
+	for (int i = 0; i < 100000 && fake_load(p) < n; i++)
+		usleep(100);
+	assert_true(fake_load(p) >= n);
+}
+
+/* -- Machine code --- */
+static inline uint8_t *put(uint8_t *at, unsigned int n, ...)
+{
+	va_list list;
+
+	va_start(list, n);
+	while (n--)
+		*at++ = va_arg(list, int);
+	va_end(list);
+	return at;
+}
+static inline uint8_t *put_32(uint8_t *at, uint32_t value) { memcpy(at, &value, 4); return at + 4; }
+static inline uint8_t *put_64(uint8_t *at, uint64_t value) { memcpy(at, &value, 8); return at + 8; }
+/* disp32 from the end of the instruction, which ends with it; @from is where clients see @at */
+static inline uint8_t *put_rip(uint8_t *at, uint64_t from, uint64_t to) { return put_32(at, to - (from + 4)); }
+
+static inline int fake_file(uint64_t n, uint8_t **ret_alias)
+{
+	int fd = memfd_create("fake", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+	assert(fd >= 0 && ftruncate(fd, n) == 0);
+	*ret_alias = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	assert(*ret_alias != MAP_FAILED);
+	return fd;
+}
+
+static inline int fake_reopen(int fd)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return open(path, O_RDONLY | O_CLOEXEC);
+}
+
+/* Records arguments where forks can see them. */
+static inline void fake_make_probes(struct fake *fake)
+{
+	uint8_t *page;
+	int fd = fake_file(FAKE_PAGE, &page);
+
+	for (int i = 0; i < _TIER_PROBE_N; i++) {
+		uint8_t *at = page + i * TIER_PROBE_SITE_SIZE;
+
+		at = put(at, 5, 0x0f, 0x1f, 0x44, 0x00, 0x00);				/* nop5 */
+		at = put_64(put(at, 2, 0x48, 0xb8), (uintptr_t)&fake->hits[i]);		/* movabs rax, hits */
+		at = put(at, 4, 0x48, 0x89, 0x78, 0x08);				/* mov [rax+8], rdi */
+		at = put(at, 4, 0x48, 0x89, 0x70, 0x10);				/* mov [rax+16], rsi */
+		at = put(at, 4, 0x48, 0x89, 0x50, 0x18);				/* mov [rax+24], rdx */
+		put(at, 5, 0xf0, 0x48, 0xff, 0x00, 0xc3);				/* lock inc qword [rax]; ret */
+	}
+	munmap(page, FAKE_PAGE);
+	fake->probe_fd = fake_reopen(fd);
+	close(fd);
+}
+
+static inline struct tier_record *fake_record(struct fake_module *module, uint32_t method)
+{
+	return (struct tier_record *)(module->alias[TIER_SEGMENT_RECORDS] + TIER_RECORDS_OFFSET) + method;
+}
+static inline uint32_t *fake_cell(struct fake_module *module, uint32_t cell)
+{
+	return (uint32_t *)module->alias[TIER_SEGMENT_COUNTERS] + cell;
+}
+
+/* One atomic store, and whoever waits wakes. */
+static inline void fake_set_state(struct fake_module *module, uint32_t method, unsigned int stage, unsigned int tier,
+				  unsigned int reason)
+{
+	struct tier_record *record = fake_record(module, method);
+	uint64_t state = tier_state_make(tier_state_generation(record->state) + 1, reason, tier, stage);
+
+	__atomic_store_n(&record->state, state, __ATOMIC_RELEASE);
+	syscall(SYS_futex, &record->state, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+}
+
+/* Methods by number: 1 and 3 call imports 0 and 1, 5 calls method 0 through E, others mix their five arguments. */
+static inline uint64_t fake_mix(uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e)
+{
+	return a + 2 * b + 4 * c + 8 * d + 16 * e;
+}
+
+static inline uint8_t *fake_body(const struct tier_layout *layout, uint32_t method, uint8_t *at, uint64_t here)
+{
+	uint8_t *const start = at;
+
+	if (method == 1 || method == 3 || method == 5) {
+		uint64_t cell = method == 5 ? tier_layout_entry(layout, 0) : tier_layout_import(layout, method / 2);
+
+		at = put(at, 4, 0x48, 0x83, 0xec, 0x08);				/* sub rsp, 8 */
+		at = put(at, 2, 0xff, 0x15);						/* call [rip -> cell] */
+		at = put_rip(at, here + (at - start), cell);
+		return put(at, 5, 0x48, 0x83, 0xc4, 0x08, 0xc3);			/* add rsp, 8; ret */
+	}
+	at = put(at, 4, 0x48, 0x8d, 0x04, 0x77);					/* lea rax, [rdi+2*rsi] */
+	at = put(at, 4, 0x48, 0x8d, 0x04, 0x90);					/* lea rax, [rax+4*rdx] */
+	at = put(at, 4, 0x48, 0x8d, 0x04, 0xc8);					/* lea rax, [rax+8*rcx] */
+	at = put(at, 4, 0x49, 0xc1, 0xe0, 0x04);					/* shl r8, 4 */
+	return put(at, 4, 0x4c, 0x01, 0xc0, 0xc3);					/* add rax, r8; ret */
+}
+
+/* The same bytes as daemon/jit/stubs.c emits. */
+static inline void fake_stub(struct fake_module *module, uint32_t method, uint8_t *at, uint64_t here, uint64_t code)
+{
+	const struct tier_layout *layout = &module->info.layout;
+	const struct tier_stub_data data = { .version = module->n_versions, .code = code };
+	uint8_t *const start = at;
+
+#define HERE (here + (at - start))
+	at = put(at, 3, 0xf0, 0xff, 0x0d);						/* lock dec [rip -> cell] */
+	at = put_rip(at, HERE, tier_layout_cell(layout, method));
+	at = put(at, 2, 0x74, 0x05);							/* je 1f */
+	at = put(at, 1, 0xe9);								/* jmp code */
+	at = put_rip(at, HERE, code);
+	at = put(at, 3, 0x4c, 0x8d, 0x15);						/* 1: lea r10, record */
+	at = put_rip(at, HERE, tier_layout_record(layout, method));
+	at = put(at, 3, 0x4c, 0x8d, 0x1d);						/* lea r11, data */
+	at = put_rip(at, HERE, here + 48);
+	at = put(at, 1, 0xe9);								/* jmp thunk */
+	put_rip(at, HERE, tier_layout_thunk(layout, TIER_THUNK_THRESHOLD));
+	memcpy(start + 48, &data, sizeof(data));
+#undef HERE
+}
+
+/* Publishes a version as the daemon does: the code first, the state word last. */
+static inline void fake_publish(struct fake_module *module, uint32_t method, unsigned int stage)
+{
+	struct tier_record *record = fake_record(module, method);
+	uint64_t here = tier_layout_segment(&module->info.layout, TIER_SEGMENT_CODE) + module->n_used;
+	uint8_t *at = module->alias[TIER_SEGMENT_CODE] + module->n_used;
+
+	module->n_used += 128;
+	module->n_versions++;
+	fake_body(&module->info.layout, method, at, here);
+	record->version = module->n_versions;
+	record->threshold = FAKE_THRESHOLD;
+	record->cell = method;
+	*fake_cell(module, method) = FAKE_THRESHOLD;
+	if (stage == TIER_STAGE_COUNTING)
+		fake_stub(module, method, at + 64, here + 64, here);
+	__atomic_store_n(&record->code, here, __ATOMIC_RELEASE);
+	__atomic_store_n(&record->precode, stage == TIER_STAGE_COUNTING ? here + 64 : here, __ATOMIC_RELEASE);
+	if (stage == TIER_STAGE_FINAL)
+		__atomic_store_n(&record->entry, here, __ATOMIC_RELEASE);
+	fake_set_state(module, method, stage, stage == TIER_STAGE_FINAL ? TIER_LEVEL_TIER1 : TIER_LEVEL_TIER0,
+		       stage == TIER_STAGE_FINAL ? TIER_REASON_PROMOTED : TIER_REASON_FIRST_CALL);
+}
+
+/* -- Modules --- */
+static inline void fake_write_head(struct fake_module *module)
+{
+	const struct tier_layout *layout = &module->info.layout;
+	static const uint8_t entries[] = { 0, 8, 16 };
+	struct tier_records_header header = { TIER_RECORDS_MAGIC, TIER_RECORDS_VERSION, sizeof(struct tier_record),
+					      module->info.module, *layout };
+
+	memcpy(module->alias[TIER_SEGMENT_RECORDS], &header, sizeof(header));
+	for (uint32_t i = 0; i < _TIER_THUNK_N; i++) {
+		uint8_t *at = put(module->alias[TIER_SEGMENT_CODE] + i * TIER_THUNK_SIZE, 2, 0xff, 0x25);
+
+		put_rip(at, tier_layout_thunk(layout, i) + 2, tier_layout_segment(layout, TIER_SEGMENT_PRIVATE) + entries[i]);
+	}
+	for (uint32_t i = 0; i < layout->n_methods; i++) {
+		uint64_t here = tier_layout_precode(layout, i);
+		uint8_t *at = module->alias[TIER_SEGMENT_CODE] + TIER_PRECODES_OFFSET + i * TIER_PRECODE_SIZE;
+		struct tier_record *record = fake_record(module, i);
+
+		at = put_rip(put(at, 3, 0x4c, 0x8d, 0x15), here + 3, tier_layout_record(layout, i));	/* lea r10, record */
+		put_rip(put(at, 2, 0xff, 0x25), here + 9, tier_layout_record(layout, i) + 8);		/* jmp [record.P] */
+		*record = (struct tier_record){ .index = i, .precode = tier_layout_thunk(layout, TIER_THUNK_PRESTUB),
+						.entry = here };
+	}
+}
+
+static inline void fake_make_module(struct fake *fake, uint32_t index, const char *name, uint64_t base, uint32_t n_methods,
+				    uint32_t n_imports)
+{
+	struct fake_module *module = &fake->modules[index];
+	struct tier_layout *layout = &module->info.layout;
+	uint64_t offset = 0;
+
+	*layout = (struct tier_layout){ .base = base, .n_methods = n_methods, .n_imports = n_imports, .n_cells = 1024 };
+	for (int i = 0; i < _TIER_SEGMENT_N; i++) {
+		layout->segment[i].offset = offset;
+		layout->segment[i].size = i == TIER_SEGMENT_CODE ? 64 * FAKE_PAGE : 4 * FAKE_PAGE;
+		offset += layout->segment[i].size + FAKE_PAGE;
+	}
+	layout->size = offset;
+	layout->rodata = layout->segment[TIER_SEGMENT_RECORDS].offset + 3 * FAKE_PAGE;
+	layout->data = layout->bss = layout->segment[TIER_SEGMENT_PRIVATE].offset + 3 * FAKE_PAGE;
+	layout->n_data = 8;
+	module->info.module = 100 + index;
+	module->info.uid = getuid();
+	snprintf(module->info.name, sizeof(module->info.name), "%s", name);
+	module->n_used = 16 * FAKE_PAGE;
+	for (int i = 0; i < _TIER_SEGMENT_N; i++) {
+		module->fds[i] = fake_file(layout->segment[i].size, &module->alias[i]);
+		if (i != TIER_SEGMENT_COUNTERS) {
+			int fd = fake_reopen(module->fds[i]);
+
+			close(module->fds[i]);
+			module->fds[i] = fd;
+		}
+	}
+	memcpy(module->alias[TIER_SEGMENT_PRIVATE] + 3 * FAKE_PAGE, "initial", 8);
+	fake_write_head(module);
+}
+
+/* -- Answers --- */
+static inline void fake_send(struct fake_conn *conn, uint64_t serial, unsigned int type, const void *body, const int *fds,
+			     unsigned int n_fds)
+{
+	struct wire_header header = { WIRE_MAGIC, WIRE_VERSION, type, sizeof(header) + wire_body_size(type), n_fds, serial };
+	struct iovec parts[2] = { { &header, sizeof(header) }, { (void *)body, wire_body_size(type) } };
+	union { char bytes[CMSG_SPACE(4 * sizeof(int))]; struct cmsghdr align; } control = { .bytes = { 0 } };
+	struct msghdr message = { .msg_iov = parts, .msg_iovlen = 2 };
+
+	if (n_fds) {
+		control.align = (struct cmsghdr){ CMSG_LEN(n_fds * sizeof(int)), SOL_SOCKET, SCM_RIGHTS };
+		memcpy(CMSG_DATA(&control.align), fds, n_fds * sizeof(int));
+		message.msg_control = &control;
+		message.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
+	}
+	sendmsg(conn->fd, &message, MSG_NOSIGNAL);
+}
+
+static inline void fake_error(struct fake_conn *conn, uint64_t serial, enum tier_error error, const char *text)
+{
+	struct wire_error body = { .error = error };
+
+	snprintf(body.text, sizeof(body.text), "%s", text);
+	fake_send(conn, serial, WIRE_ERROR, &body, NULL, 0);
+}
+
+static inline void fake_done(struct fake_conn *conn, uint64_t serial)
+{
+	fake_send(conn, serial, WIRE_DONE, &(struct wire_empty){ 0 }, NULL, 0);
+}
+
+static inline int fake_module_of(struct fake *fake, const struct wire_module_ref *ref)
+{
+	for (unsigned int i = 0; i < FAKE_MODULES; i++)
+		if (ref->module ? ref->module == fake->modules[i].info.module
+				: !fake->is_unnamed[i] && strcmp(ref->name, fake->modules[i].info.name) == 0)
+			return i;
+	return -1;
+}
+
+static inline void fake_hello(struct fake *fake, struct fake_conn *conn, uint64_t serial, const struct wire_hello *hello)
+{
+	struct wire_welcome welcome = { .daemon = "fake" };
+	uint32_t i = fake->n_sessions;
+
+	if (hello->session[0])
+		for (i = 0; i < fake->n_sessions && fake->sessions[i].token[0] != hello->session[0]; i++)
+			;
+	else
+		fake->sessions[fake->n_sessions++] = (struct fake_session){ .token = { 1000 + i, 7 }, .nonce = 5000 + i };
+	assert(i < fake->n_sessions);
+	if (fake->sessions[i].n_lanes++ == 0)
+		__atomic_fetch_add(&fake->n_live, 1, __ATOMIC_RELEASE);
+	conn->session = i + 1;
+	memcpy(welcome.session, fake->sessions[i].token, sizeof(welcome.session));
+	welcome.number = i + 1;
+	welcome.nonce = fake->sessions[i].nonce;
+	fake_send(conn, serial, WIRE_WELCOME, &welcome, &fake->probe_fd, !fake->has_no_page);
+}
+
+static inline void fake_probed(struct fake *fake, struct fake_conn *conn, uint64_t serial, const struct wire_probed *probed)
+{
+	const bool is_seen = probed->mapped && fake->hits[TIER_PROBE_HELLO].a == fake->sessions[conn->session - 1].nonce;
+	struct wire_path path = { .path = fake->is_kernel && is_seen };
+
+	snprintf(path.why, sizeof(path.why), "%s", !probed->mapped ? "not mapped" : !is_seen ? "not seen" : "seen");
+	fake_send(conn, serial, WIRE_PATH, &path, NULL, 0);
+}
+
+static inline void fake_attach(struct fake *fake, struct fake_conn *conn, uint64_t serial, const struct wire_attach *attach,
+			       enum twist twist)
+{
+	int i = fake_module_of(fake, &attach->ref), fds[4], other = -1, ends[2] = { -1, -1 };
+	struct wire_module info;
+	unsigned int n = attach->flags & WIRE_ATTACH_HOLD_ONLY ? 0 : 4;
+
+	if (i < 0) {
+		fake_error(conn, serial, TIER_ERROR_NO_MODULE, "no such module here");
+		return;
+	}
+	fake->sessions[conn->session - 1].n_held[i]++;
+	info = fake->modules[i].info;
+	memcpy(fds, fake->modules[i].fds, sizeof(fds));
+	if (twist == TWIST_FEW_FDS)
+		n = 3;
+	if (twist == TWIST_SMALL_FILE)
+		fds[2] = other = memfd_create("small", MFD_CLOEXEC);
+	if (twist == TWIST_PIPE && pipe2(ends, O_CLOEXEC) == 0)
+		fds[1] = ends[0];
+	if (twist == TWIST_LAYOUT)
+		info.layout.segment[1].offset = 0;
+	if (twist == TWIST_OTHER_RECORDS)
+		fds[1] = fake->modules[(i + 1) % FAKE_MODULES].fds[1];
+	fake_send(conn, serial, WIRE_MODULE, &info, fds, n);
+	close(other);
+	close(ends[0]);
+	close(ends[1]);
+}
+
+static inline void fake_names(struct fake *fake, struct fake_conn *conn, uint64_t serial, const struct wire_cursor *cursor,
+			      bool is_imports)
+{
+	struct fake_module *module = &fake->modules[cursor->module - 100];
+	uint32_t n = is_imports ? module->info.layout.n_imports : module->info.layout.n_methods;
+	struct wire_names names = { 0 };
+
+	for (uint64_t i = cursor->cursor; i < n && names.n < WIRE_NAMES_MAX; i++) {
+		struct wire_name_row *row = &names.rows[names.n++];
+
+		row->index = i;
+		row->flags = is_imports ? i == 1 : 1;	/* import 1 is weak */
+		snprintf(row->name, sizeof(row->name), is_imports ? "host%u" : "method%u", (unsigned int)i);
+		names.more = i + 1 < n;
+	}
+	fake_send(conn, serial, WIRE_NAMES, &names, NULL, 0);
+}
+
+static inline void fake_find(struct fake *fake, struct fake_conn *conn, uint64_t serial, const struct wire_find *find)
+{
+	struct wire_method_ref ref = { .module = find->module };
+
+	if (sscanf(find->method, "method%u", &ref.method) == 1
+	    && ref.method < fake->modules[find->module - 100].info.layout.n_methods)
+		fake_send(conn, serial, WIRE_FOUND, &ref, NULL, 0);
+	else
+		fake_error(conn, serial, TIER_ERROR_NO_METHOD, "no such method here");
+}
+
+/* Looks at the counter, as the daemon does before it answers. */
+static inline void fake_status(struct fake *fake, struct fake_conn *conn, uint64_t serial, const struct wire_method_ref *ref)
+{
+	struct fake_module *module = &fake->modules[ref->module - 100];
+	struct tier_answer answer = tier_record_answer(fake_record(module, ref->method), fake_cell(module, 0), 1024);
+	struct wire_answer body = { answer.generation, answer.status, answer.stage, answer.tier, answer.reason,
+				    answer.remaining, 0 };
+
+	fake_send(conn, serial, WIRE_ANSWER, &body, NULL, 0);
+	if (answer.stage == TIER_STAGE_REACHED && tier_state_stage(fake_record(module, ref->method)->state) == TIER_STAGE_COUNTING)
+		fake_set_state(module, ref->method, TIER_STAGE_QUEUED, TIER_LEVEL_TIER0, 0);
+}
+
+static inline void fake_list(struct fake *fake, struct fake_conn *conn, uint64_t serial, uint64_t cursor)
+{
+	struct wire_modules page = { 0 };
+
+	for (unsigned int i = 0; i < FAKE_MODULES; i++)
+		if (fake->modules[i].info.module > cursor) {
+			struct wire_module_row *row = &page.rows[0];
+
+			row->module = fake->modules[i].info.module;
+			row->n_methods = fake->modules[i].info.layout.n_methods;
+			row->flags = i == 1 ? WIRE_MODULE_SHARED : 0;
+			memcpy(row->name, fake->modules[i].info.name, sizeof(row->name));
+			page.n = 1;
+			page.more = i + 1 < FAKE_MODULES;
+			break;
+		}
+	fake_send(conn, serial, WIRE_MODULES, &page, NULL, 0);
+}
+
+/* Answers an events request if it can be answered now. */
+static inline void fake_feed(struct fake *fake, struct fake_conn *conn, bool at_once)
+{
+	struct wire_batch batch = { .next = conn->events_from };
+
+	if (conn->events_from <= fake->n_forgotten) {
+		struct wire_error error = { .error = TIER_ERROR_GAP, .first = conn->events_from, .last = fake->n_forgotten };
+
+		fake_send(conn, conn->events_serial, WIRE_ERROR, &error, NULL, 0);
+		conn->events_serial = 0;
+		return;
+	}
+	while (batch.next <= fake->n_events && batch.n < WIRE_BATCH_MAX)
+		batch.events[batch.n++] = fake->events[batch.next++ - 1];
+	if (!batch.n && !at_once)
+		return;
+	fake_send(conn, conn->events_serial, WIRE_BATCH, &batch, NULL, 0);
+	conn->events_serial = 0;
+}
+
+static inline void fake_load_object(struct fake *fake, struct fake_conn *conn, uint64_t serial, const struct wire_load *load,
+				    int fd)
+{
+	struct wire_module_ref ref = { 0 };
+
+	fake->load = *load;
+	fake->n_object = pread(fd, fake->object, sizeof(fake->object), 0);
+	fake->object_seals = fcntl(fd, F_GET_SEALS);
+	memcpy(ref.name, load->name, sizeof(ref.name));
+	int i = fake_module_of(fake, &ref);
+	if (i < 0) {
+		fake_error(conn, serial, TIER_ERROR_BAD_MODULE, "section '.text': not a module, offset 16");
+		return;
+	}
+	ref.module = fake->modules[i].info.module;
+	fake_send(conn, serial, WIRE_LOADED, &ref, NULL, 0);
+}
+
+static inline void fake_answer(struct fake *fake, struct fake_conn *conn, const struct wire_header *header, const void *body,
+			       int fd, enum twist twist)
+{
+	const struct wire_method_ref *method = body;
+	const struct wire_events_from *from = body;
+	int i;
+
+	switch ((enum wire_type)header->type) {
+	case WIRE_HELLO: fake_hello(fake, conn, header->serial, body); break;
+	case WIRE_PROBED: fake_probed(fake, conn, header->serial, body); break;
+	case WIRE_LOAD: fake_load_object(fake, conn, header->serial, body, fd); break;
+	case WIRE_UNLOAD: fake_done(conn, header->serial); break;
+	case WIRE_ATTACH: fake_attach(fake, conn, header->serial, body, twist); break;
+	case WIRE_DETACH:
+		i = fake_module_of(fake, body);
+		fake->sessions[conn->session - 1].n_held[i]--;
+		fake_done(conn, header->serial);
+		break;
+	case WIRE_LIST: fake_list(fake, conn, header->serial, ((const struct wire_cursor *)body)->cursor); break;
+	case WIRE_METHODS: fake_names(fake, conn, header->serial, body, false); break;
+	case WIRE_IMPORTS: fake_names(fake, conn, header->serial, body, true); break;
+	case WIRE_FIND: fake_find(fake, conn, header->serial, body); break;
+	case WIRE_PREPARE:
+		if (!fake_record(&fake->modules[method->module - 100], method->method)->code)
+			fake_publish(&fake->modules[method->module - 100], method->method, TIER_STAGE_COUNTING);
+		fake_done(conn, header->serial);
+		break;
+	case WIRE_STATUS: fake_status(fake, conn, header->serial, body); break;
+	case WIRE_PENDING:
+		fake_send(conn, header->serial, WIRE_COUNT, &(struct wire_count){ fake->pending }, NULL, 0);
+		break;
+	case WIRE_STATS:
+		fake_send(conn, header->serial, WIRE_STATISTICS, &(struct wire_stats){ .daemon = "fake", .threshold = 5 }, NULL, 0);
+		break;
+	case WIRE_CLIENTS:
+		fake_send(conn, header->serial, WIRE_SESSIONS,
+			  &(struct wire_sessions){ .n = 1, .rows = { { .number = 1, .program = "someone" } } }, NULL, 0);
+		break;
+	case WIRE_EVENTS:
+		conn->events_serial = header->serial;
+		conn->events_from = from->from ? from->from : fake->n_events + 1;
+		fake_feed(fake, conn, !from->timeout_ns);
+		break;
+	case WIRE_THRESHOLD:
+		fake->bell = *(const struct wire_bell *)body;
+		__atomic_fetch_add(&fake->n_bells, 1, __ATOMIC_RELEASE);
+		break;
+	default: abort();
+	}
+}
+
+/* -- Twists --- */
+static inline void fake_hang_up(struct fake *fake, struct fake_conn *conn)
+{
+	if (conn->session && --fake->sessions[conn->session - 1].n_lanes == 0)
+		__atomic_fetch_sub(&fake->n_live, 1, __ATOMIC_RELEASE);
+	close(conn->fd);
+	*conn = (struct fake_conn){ .fd = -1 };
+}
+
+static inline void fake_twist(struct fake *fake, struct fake_conn *conn, const struct wire_header *header, const void *body, int fd)
+{
+	struct wire_header wrong = { WIRE_MAGIC, WIRE_VERSION, WIRE_DONE, 32, 0, header->serial };
+	char bytes[64] = { 0 };
+
+	switch (fake->twist) {
+	case TWIST_HOLD:
+		conn->is_holding = true;
+		conn->held = *header;
+		conn->held_fd = fd >= 0 ? dup(fd) : -1;
+		memcpy(conn->held_body, body, wire_body_size(header->type));
+		__atomic_fetch_add(&fake->n_held, 1, __ATOMIC_RELEASE);
+		return;
+	case TWIST_SILENT: __atomic_fetch_add(&fake->n_held, 1, __ATOMIC_RELEASE); return;
+	case TWIST_REFUSE: fake_error(conn, header->serial, TIER_ERROR_CODE_FULL, "no room for you"); return;
+	case TWIST_LIE: fake_done(conn, header->serial); return;
+	case TWIST_GARBAGE: memset(bytes, 0xa5, sizeof(bytes)); break;
+	case TWIST_SHORT: memcpy(bytes, &wrong, sizeof(wrong)); send(conn->fd, bytes, 28, MSG_NOSIGNAL); return;
+	case TWIST_LONG: memcpy(bytes, &wrong, sizeof(wrong)); send(conn->fd, bytes, 40, MSG_NOSIGNAL); return;
+	case TWIST_TYPE: fake_send(conn, header->serial, WIRE_COUNT, &(struct wire_count){ 0 }, NULL, 0); return;
+	case TWIST_FUTURE: fake_done(conn, header->serial + 1); return;
+	case TWIST_VERSION:
+		wrong.version = 2;
+		memcpy(bytes, &wrong, sizeof(wrong));
+		send(conn->fd, bytes, 32, MSG_NOSIGNAL);
+		return;
+	case TWIST_LAST_WORD:
+		fake_error(conn, 0, TIER_ERROR_PROTOCOL, "you are not polite");
+		fake_hang_up(fake, conn);
+		return;
+	case TWIST_HANGUP: fake_hang_up(fake, conn); return;
+	default: fake_answer(fake, conn, header, body, fd, fake->twist); return;
+	}
+	send(conn->fd, bytes, sizeof(bytes), MSG_NOSIGNAL);
+}
+
+/* -- The thread --- */
+static inline void fake_read(struct fake *fake, struct fake_conn *conn)
+{
+	struct { struct wire_header header; char body[600]; } in;
+	struct iovec part = { &in, sizeof(in) };
+	union { char bytes[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } control;
+	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
+	ssize_t n = recvmsg(conn->fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	int fd = -1;
+
+	if (n < 0 && errno == EAGAIN)
+		return;
+	if (n <= 0) {
+		fake_hang_up(fake, conn);
+		return;
+	}
+	if (CMSG_FIRSTHDR(&message))
+		memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof(fd));
+	/* libtier must never send what the daemon would refuse */
+	assert(in.header.magic == WIRE_MAGIC && in.header.size == (size_t)n && in.header.n_fds == (fd >= 0)
+	       && in.header.size == sizeof(in.header) + wire_body_size(in.header.type));
+	assert(conn->session || in.header.type == WIRE_HELLO);
+	__atomic_fetch_add(&fake->n_requests[in.header.type], 1, __ATOMIC_RELEASE);
+	if (fake->twist && in.header.type == fake->twist_type && (!fake->twist_session || fake->twist_session == conn->session))
+		fake_twist(fake, conn, &in.header, in.body, fd);
+	else
+		fake_answer(fake, conn, &in.header, in.body, fd, TWIST_NONE);
+	if (fd >= 0)
+		close(fd);
+}
+
+static inline void fake_release(struct fake *fake, struct fake_conn *conn)
+{
+	conn->is_holding = false;
+	fake_answer(fake, conn, &conn->held, conn->held_body, conn->held_fd, TWIST_NONE);
+	if (conn->held_fd >= 0)
+		close(conn->held_fd);
+}
+
+static inline void fake_accept(struct fake *fake)
+{
+	int fd = accept4(fake->listen_fd, NULL, NULL, SOCK_CLOEXEC);
+	uint32_t i = 0;
+
+	while (i < fake->n_conns && fake->conns[i].fd >= 0)
+		i++;
+	assert(fd >= 0 && i < FAKE_CONNS);
+	fake->conns[i] = (struct fake_conn){ .fd = fd };
+	if (i == fake->n_conns)
+		fake->n_conns++;
+}
+
+static inline void fake_turn(struct fake *fake, struct pollfd *polls, uint32_t n)
+{
+	pthread_mutex_lock(&fake->lock);
+	for (uint32_t i = 0; i < n; i++) {
+		struct fake_conn *conn = &fake->conns[i];
+
+		if (conn->fd >= 0 && polls[i].revents)
+			fake_read(fake, conn);
+		if (conn->fd >= 0 && conn->is_holding && fake->twist == TWIST_NONE)
+			fake_release(fake, conn);
+		if (conn->fd >= 0 && conn->events_serial)
+			fake_feed(fake, conn, false);
+	}
+	if (polls[n].revents)
+		fake_accept(fake);
+	pthread_mutex_unlock(&fake->lock);
+}
+
+static inline void *fake_main(void *context)
+{
+	struct fake *fake = context;
+	struct pollfd polls[FAKE_CONNS + 2];
+	uint64_t count;
+
+	while (!__atomic_load_n(&fake->is_stopping, __ATOMIC_ACQUIRE)) {
+		uint32_t n = fake->n_conns;
+
+		for (uint32_t i = 0; i < n; i++)
+			polls[i] = (struct pollfd){ .fd = fake->conns[i].fd, .events = POLLIN };
+		polls[n] = (struct pollfd){ .fd = fake->listen_fd, .events = POLLIN };
+		polls[n + 1] = (struct pollfd){ .fd = fake->wake_fd, .events = POLLIN };
+		if (poll(polls, n + 2, -1) < 0)
+			continue;
+		if (polls[n + 1].revents && read(fake->wake_fd, &count, sizeof(count)) < 0)
+			continue;
+		fake_turn(fake, polls, n);
+	}
+	return NULL;
+}
+
+static inline void fake_wake(struct fake *fake)
+{
+	uint64_t one = 1;
+
+	assert_int_equal(write(fake->wake_fd, &one, sizeof(one)), sizeof(one));
+}
+
+/* -- What tests say --- */
+static inline void fake_set_twist(struct fake *fake, enum wire_type type, enum twist twist)
+{
+	pthread_mutex_lock(&fake->lock);
+	fake->twist_type = type;
+	fake->twist = twist;
+	fake->n_held = 0;
+	pthread_mutex_unlock(&fake->lock);
+	fake_wake(fake);
+}
+
+static inline void fake_set_stage(struct fake *fake, uint32_t method, unsigned int stage)
+{
+	struct fake_module *module = &fake->modules[0];
+
+	pthread_mutex_lock(&fake->lock);
+	if (stage == TIER_STAGE_COUNTING || stage == TIER_STAGE_FINAL)
+		fake_publish(module, method, stage);
+	else
+		fake_set_state(module, method, stage, TIER_LEVEL_TIER0, 0);
+	pthread_mutex_unlock(&fake->lock);
+}
+
+static inline void fake_add_event(struct fake *fake)
+{
+	pthread_mutex_lock(&fake->lock);
+	fake->n_events++;
+	fake->events[fake->n_events - 1] = (struct tier_event){ .sequence = fake->n_events, .kind = TIER_EVENT_PUBLISHED };
+	pthread_mutex_unlock(&fake->lock);
+	fake_wake(fake);
+}
+
+static inline int fake_setup(void **state)
+{
+	struct fake *fake = mmap(NULL, sizeof(*fake), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	sigset_t all, old;
+
+	assert_true(fake != MAP_FAILED);
+	pthread_mutex_init(&fake->lock, NULL);
+	strcpy(fake->folder, "/tmp/tier-lib-XXXXXX");
+	assert_non_null(mkdtemp(fake->folder));
+	fake->address.sun_family = AF_UNIX;
+	snprintf(fake->address.sun_path, sizeof(fake->address.sun_path), "%s/fake.sock", fake->folder);
+	fake->listen_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	assert_int_equal(bind(fake->listen_fd, (struct sockaddr *)&fake->address, sizeof(fake->address)), 0);
+	assert_int_equal(listen(fake->listen_fd, 128), 0);
+	fake->wake_fd = eventfd(0, EFD_CLOEXEC);
+	fake_make_probes(fake);
+	fake_make_module(fake, 0, "demo", 0x300000000000, 8, 2);
+	fake_make_module(fake, 1, "other", 0x300010000000, 40, 2);
+	fake_make_module(fake, 2, "wide", 0x300020000000, 8, 300);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	assert_int_equal(pthread_create(&fake->thread, NULL, fake_main, fake), 0);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	*state = fake;
+	return 0;
+}
+
+/* The daemon dies: every connection ends. */
+static inline void fake_stop(struct fake *fake)
+{
+	if (fake->is_stopping)
+		return;
+	__atomic_store_n(&fake->is_stopping, true, __ATOMIC_RELEASE);
+	fake_wake(fake);
+	pthread_join(fake->thread, NULL);
+	for (uint32_t i = 0; i < fake->n_conns; i++)
+		if (fake->conns[i].fd >= 0)
+			close(fake->conns[i].fd);
+	close(fake->listen_fd);
+}
+
+static inline int fake_teardown(void **state)
+{
+	struct fake *fake = fake_of(state);
+
+	fake_stop(fake);
+	close(fake->wake_fd);
+	close(fake->probe_fd);
+	for (unsigned int i = 0; i < FAKE_MODULES; i++)
+		for (int j = 0; j < _TIER_SEGMENT_N; j++) {
+			close(fake->modules[i].fds[j]);
+			munmap(fake->modules[i].alias[j], fake->modules[i].info.layout.segment[j].size);
+		}
+	unlink(fake->address.sun_path);
+	rmdir(fake->folder);
+	munmap(fake, sizeof(*fake));
+	return 0;
+}
+
+/* -- Clients --- */
+static inline struct tier_conn *client_connect_for(struct fake *fake, uint64_t timeout_ns)
+{
+	struct tier_conn_opts opts = { .size = sizeof(opts), .socket = fake->address.sun_path, .timeout_ns = timeout_ns };
+	struct tier_conn *conn;
+
+	if (tier_connect(&conn, &opts) != 0)
+		fail_msg("%s", tier_error_text());
+	return conn;
+}
+
+static inline struct tier_conn *client_connect(struct fake *fake)
+{
+	return client_connect_for(fake, 10 * FAKE_SECOND);
+}
+
+static inline struct tier_module *client_open(struct tier_conn *conn, const char *name)
+{
+	struct tier_module *module;
+
+	if (tier_open(conn, name, &module) != 0)
+		fail_msg("%s", tier_error_text());
+	return module;
+}
+
+static inline struct tier_method *client_method(struct tier_module *module, uint32_t index)
+{
+	struct tier_method *method;
+
+	if (tier_method_at(module, index, &method) != 0)
+		fail_msg("%s", tier_error_text());
+	return method;
+}
+
+static inline void client_call(struct tier_method *method, uint32_t n)
+{
+	while (n--)
+		assert_int_equal(tier_entry(method)(1, 2, 3, 4, 5), fake_mix(1, 2, 3, 4, 5));
+}
+
+/* -- Failures: caught by a handler that leaves by siglongjmp --- */
+static _Thread_local sigjmp_buf failure_escape;
+static char failure_module[64], failure_method[256], failure_text[512];
+static bool failure_saw_signals_blocked;
+
+static inline void failure_catch(const char *module, const char *method, const char *text)
+{
+	uint64_t mask = 0;
+
+	snprintf(failure_module, sizeof(failure_module), "%s", module);
+	snprintf(failure_method, sizeof(failure_method), "%s", method);
+	snprintf(failure_text, sizeof(failure_text), "%s", text);
+	syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, &mask, sizeof(mask));
+	failure_saw_signals_blocked = (mask | 1ull << (SIGKILL - 1) | 1ull << (SIGSTOP - 1)) == UINT64_MAX;
+	siglongjmp(failure_escape, 1);
+}
+
+/* Whether the call fails; what the handler was told is in failure_*. */
+static inline bool call_fails(tier_fn fn)
+{
+	volatile bool is_caught = false;
+
+	tier_set_failure_handler(failure_catch);
+	if (sigsetjmp(failure_escape, 1) == 0)
+		fn(1, 2, 3, 4, 5);
+	else
+		is_caught = true;
+	tier_set_failure_handler(NULL);
+	return is_caught;
+}
+
+/* -- Children: @flags of a raw clone, or -1 for fork(). Returns the exit status, 128 + n when a signal ended it. --- */
+#define BY_FORK (-1L)
+
+static inline pid_t child_start(long flags, int (*fn)(void *), void *context)
+{
+	pid_t pid = flags == BY_FORK ? fork() : (pid_t)syscall(SYS_clone, flags | SIGCHLD, 0, 0, 0, 0);
+
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		alarm(20);
+		_exit(fn(context));
+	}
+	return pid;
+}
+
+static inline int child_end(pid_t pid)
+{
+	int status;
+
+	while (waitpid(pid, &status, 0) < 0)
+		assert_int_equal(errno, EINTR);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+static inline int child_run(long flags, int (*fn)(void *), void *context)
+{
+	return child_end(child_start(flags, fn, context));
+}
