@@ -55,13 +55,16 @@ static inline uint64_t job_output_max(enum job_kind kind, uint64_t n_input)
 	return n < JOB_OUTPUT_MAX ? n : JOB_OUTPUT_MAX;
 }
 
+/* A method of more slots than this is never inlined: no use in sending it along. */
+#define JOB_CANDIDATE_INSNS_MAX 256u
+
 /* A compile job names one method and carries the bytecode of every method that may be inlined into it. */
 struct job_compile {
 	uint32_t level;			/* enum tier_level to compile for: TIER1 */
 	uint32_t method;		/* index in the module of the method to compile */
 	uint32_t n_methods, n_imports;	/* of the module: bounds for indices */
 	uint32_t n_rodata, n_data, n_bss;
-	const uint8_t *rodata;		/* NULL, or n_rodata bytes, unrelocated fields as 0: constants to fold */
+	const uint8_t *rodata;		/* n_rodata bytes, unrelocated fields as 0; NULL: not sent, codegen folds none */
 	struct job_body {
 		uint32_t method;	/* index in the module */
 		uint32_t n_insns;

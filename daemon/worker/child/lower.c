@@ -478,7 +478,8 @@ static void add_string(struct lower *lower, LLVMValueRef function, const char *n
 }
 
 /* No mustprogress: a method may loop forever. No builtins: there is no library to call, so a loop that clears memory
- * stays a loop. Address 0 is not special: an access there must fault as it does at tier 0. */
+ * stays a loop. Address 0 is not made valid: that nobody goes through it is how the vectorizer knows that a pointer which
+ * walks does not wrap around, and without that it scatters and gathers. */
 static LLVMValueRef add_function(struct lower *lower, uint32_t index)
 {
 	char name[OBJECT_SYMBOL_MAX] = OBJECT_ENTRY;
@@ -488,7 +489,6 @@ static LLVMValueRef add_function(struct lower *lower, uint32_t index)
 		snprintf(name, sizeof(name), "inlined.%u", index);
 	function = LLVMAddFunction(lower->module, name, lower->function_type);
 	add_flag(lower, function, "nounwind");
-	add_flag(lower, function, "null_pointer_is_valid");
 	add_string(lower, function, "frame-pointer", "all");
 	add_string(lower, function, "no-builtins", "");
 	if (index) {

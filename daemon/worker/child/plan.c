@@ -26,6 +26,25 @@ static int64_t body_of_call(const struct plan *plan, const struct insn *insn)
 	return insn_is_direct_call(insn) ? (int64_t)plan->bodies[insn->imm] - 1 : -1;
 }
 
+static bool is_called_once(const struct walk *walk, const struct job_body *body, int64_t callee)
+{
+	uint32_t n = 0;
+
+	for (uint32_t pc = 0; pc < body->n_insns; pc += insn_slots(&body->insns[pc]))
+		n += body_of_call(walk->plan, &body->insns[pc]) == callee;
+	return n == 1;
+}
+
+/* @size: the caller's so far, expanded */
+static bool is_worth_it(const struct walk *walk, const struct job_body *body, uint32_t size, int64_t callee)
+{
+	uint32_t n = walk->sizes[callee];
+
+	if (n > PLAN_ONCE_MAX || size + n > PLAN_TOTAL_MAX)
+		return false;
+	return n <= PLAN_CALLEE_MAX || is_called_once(walk, body, callee);
+}
+
 static void walk_body(struct walk *walk, uint32_t index, uint32_t depth)
 {
 	const struct job_body *body = &walk->job->bodies[index];
@@ -39,7 +58,7 @@ static void walk_body(struct walk *walk, uint32_t index, uint32_t depth)
 			continue;
 		if (walk->visits[callee] == VISIT_NEW)
 			walk_body(walk, callee, depth + 1);
-		if (walk->sizes[callee] > PLAN_CALLEE_MAX || size + walk->sizes[callee] > PLAN_TOTAL_MAX)
+		if (!is_worth_it(walk, body, size, callee))
 			continue;
 		walk->plan->inlines[index][pc] = 1;
 		size += walk->sizes[callee];

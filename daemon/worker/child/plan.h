@@ -13,6 +13,7 @@
 #include "worker/job.h"
 
 #define PLAN_CALLEE_MAX 80u	/* instruction slots of a callee, with all that is inlined into it */
+#define PLAN_ONCE_MAX JOB_CANDIDATE_INSNS_MAX	/* the same of a callee that its caller calls in one place only */
 #define PLAN_TOTAL_MAX 4000u	/* and of whoever it is inlined into */
 #define PLAN_DEPTH_MAX 8u
 

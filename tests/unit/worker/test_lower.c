@@ -469,21 +469,35 @@ static void methods_that_call_each_other_are_not_expanded_forever(void **state)
 	run_free(run);
 }
 
-static void a_large_callee_is_called_and_not_listed(void **state)
+/* How many methods are inlined into one that calls a method of @n slots in @places places */
+static uint32_t inlined_with(uint32_t n, unsigned int places)
 {
 	struct run *run = run_new();
-	struct insn insns[PLAN_CALLEE_MAX + 1];
+	struct insn insns[PLAN_ONCE_MAX + 1];
+	uint32_t n_inlined;
 
-	for (unsigned int i = 0; i < ARRAY_SIZE(insns) - 1; i++)
+	for (unsigned int i = 0; i < n - 1; i++)
 		insns[i] = ALU64_K(BPF_ADD, 0, 1);
-	insns[ARRAY_SIZE(insns) - 1] = EXIT();
-	RUN_ADD(run, CALL(1), EXIT());
-	run_add(run, insns, ARRAY_SIZE(insns));
+	insns[n - 1] = EXIT();
+	if (places == 1)
+		RUN_ADD(run, CALL(1), EXIT());
+	else
+		RUN_ADD(run, CALL(1), CALL(1), EXIT());
+	run_add(run, insns, n);
 	run_compile_all(run, true);
 	run_compile(run, 0, true);
-	assert_int_equal(run->n_inlined, 0);
-	assert_int_equal(run_call(run, 0, 0, 0, 0), ARRAY_SIZE(insns) - 1);
+	assert_int_equal(run_call(run, 0, 0, 0, 0), n - 1);
+	n_inlined = run->n_inlined;
 	run_free(run);
+	return n_inlined;
+}
+
+static void a_large_callee_is_called_and_not_listed(void **state)
+{
+	assert_int_equal(inlined_with(PLAN_CALLEE_MAX, 2), 1);
+	assert_int_equal(inlined_with(PLAN_CALLEE_MAX + 1, 2), 0);
+	assert_int_equal(inlined_with(PLAN_ONCE_MAX, 1), 1);
+	assert_int_equal(inlined_with(PLAN_ONCE_MAX + 1, 1), 0);
 }
 
 /* -- What the optimizer must leave alone --------------------------------------------------------------------------- */
@@ -622,6 +636,8 @@ static bool is_address(const struct insn *insn)
 
 static void random_script(struct script *script)
 {
+	uint32_t head;
+
 	script->n = script->n_results = 0;
 	script_add(script, MOV(8, 3));
 	for (int off = -64; off < 0; off += 8)
@@ -633,7 +649,7 @@ static void random_script(struct script *script)
 	script_add(script, MOV_K(3, 3));
 	script_add(script, MOV_K(4, 4));
 	script_add(script, MOV_K(5, 5));
-	uint32_t head = script->n;
+	head = script->n;
 	for (int i = 0; i < 40; i++) {
 		uint32_t before = script->n;
 

@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <elf.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <time.h>
+#include "unit/worker/run.h"
+#include "reference/reference.c"
+#include "worker/child/object.h"
+
+/* From IR to flat code: what is in the result, what is refused, and how long it takes. */
+
+static bool compile(const struct insn *insns, uint32_t n, uint32_t level, struct code_result *code, void **block,
+		    struct refusal *refusal)
+{
+	struct job_body body = { .method = 2, .n_insns = n, .insns = insns, .name = "example" };
+	struct job_compile job = { .level = level, .method = 2, .n_methods = 5, .n_imports = 3, .n_rodata = 64, .n_data = 64,
+				   .n_bss = 64, .bodies = &body, .n_bodies = 1 };
+
+	return codegen_compile(&job, code, block, refusal);
+}
+
+static void relocations_name_what_the_bytecode_names(void **state)
+{
+	const struct insn insns[] = {
+		LDDW(1, INSN_REF_DATA, 16, 0), LOAD(BPF_DW, 1, 1, 0), LDDW(2, INSN_REF_METHOD, 0, 4), CALL(3), CALL_IMPORT(1),
+		LDDW(1, INSN_REF_BSS, 8, 0), STORE(BPF_DW, 1, 0, 0), EXIT(),
+	};
+	bool seen[_CODE_TARGET_N] = { false };
+	static const uint32_t indices[_CODE_TARGET_N] = {
+		[CODE_TARGET_ENTRY] = 3, [CODE_TARGET_METHOD] = 4, [CODE_TARGET_IMPORT] = 1,
+	};
+	struct code_result code;
+	struct refusal refusal;
+	void *block;
+
+	assert_true(compile(insns, ARRAY_SIZE(insns), TIER_LEVEL_TIER1, &code, &block, &refusal));
+	for (uint32_t i = 0; i < code.n_relocs; i++) {
+		seen[code.relocs[i].target] = true;
+		assert_int_equal(code.relocs[i].index, indices[code.relocs[i].target]);
+		assert_true(code.relocs[i].offset + 4 <= code.n_bytes);
+		assert_true(i == 0 || code.relocs[i].offset >= code.relocs[i - 1].offset + 4);
+	}
+	for (unsigned int target = 0; target < _CODE_TARGET_N; target++)
+		assert_true(seen[target] == (target != CODE_TARGET_RODATA));
+	assert_true(code.align >= 16 && code.entry < code.n_bytes);
+	assert_int_equal(code.n_inlined, 0);
+	free(block);
+}
+
+/* push %rbp; mov %rsp,%rbp: profilers walk the stack by it */
+static void every_method_has_a_frame_pointer(void **state)
+{
+	const struct insn insns[] = { MOV(0, 1), EXIT() };
+	struct code_result code;
+	struct refusal refusal;
+	void *block;
+
+	assert_true(compile(insns, ARRAY_SIZE(insns), TIER_LEVEL_TIER1, &code, &block, &refusal));
+	assert_memory_equal(code.bytes + code.entry, ((uint8_t[]){ 0x55, 0x48, 0x89, 0xe5 }), 4);
+	free(block);
+}
+
+/* Constants that the vectorizer needs come along, reached from rip. */
+static void vector_constants_are_part_of_the_code(void **state)
+{
+	struct run *run = run_new();
+	uint32_t words[64];
+
+	for (uint32_t i = 0; i < ARRAY_SIZE(words); i++)
+		words[i] = i;
+	/* for (; n; n--, p += 4) *p = *p * 40503 + 1013904223 */
+	RUN_ADD(run, JUMP_K(BPF_JEQ, 2, 0, 7), LOAD(BPF_W, 3, 1, 0), ALU32_K(BPF_MUL, 3, 40503),
+		ALU32_K(BPF_ADD, 3, 1013904223), STORE(BPF_W, 1, 0, 3), ALU64_K(BPF_ADD, 1, 4), ALU64_K(BPF_ADD, 2, -1),
+		JUMP(-8), MOV_K(0, 0), EXIT());
+	run_compile(run, 0, false);
+	run_call(run, 0, (uintptr_t)words, ARRAY_SIZE(words), 0);
+	for (uint32_t i = 0; i < ARRAY_SIZE(words); i++)
+		assert_int_equal(words[i], i * 40503 + 1013904223u);
+	run_free(run);
+}
+
+static void another_tier_is_refused_by_name(void **state)
+{
+	const struct insn insns[] = { EXIT() };
+	struct code_result code;
+	struct refusal refusal;
+	void *block;
+
+	assert_false(compile(insns, 1, TIER_LEVEL_TIER0, &code, &block, &refusal));
+	assert_non_null(strstr(refusal.text, "Tier0"));
+}
+
+/* -- Objects that the compiler should not have made ---------------------------------------------------------------- */
+
+/* A minimal object: .text with one relocation against one symbol */
+struct object_file {
+	Elf64_Ehdr header;
+	Elf64_Shdr sections[5];		/* null, .text, .rela, .symtab, .strtab */
+	Elf64_Sym symbols[3];		/* null, method, the other */
+	Elf64_Rela rela;
+	uint8_t text[16];
+	char strings[64];
+};
+
+static struct object_file object_example(const char *symbol, uint32_t type)
+{
+	struct object_file file = {
+		.header = { .e_type = ET_REL, .e_machine = EM_X86_64, .e_shoff = offsetof(struct object_file, sections),
+			    .e_shentsize = sizeof(Elf64_Shdr), .e_shnum = 5, .e_shstrndx = 4 },
+		.sections = {
+			[1] = { .sh_name = 1, .sh_type = SHT_PROGBITS, .sh_flags = SHF_ALLOC | SHF_EXECINSTR,
+				.sh_offset = offsetof(struct object_file, text), .sh_size = 16, .sh_addralign = 16 },
+			[2] = { .sh_type = SHT_RELA, .sh_offset = offsetof(struct object_file, rela),
+				.sh_size = sizeof(Elf64_Rela), .sh_info = 1 },
+			[3] = { .sh_type = SHT_SYMTAB, .sh_offset = offsetof(struct object_file, symbols),
+				.sh_size = 3 * sizeof(Elf64_Sym), .sh_link = 4 },
+			[4] = { .sh_type = SHT_STRTAB, .sh_offset = offsetof(struct object_file, strings), .sh_size = 64 },
+		},
+		.symbols = { [1] = { .st_name = 7, .st_shndx = 1 }, [2] = { .st_name = 14 } },
+		.rela = { .r_offset = 4, .r_info = ELF64_R_INFO(2, type), .r_addend = -4 },
+		.strings = "\0.text\0method",
+	};
+
+	memcpy(file.header.e_ident, ELFMAG, SELFMAG);
+	file.header.e_ident[EI_CLASS] = ELFCLASS64;
+	strcpy(file.strings + 14, symbol);
+	return file;
+}
+
+static bool flatten(const struct object_file *file, struct code_result *code, struct refusal *refusal)
+{
+	void *block;
+
+	*code = (struct code_result){ .n_inlined = 0 };
+	if (!object_flatten(file, sizeof(*file), code, &block, refusal))
+		return false;
+	free(block);
+	return true;
+}
+
+static void assert_not_flattened(const struct object_file *file, const char *why)
+{
+	struct code_result code;
+	struct refusal refusal;
+
+	assert_false(flatten(file, &code, &refusal));
+	if (!strstr(refusal.text, why))
+		fail_msg("'%s' does not say '%s'", refusal.text, why);
+}
+
+static void an_object_that_names_the_module_is_flattened(void **state)
+{
+	struct object_file file = object_example("tier.entry.4", R_X86_64_PC32);
+	struct code_result code;
+	struct refusal refusal;
+
+	assert_true(flatten(&file, &code, &refusal));
+	assert_int_equal(code.n_bytes, 16);
+	assert_int_equal(code.n_relocs, 1);
+}
+
+static void a_library_function_is_refused_by_name(void **state)
+{
+	struct object_file file = object_example("memset", R_X86_64_PLT32);
+
+	assert_not_flattened(&file, "memset");
+	file = object_example("tier.entry.4x", R_X86_64_PLT32);
+	assert_not_flattened(&file, "tier.entry.4x");
+}
+
+static void an_absolute_relocation_is_refused(void **state)
+{
+	struct object_file file = object_example("tier.method.1", R_X86_64_64);
+
+	assert_not_flattened(&file, "type 1");
+}
+
+static void a_writable_section_is_refused(void **state)
+{
+	struct object_file file = object_example("tier.method.1", R_X86_64_PC32);
+
+	file.sections[1].sh_flags |= SHF_WRITE;
+	assert_not_flattened(&file, ".text");
+}
+
+static void an_object_that_points_outside_itself_is_refused(void **state)
+{
+	struct object_file file = object_example("tier.data.0", R_X86_64_PC32);
+
+	file.rela.r_offset = 13;
+	assert_not_flattened(&file, "out of range");
+	file = object_example("tier.data.0", R_X86_64_PC32);
+	file.sections[1].sh_size = 1 << 20;
+	assert_not_flattened(&file, "out of range");
+	file = object_example("tier.data.0", R_X86_64_PC32);
+	file.header.e_shoff = sizeof(file) - 8;
+	assert_not_flattened(&file, "out of range");
+	file = object_example("tier.data.0", R_X86_64_PC32);
+	file.symbols[1].st_value = 16;
+	assert_not_flattened(&file, "missing");
+}
+
+/* No byte of such an object may lead outside it. */
+static void an_object_with_a_flipped_byte_stays_inside(void **state)
+{
+	struct object_file file = object_example("tier.data.0", R_X86_64_PC32);
+	struct code_result code;
+	struct refusal refusal;
+
+	for (size_t i = 0; i < sizeof(file); i++)
+		for (unsigned int bit = 0; bit < 8; bit++) {
+			((uint8_t *)&file)[i] ^= 1u << bit;
+			flatten(&file, &code, &refusal);
+			((uint8_t *)&file)[i] ^= 1u << bit;
+		}
+}
+
+/* -- Time, printed and not judged ---------------------------------------------------------------------------------- */
+static double now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1e3 + ts.tv_nsec / 1e6;
+}
+
+static int compare_doubles(const void *a, const void *b)
+{
+	const double *x = a, *y = b;
+
+	return (*x > *y) - (*x < *y);
+}
+
+/* FNV-1a over a buffer with a word at the end: loads, a loop, a handful of blocks */
+static void fifty_instructions_take_some_milliseconds(void **state)
+{
+	struct insn insns[50];
+	uint32_t n = 0;
+	double times[15];
+
+	insns[n++] = MOV_K(0, 0x1234567);
+	while (n < 40) {
+		insns[n++] = JUMP_K(BPF_JEQ, 2, 0, 5);
+		insns[n++] = LOAD(BPF_B, 3, 1, 0);
+		insns[n++] = ALU64_X(BPF_XOR, 0, 3);
+		insns[n++] = ALU64_K(BPF_MUL, 0, 0x1000193);
+		insns[n++] = ALU64_K(BPF_ADD, 1, 1);
+		insns[n++] = ALU64_K(BPF_ADD, 2, -1);
+	}
+	insns[n] = JUMP_K(BPF_JNE, 2, 0, -(int)n);
+	for (n++; n < 49; n++)
+		insns[n] = ALU64_K(BPF_ADD, 0, n);
+	insns[49] = EXIT();
+	for (unsigned int i = 0; i < ARRAY_SIZE(times); i++) {
+		struct code_result code;
+		struct refusal refusal;
+		void *block;
+
+		times[i] = now_ms();
+		assert_true(compile(insns, 50, TIER_LEVEL_TIER1, &code, &block, &refusal));
+		times[i] = now_ms() - times[i];
+		free(block);
+	}
+	qsort(times, ARRAY_SIZE(times), sizeof(times[0]), compare_doubles);
+	printf("           50 instructions: median %.2f ms, best %.2f ms\n", times[ARRAY_SIZE(times) / 2], times[0]);
+}
+
+static int setup(void **state)
+{
+	return codegen_init();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(relocations_name_what_the_bytecode_names),
+		cmocka_unit_test(every_method_has_a_frame_pointer),
+		cmocka_unit_test(vector_constants_are_part_of_the_code),
+		cmocka_unit_test(another_tier_is_refused_by_name),
+		cmocka_unit_test(an_object_that_names_the_module_is_flattened),
+		cmocka_unit_test(a_library_function_is_refused_by_name),
+		cmocka_unit_test(an_absolute_relocation_is_refused),
+		cmocka_unit_test(a_writable_section_is_refused),
+		cmocka_unit_test(an_object_that_points_outside_itself_is_refused),
+		cmocka_unit_test(an_object_with_a_flipped_byte_stays_inside),
+		cmocka_unit_test(fifty_instructions_take_some_milliseconds),
+	};
+
+	return cmocka_run_group_tests(tests, setup, NULL);
+}
