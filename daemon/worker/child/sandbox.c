@@ -124,16 +124,20 @@ static int end_with_parent(int parent)
 
 static int add_rules(scmp_filter_ctx filter)
 {
+	const struct scmp_arg_cmp self = { .arg = 0, .op = SCMP_CMP_EQ, .datum_a = getpid(), .datum_b = 0 };
 	int r = 0;
 
 	for (unsigned int i = 0; i < ARRAY_SIZE(allowed_calls) && !r; i++)
 		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, allowed_calls[i], 0);
-	for (unsigned int i = 0; i < ARRAY_SIZE(allowed_without) && !r; i++)
-		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, allowed_without[i].call, 1,
-				     SCMP_CMP(allowed_without[i].argument, SCMP_CMP_MASKED_EQ, allowed_without[i].mask, 0));
+	for (unsigned int i = 0; i < ARRAY_SIZE(allowed_without) && !r; i++) {
+		struct scmp_arg_cmp without = { .arg = allowed_without[i].argument, .op = SCMP_CMP_MASKED_EQ,
+						.datum_a = allowed_without[i].mask, .datum_b = 0 };
+
+		r = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, allowed_without[i].call, 1, &without);
+	}
 	/* abort() raises its signal this way */
 	if (!r)
-		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
+		r = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1, &self);
 	return r;
 }
 
