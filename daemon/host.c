@@ -13,7 +13,6 @@
 
 /* A compile job carries its method and the small methods that it calls, directly or through each other. The compiler
  * decides what it inlines; these bounds only keep jobs small. */
-#define JOB_CANDIDATE_INSNS_MAX 128u
 #define JOB_BODIES_MAX 64u
 
 DEFINE_CLEANUP(struct host *, host_free)
@@ -271,7 +270,7 @@ int host_compile_job(struct host *host, uint32_t method, enum tier_level level, 
 		.n_rodata = image->n_rodata,
 		.n_data = image->n_data,
 		.n_bss = image->n_bss,
-		.rodata = image->rodata,
+		.rodata = NULL,	/* the image's .rodata lacks its relocated pointers: nothing to fold from */
 		.bodies = bodies,
 	};
 	_cleanup_(freep) void *bytes = NULL;

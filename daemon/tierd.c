@@ -311,23 +311,6 @@ static uint64_t op_newest_event(void *context)
 	return journal_newest(tierd->journal);
 }
 
-static void stats_of_core(struct tierd *tierd, struct wire_stats *stats)
-{
-	struct core_stats core;
-
-	core_stats(tierd->core, &core);
-	stats->n_modules = core.n_modules;
-	stats->n_methods = core.n_methods;
-	stats->n_versions = core.n_versions;
-	memcpy(stats->n_thresholds, core.n_thresholds, sizeof(stats->n_thresholds));
-	stats->n_unconfirmed = core.n_unconfirmed;
-	stats->n_published = core.n_published;
-	stats->n_promotions_failed = core.n_promotions_failed;
-	stats->n_delays = core.n_delays;
-	stats->sequence = core.sequence;
-	stats->oldest = journal_oldest(tierd->journal);
-}
-
 static void stats_of_pool(struct tierd *tierd, struct wire_stats *stats)
 {
 	struct pool_stats pool;
@@ -352,6 +335,7 @@ static void stats_of_tracer(struct tierd *tierd, struct wire_stats *stats)
 	stats->n_kernel_dropped = tracer.n_dropped;
 }
 
+/* What the server does not know: everything but the core's figures and the loop's. */
 static void op_stats(void *context, struct wire_stats *stats)
 {
 	struct tierd *tierd = context;
@@ -359,14 +343,10 @@ static void op_stats(void *context, struct wire_stats *stats)
 	snprintf(stats->daemon, sizeof(stats->daemon), "tierd %s", TIER_VERSION);
 	stats->pid = getpid();
 	stats->uptime_ns = clock_now_ns() - tierd->start_ns;
-	stats->n_turns = tierd->dispatch.n_turns;
-	stats->longest_turn_ns = tierd->dispatch.longest_turn_ns;
-	snprintf(stats->longest_turn_name, sizeof(stats->longest_turn_name), "%s",
-		 tierd->dispatch.longest_turn_name ? tierd->dispatch.longest_turn_name : "none");
+	stats->oldest = journal_oldest(tierd->journal);
 	stats->threshold = tierd->options->threshold;
 	stats->delay_ns = tierd->options->delay_ns;
 	stats->worker_timeout_ns = tierd->options->worker_timeout_ns;
-	stats_of_core(tierd, stats);
 	stats_of_pool(tierd, stats);
 	stats_of_tracer(tierd, stats);
 }
