@@ -103,14 +103,14 @@ static void figures_print(struct ctl *ctl, const struct figure *figures, unsigne
 	for (unsigned int i = 0; i < n; i++) {
 		const char *comma = i + 1 < n ? "," : "";
 
+		printf(ctl->json ? "\t\t\"%s\": " : "%-28s ", figures[i].name);
 		if (ctl->json && figures[i].text)
-			printf("\t\t\"%s\": \"%s\"%s\n", figures[i].name, figures[i].text, comma);
-		else if (ctl->json)
-			printf("\t\t\"%s\": %" PRIu64 "%s\n", figures[i].name, figures[i].value, comma);
+			print_json_string(figures[i].text);
 		else if (figures[i].text)
-			printf("%-26s %s\n", figures[i].name, figures[i].text);
+			printf("%s", figures[i].text);
 		else
-			printf("%-26s %" PRIu64 "\n", figures[i].name, figures[i].value);
+			printf("%" PRIu64, figures[i].value);
+		printf("%s\n", ctl->json ? comma : "");
 	}
 }
 
@@ -169,23 +169,34 @@ struct clients {
 	bool any;
 };
 
+static void client_json(const struct wire_session_row *row, const char *program, const char *path)
+{
+	printf("\t\t{\"session\": %" PRIu64 ", \"pid\": %u, \"uid\": %u, \"program\": ", row->number, row->pid, row->uid);
+	print_json_string(program);
+	printf(", \"connections\": %u, \"modules\": %u, \"waits\": %u, \"path\": \"%s\", \"why\": ", row->n_lanes, row->n_modules,
+	       row->n_waits, path);
+	print_json_string(row->why);
+	putchar('}');
+}
+
 static int client_row(const struct wire_session_row *row, void *context)
 {
 	struct clients *clients = context;
 	const char *path = row->path == WIRE_PATH_KERNEL ? "kernel" : "socket";
-	const char *format = clients->ctl->json
-		? "%s\t\t{\"session\": %" PRIu64 ", \"pid\": %u, \"uid\": %u, \"program\": \"%s\", \"modules\": %u, \"waits\": %u, \"path\": \"%s\", \"why\": \"%s\"}"
-		: "%s  session %" PRIu64 "  pid %u  uid %u  %s  modules %u  waits %u  events by %s (%s)\n";
 	char program[sizeof(row->program)];
 	size_t i;
 
 	/* the client's own word for itself: printable or not shown */
 	for (i = 0; i + 1 < sizeof(program) && row->program[i]; i++)
-		program[i] = row->program[i] < ' ' || row->program[i] > '~' || row->program[i] == '"' || row->program[i] == '\\'
-			? '?' : row->program[i];
+		program[i] = row->program[i] < ' ' || row->program[i] > '~' ? '?' : row->program[i];
 	program[i] = '\0';
-	printf(format, clients->ctl->json && clients->any ? ",\n" : "", row->number, row->pid, row->uid, program, row->n_modules,
-	       row->n_waits, path, row->why);
+	if (clients->ctl->json) {
+		printf("%s", clients->any ? ",\n" : "");
+		client_json(row, program, path);
+	} else {
+		printf("  session %" PRIu64 "  pid %u  uid %u  %s  connections %u  modules %u  waits %u  events by %s (%s)\n",
+		       row->number, row->pid, row->uid, program, row->n_lanes, row->n_modules, row->n_waits, path, row->why);
+	}
 	clients->any = true;
 	return 0;
 }

@@ -10,17 +10,19 @@ int cmd_load(struct ctl *ctl)
 	static const struct column columns[] = { { "module", COLUMN_TEXT }, { "id", COLUMN_NUMBER }, { "methods", COLUMN_NUMBER } };
 	struct tier_module *module;
 	struct table *table;
+	uint32_t n;
 
 	if (tier_load(ctl->conn, ctl->args[0], ctl->name, ctl->shared ? TIER_LOAD_SHARED : 0, &module))
 		return fail_tier(ctl->args[0]);
+	n = tier_module_n_methods(module);
 	if (!ctl->json) {
-		printf("%s: %u methods\n", tier_module_name(module), tier_module_n_methods(module));
+		printf("%s: %u method%s\n", tier_module_name(module), n, n == 1 ? "" : "s");
 	} else {
 		table = table_new("modules", columns, 3, true, false);
 		table_row(table);
 		table_text(table, tier_module_name(module));
 		table_number(table, tier_module_id(module));
-		table_number(table, tier_module_n_methods(module));
+		table_number(table, n);
 		table_end(table);
 	}
 	tier_close(module);

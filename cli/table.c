@@ -66,7 +66,7 @@ static const char *table_cell_text(struct table *table, unsigned int i)
 	return text ? text : "";
 }
 
-static void json_string(const char *text)
+void print_json_string(const char *text)
 {
 	putchar('"');
 	for (; *text; text++)
@@ -79,6 +79,16 @@ static void json_string(const char *text)
 	putchar('"');
 }
 
+static void print_json_cell(enum column_kind kind, const char *text)
+{
+	if (kind == COLUMN_TEXT)
+		print_json_string(text);
+	else if (kind == COLUMN_BOOL)
+		printf("%s", *text == 'y' ? "true" : "false");
+	else
+		printf("%s", *text ? text : "null");
+}
+
 static void table_stream_row(struct table *table)
 {
 	for (unsigned int i = 0; i < table->n_columns; i++) {
@@ -89,32 +99,29 @@ static void table_stream_row(struct table *table)
 			continue;
 		}
 		printf("%s", i ? "," : "{");
-		json_string(table->columns[i].name);
+		print_json_string(table->columns[i].name);
 		putchar(':');
-		if (table->columns[i].kind == COLUMN_TEXT)
-			json_string(text);
-		else
-			printf("%s", *text ? text : "null");
+		print_json_cell(table->columns[i].kind, text);
 	}
 	puts(table->json ? "}" : "");
 	fflush(stdout);
 	scols_table_remove_lines(table->scols);
-	table->line = NULL;
 }
 
 void table_row(struct table *table)
 {
-	if (table->stream && table->line)
-		table_stream_row(table);
 	table->line = table_need(scols_table_new_line(table->scols, NULL));
 	table->next = 0;
 	table->any = true;
 }
 
+/* In streaming mode the last cell prints the row: whoever follows events sees each when it comes. */
 void table_text(struct table *table, const char *text)
 {
-	if (scols_line_set_data(table->line, table->next++, text))
+	if (text && scols_line_set_data(table->line, table->next, text))
 		table_need(NULL);
+	if (++table->next == table->n_columns && table->stream)
+		table_stream_row(table);
 }
 
 void table_number(struct table *table, uint64_t number)
@@ -129,25 +136,19 @@ void table_float(struct table *table, double number, int digits)
 {
 	char text[64];
 
-	if (isnan(number)) {
-		table->next++;
-		return;
-	}
 	snprintf(text, sizeof(text), "%.*f", digits, number);
-	table_text(table, text);
+	table_text(table, isnan(number) ? NULL : text);
 }
 
+/* libsmartcols makes JSON's true or false of the word's first letter. */
 void table_bool(struct table *table, bool value)
 {
-	table_text(table, table->json ? (value ? "true" : "false") : value ? "yes" : "no");
+	table_text(table, value ? "yes" : "no");
 }
 
 void table_end(struct table *table)
 {
-	if (table->stream) {
-		if (table->line)
-			table_stream_row(table);
-	} else if (table->any || table->json)
+	if (!table->stream && (table->any || table->json))
 		scols_print_table(table->scols);
 	scols_unref_table(table->scols);
 	free(table);

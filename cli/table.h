@@ -17,8 +17,11 @@ struct table;
 /* @name: the JSON array's key. @stream: each row is printed when it is complete (JSON: an object per line). */
 struct table *table_new(const char *name, const struct column *columns, unsigned int n_columns, bool json, bool stream);
 void table_row(struct table *table);	/* begins the next row; cells are then filled from the left */
-void table_text(struct table *table, const char *text);
+void table_text(struct table *table, const char *text);	/* NULL: no value */
 void table_number(struct table *table, uint64_t number);
 void table_float(struct table *table, double number, int digits);	/* NaN: no value */
 void table_bool(struct table *table, bool value);
 void table_end(struct table *table);	/* prints what is left and frees */
+
+/* For JSON that is no table: the text in quotes, with what JSON wants escaped. */
+void print_json_string(const char *text);
