@@ -40,11 +40,25 @@ uint64_t now_ns(void)
 
 bool parse_number(const char *text, uint64_t *ret)
 {
+	const bool is_hex = text[0] == '0' && (text[1] == 'x' || text[1] == 'X');
 	char *end;
 
+	if (*text < '0' || *text > '9')
+		return false;
 	errno = 0;
-	*ret = strtoull(text, &end, 0);
-	return !errno && end != text && !*end && !strchr(" \t\n\v\f\r+", *text);
+	*ret = strtoull(text, &end, is_hex ? 16 : 10);
+	return !errno && !*end;
+}
+
+static bool parse_integer(const char *text, uint64_t *ret)
+{
+	const bool is_negative = *text == '-';
+
+	if (!parse_number(text + is_negative, ret) || (is_negative && *ret > (uint64_t)INT64_MAX + 1))
+		return false;
+	if (is_negative)
+		*ret = -*ret;
+	return true;
 }
 
 bool parse_duration(const char *text, uint64_t *ret_ns)
@@ -118,8 +132,8 @@ bool call_args_parse(struct call_args *ret, char **args, int n_args)
 				return false;
 			continue;
 		}
-		if (!parse_number(args[i], &value)) {
-			fail("argument '%s' is neither an integer (decimal or 0x) nor @FILE", args[i]);
+		if (!parse_integer(args[i], &value)) {
+			fail("argument '%s' is neither an integer of 64 bits (decimal or 0x) nor @FILE", args[i]);
 			return false;
 		}
 		if (!call_arg_push(ret, value))
@@ -154,6 +168,13 @@ bool target_open(struct ctl *ctl, const char *text, struct target *ret)
 	return true;
 }
 
+/* A cold call that cannot be served: one sentence and status 2, like every other failure. */
+static void call_failed(const char *module, const char *method, const char *text)
+{
+	fail("%s:%s cannot be called: %s", module, method, text);
+	_exit(CTL_FAILED);
+}
+
 static void *import_lookup(const char *name, void *library)
 {
 	return dlsym(library ? library : RTLD_DEFAULT, name);
@@ -166,6 +187,7 @@ bool target_open_callable(struct ctl *ctl, const char *text, struct target *ret)
 
 	if (!target_open(ctl, text, ret))
 		return false;
+	tier_set_failure_handler(call_failed);
 	if (ctl->library) {
 		library = dlopen(ctl->library, RTLD_NOW | RTLD_LOCAL);
 		if (!library) {
@@ -179,8 +201,7 @@ bool target_open_callable(struct ctl *ctl, const char *text, struct target *ret)
 		return false;
 	}
 	if (n_unbound) {
-		fail("%s: %d import%s not bound; give the shared library that has them with --library FILE", text, n_unbound,
-		     n_unbound == 1 ? " is" : "s are");
+		fail("%s: %s; give the shared library that has it with --library FILE", text, tier_error_text());
 		return false;
 	}
 	return true;

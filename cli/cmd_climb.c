@@ -77,7 +77,7 @@ static int climber_end(const struct climber *c, int r)
 static void drive_row(struct climber *c, uint32_t calls, double ns_per_call)
 {
 	table_row(c->table);
-	table_number(c->table, c->climb.n_steps);
+	table_number(c->table, c->climb.n_steps + !calls);	/* the end, without calls, is a step too */
 	answer_cells(c->table, &c->climb.answer);
 	table_number(c->table, calls);
 	table_float(c->table, ns_per_call, 1);

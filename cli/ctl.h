@@ -57,7 +57,7 @@ bool call_args_parse(struct call_args *ret, char **args, int n_args);
 void call_args_free(struct call_args *args);
 
 bool parse_duration(const char *text, uint64_t *ret_ns);
-bool parse_number(const char *text, uint64_t *ret);
+bool parse_number(const char *text, uint64_t *ret);	/* decimal or 0x, not negative */
 
 /* Opens the module and finds the method of "MODULE:METHOD". False: the sentence was printed. */
 struct target {

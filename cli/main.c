@@ -200,6 +200,8 @@ int main(int argc, char **argv)
 	if (!strcmp(argv[1], "--version"))
 		return printf("tierctl %s\n", TIER_VERSION), CTL_DONE;
 	verb = verb_find(argv[1]);
+	if (!verb && argv[1][0] == '-')
+		return fail("'%s' comes before a verb; options come behind it: tierctl VERB [ARGUMENT]... [OPTION]...", argv[1]);
 	if (!verb)
 		return fail("unknown verb '%s'; try 'tierctl --help'", argv[1]);
 	for (int i = 2; i < argc && strcmp(argv[i], "--"); i++)
