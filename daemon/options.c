@@ -52,12 +52,13 @@ static const struct option_row rows[] = {
 /* -- Values --- */
 static bool number_of(const char *text, uint64_t *ret, const char **ret_end)
 {
+	const bool is_hex = text[0] == '0' && (text[1] == 'x' || text[1] == 'X');
 	char *end;
 
 	if (*text < '0' || *text > '9')
 		return false;
 	errno = 0;
-	*ret = strtoull(text, &end, 0);
+	*ret = strtoull(text, &end, is_hex ? 16 : 10);
 	*ret_end = end;
 	return !errno && end != text;
 }
@@ -145,11 +146,31 @@ static const char *option_store(struct options *options, const struct option_row
 }
 
 /* -- Words --- */
+/* 64M rather than 67108864 */
+static const char *size_text(uint64_t size, char *text, size_t n)
+{
+	static const char *const units[] = { "", "K", "M", "G" };
+	unsigned int unit = 0;
+
+	while (unit + 1 < ARRAY_SIZE(units) && size && !(size % 1024)) {
+		size /= 1024;
+		unit++;
+	}
+	snprintf(text, n, "%" PRIu64 "%s", size, units[unit]);
+	return text;
+}
+
 static void range_text(const struct option_row *row, char *text, size_t n)
 {
+	char low[24], high[24];
+
 	if (row->kind == OPTION_DURATION)
 		snprintf(text, n, "%" PRIu64 "ms to %" PRIu64 "s", row->low / MS, row->high / SECOND);
-	else if (row->kind == OPTION_NUMBER || row->kind == OPTION_SIZE)
+	else if (row->kind == OPTION_SIZE)
+		snprintf(text, n, "%s to %s", size_text(row->low, low, sizeof(low)), size_text(row->high, high, sizeof(high)));
+	else if (row->kind == OPTION_NUMBER && row->high > UINT32_MAX)
+		snprintf(text, n, "%" PRIu64 " to %#" PRIx64, row->low, row->high);
+	else if (row->kind == OPTION_NUMBER)
 		snprintf(text, n, "%" PRIu64 " to %" PRIu64, row->low, row->high);
 	else
 		*text = '\0';
