@@ -88,7 +88,8 @@ TIER_API uint64_t tier_module_id(const struct tier_module *module);
 /* Binds an import in this process: calls to it go to @fn, a C function of up to five integer arguments. Any time;
  * -ENOENT: the module has no such import. An unbound import that is called fails like a cold call that cannot be served. */
 TIER_API int tier_bind(struct tier_module *module, const char *import, const void *fn);
-/* Binds what dlsym() finds for every import that is still unbound; returns how many strong ones stay unbound. */
+/* Binds what @lookup finds for every import that is still unbound; returns how many strong ones stay unbound
+ * (tier_error_text() names the first), or a negative errno. */
 TIER_API int tier_bind_all(struct tier_module *module, void *(*lookup)(const char *name, void *context), void *context);
 
 struct tier_module_row {
@@ -157,7 +158,7 @@ TIER_API int tier_events_open(struct tier_conn *conn, uint64_t from, struct tier
 TIER_API void tier_events_close(struct tier_events *events);
 /* Readable when tier_events_next() will not block for long. */
 TIER_API int tier_events_fd(const struct tier_events *events);
-/* 0 and one event; -ETIMEDOUT; -ENODATA: numbers *gap_first..*gap_last are no longer kept, the next call goes on behind. */
+/* 0 and one event; -ETIMEDOUT (with a timeout of 0: there is none now); -ENODATA: numbers *gap_first..*gap_last are no longer kept, the next call goes on behind. */
 TIER_API int tier_events_next(struct tier_events *events, uint64_t timeout_ns, struct tier_event *ret, uint64_t *gap_first,
 			      uint64_t *gap_last);
 
