@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <assert.h>
 #include <errno.h>
-#include <string.h>
 #include "tiering/internal.h"
 #include "util/error.h"
 

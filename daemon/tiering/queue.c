@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <assert.h>
 #include "tiering/internal.h"
 #include "util/error.h"
 

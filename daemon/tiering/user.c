@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <assert.h>
 #include "tiering/internal.h"
 
 /* A uid, from its first module to its last: it owns a delay, a queue and a place in the line for jobs. */

@@ -57,34 +57,44 @@ static void version_release_edges(struct ledger *ledger, uint32_t slot)
 	}
 }
 
+/* A new first edge of the chain that begins with @next; LEDGER_NONE: no room. */
+static uint32_t version_add_edge(const struct method *method, uint32_t next)
+{
+	struct ledger *ledger = &method_core(method)->ledger;
+	uint32_t slot = ledger_take(ledger, LEDGER_EDGES);
+
+	if (slot != LEDGER_NONE)
+		*ledger_edge(ledger, slot) = (struct ledger_edge){
+			.module = method->module->id,
+			.version_id = version_newest(method)->id,
+			.version = method->durable->newest,
+			.next = next,
+		};
+	return slot;
+}
+
 /* Edges need no redo: a successor drops those whose version is not live. */
 bool version_note_inlined(struct method *method, const uint32_t *inlined, uint32_t n_inlined, uint32_t *ret)
 {
 	struct ledger *ledger = &method_core(method)->ledger;
 	uint32_t first = LEDGER_NONE;
 
+	for (uint32_t i = 0; i < n_inlined; i++)
+		if (inlined[i] >= method->module->n_methods)
+			return false;
 	for (uint32_t i = 0; i < n_inlined; i++) {
-		struct ledger_edge *edge = first == LEDGER_NONE ? NULL : ledger_edge(ledger, first);
+		struct ledger_edge *edge;
 
-		if (!edge || edge->n_methods == LEDGER_EDGE_METHODS) {
-			uint32_t slot = inlined[i] < method->module->n_methods ? ledger_take(ledger, LEDGER_EDGES) : LEDGER_NONE;
+		if (i % LEDGER_EDGE_METHODS == 0) {
+			uint32_t slot = version_add_edge(method, first);
 
 			if (slot == LEDGER_NONE) {
 				version_release_edges(ledger, first);
 				return false;
 			}
-			edge = ledger_edge(ledger, slot);
-			*edge = (struct ledger_edge){
-				.module = method->module->id,
-				.version_id = version_newest(method)->id,
-				.version = method->durable->newest,
-				.next = first,
-			};
 			first = slot;
-		} else if (inlined[i] >= method->module->n_methods) {
-			version_release_edges(ledger, first);
-			return false;
 		}
+		edge = ledger_edge(ledger, first);
 		edge->methods[edge->n_methods++] = inlined[i];
 	}
 	*ret = first;
