@@ -161,19 +161,12 @@ static int events_gap(struct tier_events *events, uint64_t *gap_first, uint64_t 
 			 (unsigned long)error->last);
 }
 
-/* The next batch. Whatever comes, one request is under way again afterwards, so that the descriptor tells of news. */
-static int events_fetch(struct tier_events *events, uint64_t deadline_ns, const uint64_t *mask, uint64_t *gap_first,
-			uint64_t *gap_last)
+/* What an answer brought; then one request is under way again, so that the descriptor tells of news. */
+static int events_accept(struct tier_events *events, int r, uint64_t deadline_ns, const uint64_t *mask, uint64_t *gap_first,
+			 uint64_t *gap_last)
 {
-	const struct request request = events_request(NULL, events, deadline_ns, mask);
-	int r, posted;
+	int posted;
 
-	r = events_post(events, deadline_ns, mask);
-	if (r < 0)
-		return r;
-	r = lane_await(&events->lane, &request);
-	if (events->lane.header.serial != events->lane.serial)
-		return r;
 	events->is_posted = false;
 	if (r == 0)
 		r = events_take(events);
@@ -181,6 +174,45 @@ static int events_fetch(struct tier_events *events, uint64_t deadline_ns, const 
 		r = events_gap(events, gap_first, gap_last);
 	posted = events_post(events, deadline_ns, mask);
 	return r < 0 ? r : posted;
+}
+
+/* Nothing has come so far, but the answer may be on its way: whoever does not want to wait asks the daemon what there is.
+ * Should the answer come before the cancellation it is dropped, and the same events are read again. */
+static int events_look(struct tier_events *events, const uint64_t *mask, uint64_t *gap_first, uint64_t *gap_last)
+{
+	const uint64_t deadline_ns = deadline_after(events->conn->timeout_ns);
+	const struct wire_cancel cancel = { .serial = events->lane.serial };
+	const struct wire_events_from from = { .from = events->next };
+	struct request request = { .type = WIRE_CANCEL, .body = &cancel, .fd = -1, .reply_type = WIRE_DONE,
+				   .deadline_ns = deadline_ns, .mask = mask };
+	int r;
+
+	events->is_posted = false;
+	r = lane_request(&events->lane, &request);
+	if (r < 0)
+		return r;
+	request = events_request(&from, events, deadline_ns, mask);
+	r = lane_request(&events->lane, &request);
+	r = events_accept(events, r, deadline_ns, mask, gap_first, gap_last);
+	return r == 0 && !events->batch.n ? error_set(-ETIMEDOUT, "there is no newer event") : r;
+}
+
+/* The next batch */
+static int events_fetch(struct tier_events *events, uint64_t timeout_ns, uint64_t deadline_ns, const uint64_t *mask,
+			uint64_t *gap_first, uint64_t *gap_last)
+{
+	const struct request request = events_request(NULL, events, deadline_ns, mask);
+	int r;
+
+	r = events_post(events, deadline_ns, mask);
+	if (r < 0)
+		return r;
+	r = lane_await(&events->lane, &request);
+	if (r == -ETIMEDOUT && !timeout_ns)
+		return events_look(events, mask, gap_first, gap_last);
+	if (events->lane.header.serial != events->lane.serial)
+		return r;
+	return events_accept(events, r, deadline_ns, mask, gap_first, gap_last);
 }
 
 /* -- API --- */
@@ -250,7 +282,7 @@ int tier_events_next(struct tier_events *events, uint64_t timeout_ns, struct tie
 
 	r = events_ready(events, &mask);
 	while (!r && events->at == events->batch.n)
-		r = events_fetch(events, deadline_ns, &mask, gap_first, gap_last);
+		r = events_fetch(events, timeout_ns, deadline_ns, &mask, gap_first, gap_last);
 	if (!r) {
 		*ret = events->batch.events[events->at++];
 		if (events->at == events->batch.n)

@@ -158,7 +158,8 @@ TIER_API int tier_events_open(struct tier_conn *conn, uint64_t from, struct tier
 TIER_API void tier_events_close(struct tier_events *events);
 /* Readable when tier_events_next() will not block for long. */
 TIER_API int tier_events_fd(const struct tier_events *events);
-/* 0 and one event; -ETIMEDOUT (with a timeout of 0: there is none now); -ENODATA: numbers *gap_first..*gap_last are no longer kept, the next call goes on behind. */
+/* 0 and one event; -ETIMEDOUT (with a timeout of 0: there is none now); -ENODATA: numbers *gap_first..*gap_last are no
+ * longer kept, the next call goes on behind. */
 TIER_API int tier_events_next(struct tier_events *events, uint64_t timeout_ns, struct tier_event *ret, uint64_t *gap_first,
 			      uint64_t *gap_last);
 
