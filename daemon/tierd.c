@@ -53,6 +53,7 @@ struct tierd {
 	struct journal *journal;
 	struct server *server;
 	struct loading loading;
+	struct list compiles;		/* struct compile: jobs that the pool has */
 	uint64_t start_ns;
 	int signal_fd;
 	char worker_path[PATH_MAX + 64];	/* the pool's: a zygote may have to be started again */
@@ -110,14 +111,23 @@ static int op_stub(void *context, void *host, uint32_t method, uint32_t cell, ui
 /* -- Optimizing compiles --- */
 struct compile {
 	struct tierd *tierd;
+	struct list link;	/* tierd.compiles */
 	struct pool_job *job;
 	uint64_t module, version;
 	uint32_t method;
 };
 
+static struct compile *compile_free(struct compile *compile)
+{
+	list_remove(&compile->link);
+	free(compile);
+	return NULL;
+}
+DEFINE_CLEANUP(struct compile *, compile_free)
+
 static void compile_ended(void *context, enum tier_reason reason, void *bytes, size_t n, const struct refusal *why)
 {
-	_cleanup_(freep) struct compile *compile = context;
+	_cleanup_(compile_freep) struct compile *compile = context;
 	_cleanup_(freep) void *owned = bytes;
 	struct module *module = core_module_by_id(compile->tierd->core, compile->module);
 	struct refusal refusal = { "" };
@@ -149,7 +159,7 @@ static int op_compile(void *context, void *module_context, uint32_t method, uint
 {
 	struct tierd *tierd = context;
 	struct host *host = module_context;
-	_cleanup_(freep) struct compile *compile = calloc(1, sizeof(*compile));
+	_cleanup_(compile_freep) struct compile *compile = calloc(1, sizeof(*compile));
 	_cleanup_(closep) int fd = -1;
 	size_t n;
 	int r;
@@ -157,6 +167,8 @@ static int op_compile(void *context, void *module_context, uint32_t method, uint
 	if (!compile)
 		return error_origin(-ENOMEM);
 	*compile = (struct compile){ .tierd = tierd, .module = host->id, .version = version, .method = method };
+	list_init(&compile->link);
+	list_append(&tierd->compiles, &compile->link);
 	r = host_compile_job(host, method, level, &fd, &n);
 	if (!r)
 		r = pool_submit(tierd->pool, host_uid(tierd, host), JOB_COMPILE, fd, n, compile_ended, compile, &compile->job);
@@ -190,14 +202,15 @@ static void op_changed(void *context, struct module *module, uint32_t method)
 }
 
 /* -- News of the kernel --- */
-static void kernel_event(void *context, const struct tier_kernel_event *event)
+static bool kernel_event(void *context, const struct tier_kernel_event *event)
 {
 	struct tierd *tierd = context;
+	bool is_work = false;
 
 	switch (event->probe) {
 	case TIER_PROBE_THRESHOLD:
-		core_threshold(tierd->core, event->module, event->method, event->version, event->pid, event->tid,
-			       event->time_ns, TIER_SOURCE_KERNEL);
+		is_work = core_threshold(tierd->core, event->module, event->method, event->version, event->pid, event->tid,
+					 event->time_ns, TIER_SOURCE_KERNEL);
 		break;
 	case TIER_PROBE_HELLO:
 		server_hello_seen(tierd->server, event->module);
@@ -207,14 +220,18 @@ static void kernel_event(void *context, const struct tier_kernel_event *event)
 	}
 	if (!list_is_linked(&tierd->recover_timer.link))
 		dispatch_timer_arm(&tierd->recover_timer, clock_now_ns() + RECOVER_AFTER_NS);
+	return is_work;
 }
 
 static int recover_timer_due(struct dispatch_timer *timer, uint64_t now_ns)
 {
 	struct tierd *tierd = container_of(timer, struct tierd, recover_timer);
+	bool more;
 
-	if (tracer_recover(tierd->tracer))
+	if (tracer_recover(tierd->tracer, &more))
 		core_sweep(tierd->core, NULL);
+	if (more)
+		dispatch_timer_arm(timer, now_ns);
 	return 0;
 }
 
@@ -517,9 +534,10 @@ static int tierd_init(struct tierd *tierd)
 		r = tierd_init_server(tierd);
 	if (r)
 		return error_fold(r);
-	tierd->loading = (struct loading){
-		.core = tierd->core, .pool = tierd->pool, .checker = tierd->checker, .n_code = o->code_size,
-	};
+	tierd->loading.core = tierd->core;
+	tierd->loading.pool = tierd->pool;
+	tierd->loading.checker = tierd->checker;
+	tierd->loading.n_code = o->code_size;
 	window_init(&tierd->loading.window, o->window);
 	return 0;
 }
@@ -533,8 +551,9 @@ int tierd_new(struct tierd **ret, const struct options *options)
 		return error_origin(-ENOMEM);
 	*tierd = (struct tierd){
 		.options = options, .dispatch = DISPATCH_NULL(tierd->dispatch), .place = LISTEN_PLACE_NULL,
-		.ledger = MAP_FAILED, .signal_fd = -1, .start_ns = clock_now_ns(),
+		.ledger = MAP_FAILED, .signal_fd = -1, .start_ns = clock_now_ns(), .compiles = LIST_INIT(tierd->compiles),
 	};
+	loading_init(&tierd->loading);
 	r = tierd_init(tierd);
 	if (r) {
 		log_line(LOG_ERROR, "cannot start: %s", strerrordesc_np(-r));
@@ -546,15 +565,19 @@ int tierd_new(struct tierd **ret, const struct options *options)
 	return 0;
 }
 
-/* Sessions first (their loads end in the checker or the pool), the core's memory last. */
+/* Loads and jobs first, then sessions, the core's memory last. */
 struct tierd *tierd_free(struct tierd *tierd)
 {
 	struct module *module;
+	struct list *first;
 
 	if (!tierd)
 		return NULL;
 	tierd->checker = task_thread_free(tierd->checker);
-	tierd->pool = pool_free(tierd->pool);
+	tierd->pool = pool_free(tierd->pool);	/* drops its jobs: their contexts are ours to free */
+	loading_stop(&tierd->loading);
+	while ((first = list_first(&tierd->compiles)))
+		compile_free(list_entry(first, struct compile, link));
 	tierd->server = server_free(tierd->server);
 	while (tierd->core && (module = core_module_next(tierd->core, NULL)))
 		op_release(tierd, module);

@@ -24,7 +24,8 @@
 
 #define TRACER_TURN 512		/* records per turn of the loop: well below a millisecond */
 #define TRACER_DRAIN 4096	/* records per drain: the answer that waits is made from counters, which need no records */
-#define TRACER_BATCH 512	/* map entries read at a time */
+#define TRACER_WORK 4		/* one that leads to work, which takes microseconds, counts as so many */
+#define TRACER_BATCH 256	/* map entries per turn: each may lead to work */
 
 struct tracer {
 	struct dispatch_file file;
@@ -34,9 +35,15 @@ struct tracer {
 	uint8_t *page;
 	struct tracer_bpf *skel;	/* NULL: not attached */
 	struct ring_buffer *ring;
-	uint32_t n_left;		/* records that may still be delivered */
+	int32_t n_left;			/* records that may still be delivered */
+	uint32_t n_delivered;
 	bool is_consuming;
-	uint64_t n_recovered;		/* failed reservations that tracer_recover() has answered for */
+	struct recovery {
+		uint64_t n_done;		/* failed reservations that tracer_recover() has answered for */
+		uint64_t n_failed;		/* those that the present pass is about; 0: there is none */
+		bool has_cursor;
+		struct tier_newest_key cursor;	/* in the map; the kernel's is no larger than a key */
+	} recovery;
 	uint64_t n_events[_TIER_PROBE_N];
 	char status[192];
 };
@@ -112,23 +119,27 @@ static int tracer_record(void *context, void *data, size_t n)
 {
 	struct tracer *tracer = context;
 	const struct tier_kernel_event *event = data;
+	bool is_work = false;
 
 	if (n == sizeof(*event) && event->probe < _TIER_PROBE_N) {
 		tracer->n_events[event->probe]++;
-		tracer->fn(tracer->context, event);
+		is_work = tracer->fn(tracer->context, event);
 	}
-	return --tracer->n_left ? 0 : -ECANCELED;
+	tracer->n_delivered++;
+	tracer->n_left -= is_work ? TRACER_WORK : 1;
+	return tracer->n_left > 0 ? 0 : -ECANCELED;
 }
 
-static uint32_t tracer_consume(struct tracer *tracer, uint32_t n_max)
+static uint32_t tracer_consume(struct tracer *tracer, int32_t n_max)
 {
 	if (!tracer->ring || tracer->is_consuming)
 		return 0;
 	tracer->is_consuming = true;
 	tracer->n_left = n_max;
+	tracer->n_delivered = 0;
 	ring_buffer__consume(tracer->ring);
 	tracer->is_consuming = false;
-	return n_max - tracer->n_left;
+	return tracer->n_delivered;
 }
 
 static int tracer_dispatch(struct dispatch_file *file, uint32_t events)
@@ -218,41 +229,52 @@ void tracer_publish(struct tracer *tracer, uint64_t module, uint32_t method, uin
 }
 
 /* -- Recovering --- */
-/* The map's entries in no order; some may be replaced meanwhile, which puts them into the ring as well. */
-static void tracer_deliver_newest(struct tracer *tracer)
-{
-	int fd = bpf_map__fd(tracer->skel->maps.newest), r;
-	struct tier_newest_key keys[TRACER_BATCH], cursor;	/* the kernel's cursor is no larger than a key */
-	struct tier_kernel_event events[TRACER_BATCH];
-	void *in = NULL;
-
-	do {
-		uint32_t n = TRACER_BATCH;
-
-		r = bpf_map_lookup_batch(fd, in, &cursor, keys, events, &n, NULL);
-		if (r && r != -ENOENT) {
-			log_line(LOG_WARNING, "reading the newest events from the kernel: %s", strerrordesc_np(-r));
-			return;
-		}
-		for (uint32_t i = 0; i < n; i++)
-			tracer->fn(tracer->context, &events[i]);
-		in = &cursor;
-	} while (!r);
-}
-
 static uint64_t tracer_dropped(const struct tracer *tracer)
 {
 	return tracer->skel ? __atomic_load_n(&tracer->skel->bss->n_dropped, __ATOMIC_ACQUIRE) : 0;
 }
 
-uint64_t tracer_recover(struct tracer *tracer)
+/* The map's entries in no order; some may be replaced meanwhile, which puts them into the ring as well. Whether there are
+ * more. */
+static bool tracer_deliver_newest(struct tracer *tracer)
 {
-	uint64_t n_dropped = tracer_dropped(tracer), n_failed = n_dropped - tracer->n_recovered;
+	struct recovery *recovery = &tracer->recovery;
+	int fd = bpf_map__fd(tracer->skel->maps.newest), r;
+	void *in = recovery->has_cursor ? &recovery->cursor : NULL;
+	struct tier_newest_key keys[TRACER_BATCH];
+	struct tier_kernel_event events[TRACER_BATCH];
+	uint32_t n = TRACER_BATCH;
 
-	if (!n_failed)
+	r = bpf_map_lookup_batch(fd, in, &recovery->cursor, keys, events, &n, NULL);
+	if (r && r != -ENOENT) {
+		log_line(LOG_WARNING, "reading the newest events from the kernel: %s", strerrordesc_np(-r));
+		return false;
+	}
+	for (uint32_t i = 0; i < n; i++)
+		tracer->fn(tracer->context, &events[i]);
+	recovery->has_cursor = true;
+	return !r;
+}
+
+/* A pass over the map deals with the failures that were counted before it began. */
+uint64_t tracer_recover(struct tracer *tracer, bool *ret_more)
+{
+	struct recovery *recovery = &tracer->recovery;
+	uint64_t n_failed;
+
+	*ret_more = false;
+	if (!recovery->n_failed) {
+		recovery->n_failed = tracer_dropped(tracer) - recovery->n_done;
+		recovery->has_cursor = false;
+	}
+	if (!recovery->n_failed)
 		return 0;
-	tracer->n_recovered = n_dropped;
-	tracer_deliver_newest(tracer);
+	*ret_more = tracer_deliver_newest(tracer);
+	if (*ret_more)
+		return 0;
+	n_failed = recovery->n_failed;
+	recovery->n_failed = 0;
+	recovery->n_done += n_failed;
 	return n_failed;
 }
 

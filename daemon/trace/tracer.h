@@ -14,7 +14,8 @@
 
 struct tracer;
 
-typedef void (*tracer_event_fn)(void *context, const struct tier_kernel_event *event);
+/* Returns whether the event led to work (a transition): a turn takes fewer of those. */
+typedef bool (*tracer_event_fn)(void *context, const struct tier_kernel_event *event);
 
 struct tracer_config {
 	bool kernel;		/* false: --events=socket, do not even try */
@@ -31,18 +32,18 @@ int tracer_page_fd(const struct tracer *tracer);	/* borrowed; read-only descript
 bool tracer_is_attached(const struct tracer *tracer);
 const char *tracer_status(const struct tracer *tracer);	/* "kernel probes", or why not, one sentence */
 
-/* Delivers now what the ring holds, at most a few thousand records (see .c; the loop brings the rest). For use before any
- * question is answered; from inside a tracer_event_fn it does nothing. Returns how many were delivered. */
+/* Delivers now what the ring holds, at most a few thousand records, fewer when they lead to work (see .c; the loop brings
+ * the rest). For use before any question is answered; from inside a tracer_event_fn it does nothing. Returns how many were delivered. */
 uint32_t tracer_drain(struct tracer *tracer);
 
 /* Fires the publish site in this process: a tracepoint for everybody who listens, this tracer included. */
 void tracer_publish(struct tracer *tracer, uint64_t module, uint32_t method, uint64_t version, unsigned int from, unsigned int to,
 		    uint64_t sequence);
 
-/* When the kernel has counted reservations that failed since the last call: reads the map of the newest event per
- * method and delivers those, also those that had been delivered before; returns the number of failures found (then the
- * caller sweeps). Costs one load when there are none. */
-uint64_t tracer_recover(struct tracer *tracer);
+/* When the kernel has counted reservations that failed, reads the map of the newest event per method and delivers those,
+ * also those that had been delivered before; a bounded number per call. *ret_more: call again in another turn. Returns the
+ * number of failures once all is delivered (then the caller sweeps), else 0. Costs one load when there are none. */
+uint64_t tracer_recover(struct tracer *tracer, bool *ret_more);
 
 struct tracer_stats {
 	uint64_t n_events[_TIER_PROBE_N];	/* records received by probe */

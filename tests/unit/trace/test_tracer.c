@@ -32,9 +32,10 @@ struct fixture {
 	size_t n_events, n_max;
 	uint8_t *page;		/* as a client maps it */
 	uint32_t n_nested;	/* records that a drain inside the callback delivered */
+	bool is_work;		/* what the callback says of every record */
 };
 
-static void fixture_event(void *context, const struct tier_kernel_event *event)
+static bool fixture_event(void *context, const struct tier_kernel_event *event)
 {
 	struct fixture *fixture = context;
 
@@ -45,6 +46,7 @@ static void fixture_event(void *context, const struct tier_kernel_event *event)
 	}
 	fixture->events[fixture->n_events++] = *event;
 	fixture->n_nested += tracer_drain(fixture->tracer);
+	return fixture->is_work;
 }
 
 static void fixture_init(struct fixture *fixture, bool kernel, uint32_t ring_bytes)
@@ -276,6 +278,33 @@ static void a_turn_and_a_drain_are_bounded_and_the_next_goes_on(void **state)
 	fixture_deinit(&fixture);
 }
 
+static void records_that_lead_to_work_are_taken_in_smaller_helpings(void **state)
+{
+	struct fixture fixture;
+
+	fixture_init_attached(&fixture, 1 << 20);
+	fixture.is_work = true;
+	for (uint32_t i = 0; i < DRAIN_MAX; i++)
+		hit(fixture.page, TIER_PROBE_THRESHOLD, 1, i, 1, 0, 0);
+	assert_int_equal(tracer_drain(fixture.tracer), DRAIN_MAX / 4);
+	fixture.is_work = false;
+	assert_int_equal(tracer_drain(fixture.tracer), DRAIN_MAX - DRAIN_MAX / 4);
+	fixture_deinit(&fixture);
+}
+
+/* A whole pass, in as many turns as it takes */
+static uint64_t recover(struct fixture *fixture)
+{
+	uint64_t n_failed;
+	bool more;
+
+	do {
+		n_failed = tracer_recover(fixture->tracer, &more);
+		assert_true(!more || !n_failed);
+	} while (more);
+	return n_failed;
+}
+
 static void a_full_ring_counts_what_it_lost_and_the_newest_map_has_it(void **state)
 {
 	struct fixture fixture;
@@ -284,7 +313,7 @@ static void a_full_ring_counts_what_it_lost_and_the_newest_map_has_it(void **sta
 	size_t n_ring;
 
 	fixture_init_attached(&fixture, 4096);
-	assert_int_equal(tracer_recover(fixture.tracer), 0);
+	assert_int_equal(recover(&fixture), 0);
 	for (uint64_t version = 1; version <= 2; version++)
 		for (uint32_t i = 0; i < N_METHODS; i++)
 			hit(fixture.page, TIER_PROBE_THRESHOLD, 9, i, version, 0, 0);
@@ -294,7 +323,7 @@ static void a_full_ring_counts_what_it_lost_and_the_newest_map_has_it(void **sta
 	assert_int_equal(stats.n_dropped, 2 * N_METHODS - n_ring);
 	assert_int_equal(stats.n_events[TIER_PROBE_THRESHOLD], n_ring);
 
-	assert_int_equal(tracer_recover(fixture.tracer), 2 * N_METHODS - n_ring);
+	assert_int_equal(recover(&fixture), 2 * N_METHODS - n_ring);
 	assert_int_equal(fixture.n_events, n_ring + N_METHODS);
 	for (size_t i = n_ring; i < fixture.n_events; i++) {
 		const struct tier_kernel_event *event = &fixture.events[i];
@@ -307,7 +336,7 @@ static void a_full_ring_counts_what_it_lost_and_the_newest_map_has_it(void **sta
 	}
 	for (uint32_t i = 0; i < N_METHODS; i++)
 		assert_true(newest[i] == 2);
-	assert_int_equal(tracer_recover(fixture.tracer), 0);
+	assert_int_equal(recover(&fixture), 0);
 	fixture_deinit(&fixture);
 }
 
@@ -340,7 +369,7 @@ static void a_tracer_that_is_switched_off_says_so_and_its_sites_do_nothing(void 
 	for (int i = 0; i < _TIER_PROBE_N; i++)
 		hit(fixture.page, i, 1, 2, 3, 4, 5);
 	assert_int_equal(tracer_drain(fixture.tracer), 0);
-	assert_int_equal(tracer_recover(fixture.tracer), 0);
+	assert_int_equal(recover(&fixture), 0);
 	tracer_stats(fixture.tracer, &stats);
 	assert_int_equal(stats.n_dropped, 0);
 	assert_int_equal(fixture.n_events, 0);
@@ -438,6 +467,7 @@ int main(void)
 		cmocka_unit_test(the_page_does_not_survive_fork),
 		cmocka_unit_test(hits_of_many_threads_arrive_exactly_once_and_in_each_threads_order),
 		cmocka_unit_test(a_turn_and_a_drain_are_bounded_and_the_next_goes_on),
+		cmocka_unit_test(records_that_lead_to_work_are_taken_in_smaller_helpings),
 		cmocka_unit_test(a_full_ring_counts_what_it_lost_and_the_newest_map_has_it),
 		cmocka_unit_test(a_ring_that_was_full_takes_records_again),
 		cmocka_unit_test(a_tracer_that_is_switched_off_says_so_and_its_sites_do_nothing),
