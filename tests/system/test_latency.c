@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <tier/wire.h>
+#include "system/harness.h"
+
+/* The daemon's thread never works long at a stretch, whatever it is given
+ *
+ * The largest module of the tests is loaded while another client makes one cold call after the other; then all its
+ * methods are called for the first time, begin to be counted together, cross their thresholds while the daemon stands, and
+ * the module is unloaded. The figure is the daemon's own (`tierctl stats`): nothing here looks at a clock. */
+
+#define N_METHODS 5000u
+#define N_INSNS 64u			/* per method */
+#define N_COLD 6000u			/* small methods that the other client calls */
+#define TURN_MAX_NS 5000000u
+
+/* @n methods m0, m1...: f(a) = a * 31^(@n_insns - 2), every 16th calls the next one as well, for a relocation */
+static const char *generate(const struct daemon *daemon, const char *name, unsigned int n, unsigned int n_insns)
+{
+	size_t n_max = 256 * (size_t)n;
+	char *text = malloc(n_max), *p = text;
+	const char *path;
+
+	assert_non_null(text);
+	p += sprintf(p, "\t.text\n");
+	for (unsigned int i = 0; i < n; i++) {
+		p += sprintf(p, "\t.globl m%u\n\t.type m%u,@function\nm%u:\n\tr0 = r1\n", i, i, i);
+		if (i % 16 == 0 && i + 1 < n)
+			p += sprintf(p, "\tcall m%u\n", i + 1);
+		p += sprintf(p, "\t.rept %u\n\tr0 *= 31\n\t.endr\n\texit\n.Lend%u:\n\t.size m%u, .Lend%u-m%u\n", n_insns - 2, i, i, i, i);
+	}
+	assert_true((size_t)(p - text) < n_max);
+	path = bpf_compile(daemon->folder, name, text, "-x assembler");
+	free(text);
+	return path;
+}
+
+static uint64_t power_of_31(unsigned int n)
+{
+	uint64_t value = 1;
+
+	while (n--)
+		value *= 31;
+	return value;
+}
+
+static uint64_t expected(unsigned int i, unsigned int n, unsigned int n_insns)
+{
+	uint64_t once = power_of_31(n_insns - 2);
+
+	return i % 16 == 0 && i + 1 < n ? once * once : once;
+}
+
+/* -- The other client --- */
+struct caller {
+	struct daemon daemon;
+	volatile uint32_t *board;	/* [0] begin, [1] end, [2] cold calls made meanwhile */
+};
+
+/* Calls each method of the module "small" for the first time, from when the board says so until it says otherwise. */
+static void caller(void *context)
+{
+	struct caller *c = context;
+	struct tier_conn_opts opts = { .size = sizeof(opts), .socket = c->daemon.socket, .timeout_ns = TEST_DEADLINE_NS };
+	struct tier_conn *conn;
+	struct tier_module *module;
+	struct tier_method *method;
+
+	child_assert(!tier_connect(&conn, &opts) && !tier_open(conn, "small", &module));
+	c->board[3] = true;
+	while (!c->board[0])
+		;
+	for (uint32_t i = 0; i < N_COLD && !c->board[1]; i++) {
+		child_assert(!tier_method_at(module, i, &method));
+		tier_entry(method)(1, 0, 0, 0, 0);
+		c->board[2]++;
+	}
+	tier_disconnect(conn);
+}
+
+static void report_turn(struct tier_conn *conn, const char *when)
+{
+	struct wire_stats stats;
+
+	assert_done(tier_stats(conn, &stats));
+	print_message("%-40s longest turn so far %5lu µs, in %s\n", when, (unsigned long)(stats.longest_turn_ns / 1000),
+		      stats.longest_turn_name);
+	if (stats.longest_turn_ns >= TURN_MAX_NS)
+		fail_msg("a turn of %lu µs in %s", (unsigned long)(stats.longest_turn_ns / 1000), stats.longest_turn_name);
+}
+
+static void call_each(struct tier_module *module, unsigned int n_rounds)
+{
+	struct tier_method *method;
+
+	for (unsigned int round = 0; round < n_rounds; round++)
+		for (uint32_t i = 0; i < N_METHODS; i++) {
+			assert_done(tier_method_at(module, i, &method));
+			assert_int_equal(tier_entry(method)(1, 0, 0, 0, 0), expected(i, N_METHODS, N_INSNS));
+		}
+}
+
+static bool all_count(struct tier_module *module)
+{
+	struct tier_method *method;
+
+	for (uint32_t i = 0; i < N_METHODS; i++) {
+		assert_done(tier_method_at(module, i, &method));
+		if (tier_status(method).stage < TIER_STAGE_COUNTING)
+			return false;
+	}
+	return true;
+}
+
+static void check_turns(const char *ring_bytes)
+{
+	const char *large, *small;
+	struct tier_conn *conn;
+	struct tier_module *module;
+	struct caller other;
+	uint32_t n_before;
+	char path[256];
+	pid_t pid;
+
+	other.board = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	assert_true(other.board != MAP_FAILED);
+	daemon_start(&other.daemon, ARGS("--ring-bytes", ring_bytes));
+	small = generate(&other.daemon, "small", N_COLD, 8);
+	assert_int_equal(tierctl(&other.daemon, NULL, NULL, "load", small, NULL), 0);
+	large = strcpy(path, generate(&other.daemon, "large", N_METHODS, N_INSNS));
+	pid = child_start(caller, &other);
+	conn = daemon_connect(&other.daemon);
+	wait_until("the other client", other.board[3]);
+	report_turn(conn, "a module of 6000 small methods loaded:");
+
+	other.board[0] = true;
+	wait_until("the first cold call", other.board[2] > 0);
+	n_before = other.board[2];
+	assert_done(tier_load(conn, large, NULL, 0, &module));
+	assert_int_equal(tier_module_n_methods(module), N_METHODS);
+	print_message("%u cold calls beside the load\n", other.board[2] - n_before);
+	assert_true(other.board[2] > n_before);
+	report_turn(conn, "5000 methods, 320000 instructions loaded:");
+	call_each(module, 1);
+	other.board[1] = true;
+	child_end(pid);
+	report_turn(conn, "each called once:");
+	wait_until("counting to begin", all_count(module));
+	report_turn(conn, "all counted:");
+	call_each(module, 29);
+	kill(other.daemon.pid, SIGSTOP);	/* so that all bells come at once */
+	call_each(module, 2);
+	kill(other.daemon.pid, SIGCONT);
+	report_turn(conn, "all over their thresholds:");
+	assert_done(tier_unload(conn, "large"));
+	tier_close(module);
+	report_turn(conn, "unloaded:");
+	tier_disconnect(conn);
+	munmap((void *)other.board, 4096);
+	daemon_stop(&other.daemon);
+}
+
+static void no_turn_takes_five_milliseconds(void **state)
+{
+	check_turns("256K");
+}
+
+static void no_turn_takes_five_milliseconds_when_bells_are_lost(void **state)
+{
+	check_turns("4096");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(no_turn_takes_five_milliseconds),
+		cmocka_unit_test(no_turn_takes_five_milliseconds_when_bells_are_lost),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
