@@ -325,6 +325,12 @@ _Noreturn void child_fail(const char *file, int line, const char *condition)
 	_exit(1);
 }
 
+void child_begin(void)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	setenv("CMOCKA_TEST_ABORT", "1", 1);
+}
+
 pid_t child_start(void (*fn)(void *context), void *context)
 {
 	pid_t pid = fork();
@@ -333,7 +339,7 @@ pid_t child_start(void (*fn)(void *context), void *context)
 		fail_msg("fork: %s", strerror(errno));
 	if (pid)
 		return pid;
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	child_begin();
 	fn(context);
 	_exit(0);
 }

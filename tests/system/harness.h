@@ -67,7 +67,7 @@ const char *bpf_compile(const char *folder, const char *name, const char *source
 #define RUN_TEXT_MAX 65536
 int tierctl(const struct daemon *daemon, char *out, char *err, ...) __attribute__((sentinel));
 
-/* -- Children: cmocka's assertions belong to the parent; what fails in a child says so and ends it with 1. --- */
+/* -- Children: what fails in a child says so and ends it with 1, never the parent's way, into the next test. --- */
 #define child_assert(condition)                                                                                        \
 	do {                                                                                                           \
 		if (!(condition))                                                                                      \
@@ -75,7 +75,9 @@ int tierctl(const struct daemon *daemon, char *out, char *err, ...) __attribute_
 	} while (0)
 void pipe_open(int ends[2]);	/* that no daemon inherits */
 _Noreturn void child_fail(const char *file, int line, const char *condition);
-/* Runs @fn in a forked child, which then ends with 0. It dies with the test. */
+/* In a forked child: it dies with the test, and cmocka's own assertions end it with SIGABRT. */
+void child_begin(void);
+/* Runs @fn in a forked child, which then ends with 0. */
 pid_t child_start(void (*fn)(void *context), void *context);
 int child_reap(pid_t pid);	/* its status as waitpid() has it; fails the test when it does not end in time */
 void child_end(pid_t pid);	/* reaped, and it must have ended with 0 */

@@ -21,6 +21,8 @@ struct raw {
 	int fd;
 	uint64_t serial;		/* of the last request */
 	struct wire_welcome welcome;
+	int fds[16];			/* that came with the last message */
+	size_t n_fds;
 };
 
 union raw_body {			/* room for any reply */
@@ -46,22 +48,27 @@ static inline uint64_t raw_send(struct raw *raw, enum wire_type type, const void
 	return raw->serial;
 }
 
-static inline void raw_drop_fds(struct msghdr *message)
+static inline void raw_drop_fds(struct raw *raw)
 {
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
-		size_t n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-		int fds[16];
-
-		memcpy(fds, CMSG_DATA(c), n * sizeof(int));
-		while (n--)
-			close(fds[n]);
-	}
+	while (raw->n_fds)
+		close(raw->fds[--raw->n_fds]);
 }
 
-/* Takes the next message, whatever it answers; descriptors are closed. */
+static inline void raw_take_fds(struct raw *raw, struct msghdr *message)
+{
+	struct cmsghdr *c = CMSG_FIRSTHDR(message);
+
+	raw_drop_fds(raw);
+	if (!c || c->cmsg_type != SCM_RIGHTS)
+		return;
+	raw->n_fds = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+	memcpy(raw->fds, CMSG_DATA(c), raw->n_fds * sizeof(int));
+}
+
+/* Takes the next message, whatever it answers; the descriptors of the last one are closed. */
 static inline struct wire_header raw_receive(struct raw *raw, union raw_body *body)
 {
-	_Alignas(struct cmsghdr) char control[CMSG_SPACE(16 * sizeof(int))];
+	_Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(raw->fds))];
 	struct wire_header header;
 	struct iovec parts[2] = { { &header, sizeof(header) }, { body, sizeof(*body) } };
 	struct msghdr message = { .msg_iov = parts, .msg_iovlen = 2, .msg_control = control, .msg_controllen = sizeof(control) };
@@ -71,7 +78,7 @@ static inline struct wire_header raw_receive(struct raw *raw, union raw_body *bo
 		fail_msg("no answer from the daemon in time");
 	if (recvmsg(raw->fd, &message, MSG_CMSG_CLOEXEC) < (ssize_t)sizeof(header))
 		fail_msg("the daemon hung up");
-	raw_drop_fds(&message);
+	raw_take_fds(raw, &message);
 	assert_int_equal(header.magic, WIRE_MAGIC);
 	assert_int_equal(header.size, sizeof(header) + wire_body_size(header.type));
 	return header;
@@ -106,5 +113,6 @@ static inline void raw_open(struct raw *raw, const struct daemon *daemon)
 
 static inline void raw_close(struct raw *raw)
 {
+	raw_drop_fds(raw);
 	close(raw->fd);
 }
