@@ -92,7 +92,8 @@ void fork_forget(struct tier_conn *conn)
 	conn->probes = NULL;	/* unmapped by the fork itself */
 }
 
-/* The session holds again what the program has open. Others may open and close meanwhile, so look anew each time. */
+/* The session holds again what the program has open. Others may open and close meanwhile, so look anew each time. What the
+ * daemon refuses (the module is gone, or the fork runs as somebody else) concerns that module's cold calls only. */
 static int fork_attach(struct tier_conn *conn, uint64_t deadline_ns)
 {
 	struct wire_attach attach = { .flags = WIRE_ATTACH_HOLD_ONLY };
@@ -101,7 +102,7 @@ static int fork_attach(struct tier_conn *conn, uint64_t deadline_ns)
 	while ((attach.ref.module = module_next_unattached(conn))) {
 		r = lane_request(&conn->api, &(struct request){ .type = WIRE_ATTACH, .body = &attach, .fd = -1,
 								.reply_type = WIRE_MODULE, .deadline_ns = deadline_ns });
-		if (r < 0)
+		if (r == -ETIMEDOUT || conn->api.is_broken)
 			return r;
 		module_attached(conn, attach.ref.module);
 	}

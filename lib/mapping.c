@@ -8,8 +8,12 @@
 #include "sync.h"
 #include "sys.h"
 
-/* First the whole span is reserved, without access and only if nothing is there yet; then the segments are laid over the
- * reservation. So a span that is taken fails before anything of it is mapped, and no guard page can be taken later. */
+/* First the whole span is reserved, only if nothing is there yet; then the segments are laid over the reservation. So a
+ * span that is taken fails before anything of it is mapped, and no guard page can be taken later.
+ *
+ * Another thread may fork at any moment in between. The fork then has a span, or a part of one, that is in no list; it
+ * finds in `unsettled` what the thread was about to do. Where the span alone may not be there yet or any more, a records
+ * header at the right place tells that it is: that is why the reservation is a mapping of the records' file. */
 
 #ifndef MAP_FIXED_NOREPLACE
 #define MAP_FIXED_NOREPLACE 0x100000
@@ -20,8 +24,38 @@
 
 static struct mapping *mappings;
 
-/* The span that is being mapped or unmapped right now: in a fork, what its thread left behind */
-static struct { uint64_t base, size; } unsettled;
+/* The span that is being mapped or unmapped right now */
+static struct {
+	uint64_t base, size, module;
+	uint64_t header;	/* where the records header is seen, if the span is there; 0: the span is there for sure */
+} unsettled;
+
+static void unsettled_begin(const struct mapping *mapping, uint64_t header)
+{
+	unsettled.base = mapping->layout.base;
+	unsettled.module = mapping->module;
+	unsettled.header = header;
+	/* Forks see these stores in their order: the rest before the size that makes it count. */
+	__atomic_store_n(&unsettled.size, mapping->layout.size, __ATOMIC_RELEASE);
+}
+
+static void unsettled_end(void)
+{
+	__atomic_store_n(&unsettled.size, 0, __ATOMIC_SEQ_CST);
+}
+
+/* In a fork: whether the span is there and ours. */
+static bool unsettled_is_mapped(void)
+{
+	struct tier_records_header header;
+
+	if (!unsettled.size)
+		return false;
+	if (!unsettled.header)
+		return true;
+	return sys_peek(sys_getpid(), (void *)unsettled.header, &header, sizeof(header)) == sizeof(header)
+	    && header.magic == TIER_RECORDS_MAGIC && header.module == unsettled.module && header.layout.base == unsettled.base;
+}
 
 static const struct {
 	const char *name;
@@ -110,13 +144,13 @@ static void span_unmap(const struct tier_layout *layout)
 	sys_munmap((void *)layout->base, layout->size);
 }
 
-static int span_reserve(const struct mapping *mapping)
+static int span_reserve(const struct mapping *mapping, int records_fd)
 {
 	const struct tier_layout *layout = &mapping->layout;
 	void *const wanted = (void *)layout->base, *at;
 	int r;
 
-	at = sys_mmap(wanted, layout->size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+	at = sys_mmap(wanted, layout->size, PROT_READ, MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED_NOREPLACE, records_fd, 0);
 	if (at == wanted)
 		return 0;
 	r = sys_is_error(at) ? (int)(intptr_t)at : -EEXIST;
@@ -133,7 +167,13 @@ static int span_reserve(const struct mapping *mapping)
 static int span_map(const struct mapping *mapping, const int fds[_TIER_SEGMENT_N])
 {
 	const struct tier_layout *layout = &mapping->layout;
+	void *guards;
 
+	guards = sys_mmap((void *)layout->base, layout->size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
+			  0);
+	if (sys_is_error(guards))
+		return error_set((int)(intptr_t)guards, "module '%s': cannot map the span: %s", mapping->name,
+				 error_word((int)(intptr_t)guards));
 	for (int i = 0; i < _TIER_SEGMENT_N; i++) {
 		void *const at = sys_mmap((void *)tier_layout_segment(layout, i), layout->segment[i].size, segments[i].protection,
 					  segments[i].flags | MAP_FIXED, fds[i], 0);
@@ -229,37 +269,39 @@ int mapping_map(struct mapping *mapping, const int fds[_TIER_SEGMENT_N])
 	struct stat status;
 	int r;
 
-	r = span_reserve(mapping);
-	if (r < 0)
+	unsettled_begin(mapping, layout->base);
+	r = span_reserve(mapping, fds[TIER_SEGMENT_RECORDS]);
+	if (r < 0) {
+		unsettled_end();
 		return r;
-	unsettled.base = layout->base;
-	unsettled.size = layout->size;
+	}
+	__atomic_store_n(&unsettled.header, 0, __ATOMIC_RELEASE);
 	r = span_map(mapping, fds);
 	if (!r)
 		r = header_check(mapping);
 	if (!r)
 		r = sys_fstat(fds[TIER_SEGMENT_RECORDS], &status);
 	if (r < 0) {
+		unsettled_end();
 		span_unmap(layout);
-	} else {
-		mapping->device = status.st_dev;
-		mapping->inode = status.st_ino;
-		mapping_set_pointers(mapping);
-		table_fill(mapping);
-		mapping_link(mapping);
+		return r;
 	}
-	unsettled.size = 0;
-	return r;
+	mapping->device = status.st_dev;
+	mapping->inode = status.st_ino;
+	mapping_set_pointers(mapping);
+	table_fill(mapping);
+	mapping_link(mapping);
+	unsettled_end();
+	return 0;
 }
 
 void mapping_free(struct mapping *mapping)
 {
 	if (mapping->records) {
-		unsettled.base = mapping->layout.base;
-		unsettled.size = mapping->layout.size;
+		unsettled_begin(mapping, tier_layout_segment(&mapping->layout, TIER_SEGMENT_RECORDS));
 		mapping_unlink(mapping);
 		span_unmap(&mapping->layout);
-		unsettled.size = 0;
+		unsettled_end();
 	}
 	sys_munmap(mapping, mapping->n_bytes);
 }
@@ -285,9 +327,9 @@ void mapping_tidy(void)
 		return;
 	for (struct mapping *mapping = mappings; mapping; mapping = mapping->next)
 		is_known |= mapping->layout.base == unsettled.base;
-	if (unsettled.size && !is_known)
+	if (!is_known && unsettled_is_mapped())
 		sys_munmap((void *)unsettled.base, unsettled.size);
-	unsettled.size = 0;
+	unsettled_end();
 	process_page()->mine = 1;
 }
 

@@ -98,8 +98,8 @@ static const char *names_wrong(const struct wire_names *names, uint64_t n_rows)
 	return NULL;
 }
 
-static int names_fetch(struct tier_conn *conn, const struct mapping *mapping, enum wire_type type, uint64_t from, uint64_t n_rows,
-		       struct wire_names *ret)
+static int names_fetch(struct tier_conn *conn, const struct mapping *mapping, enum wire_type type, uint64_t from,
+		       uint64_t n_rows, struct wire_names *ret)
 {
 	const struct wire_cursor cursor = { .module = mapping->module, .cursor = from };
 	const char *wrong;
@@ -405,6 +405,7 @@ int tier_bind(struct tier_module *module, const char *import, const void *fn)
 int tier_bind_all(struct tier_module *module, void *(*lookup)(const char *name, void *context), void *context)
 {
 	struct mapping *mapping = module->mapping;
+	const char *first = NULL;
 	int n_unbound = 0;
 
 	for (uint32_t i = 0; i < mapping->layout.n_imports; i++) {
@@ -412,7 +413,13 @@ int tier_bind_all(struct tier_module *module, void *(*lookup)(const char *name, 
 
 		if (fn)
 			import_set(mapping, i, fn);
-		n_unbound += !import_is_bound(mapping, i) && !(mapping->imports[i].flags & 1);
+		if (import_is_bound(mapping, i) || mapping->imports[i].flags & 1)
+			continue;
+		if (!n_unbound++)
+			first = mapping->imports[i].name;
 	}
+	if (n_unbound)
+		error_set(-ENOENT, "module '%s': %d import%s not bound, the first is '%s'", mapping->name, n_unbound,
+			  n_unbound == 1 ? " is" : "s are", first);
 	return n_unbound;
 }
