@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "fake.h"
+#include "client.h"
 
 /* Connecting, asking, and what a daemon can do wrong */
 

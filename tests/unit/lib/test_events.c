@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "fake.h"
+#include "client.h"
 
 /* Cursors in the journal: nothing is lost, nothing comes twice */
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <sched.h>
-#include "fake.h"
+#include "client.h"
 
 /* Forks: however they are made and whenever, methods can be called in them, and the parent notices nothing */
 
@@ -96,12 +96,17 @@ static void child_does(void **state, long flags, bool is_kernel, bool is_after, 
 	family_end(&family);
 }
 
+#define CHILD_CASE(name, flags, is_kernel, is_after, fn)                                                               \
+	static void name(void **state)                                                                                 \
+	{                                                                                                              \
+		child_does(state, flags, is_kernel, is_after, fn);                                                     \
+	}
 #define CHILD_CASES(what, flags)                                                                                       \
-	static void what##_has_cold_calls_with_the_kernel(void **state) { child_does(state, flags, true, false, child_calls_and_crosses); } \
-	static void what##_has_cold_calls_over_the_socket(void **state) { child_does(state, flags, false, false, child_calls_and_crosses); } \
-	static void what##_after_hits_has_cold_calls_with_the_kernel(void **state) { child_does(state, flags, true, true, child_calls_and_crosses); } \
-	static void what##_crosses_first_with_the_kernel(void **state) { child_does(state, flags, true, false, child_crosses_only); } \
-	static void what##_crosses_first_over_the_socket(void **state) { child_does(state, flags, false, true, child_crosses_only); }
+	CHILD_CASE(what##_has_cold_calls_with_the_kernel, flags, true, false, child_calls_and_crosses)                 \
+	CHILD_CASE(what##_has_cold_calls_over_the_socket, flags, false, false, child_calls_and_crosses)                \
+	CHILD_CASE(what##_after_hits_has_cold_calls_with_the_kernel, flags, true, true, child_calls_and_crosses)       \
+	CHILD_CASE(what##_crosses_first_with_the_kernel, flags, true, false, child_crosses_only)                       \
+	CHILD_CASE(what##_crosses_first_over_the_socket, flags, false, true, child_crosses_only)
 
 CHILD_CASES(a_fork, BY_FORK)
 CHILD_CASES(a_raw_clone, 0)
@@ -145,6 +150,18 @@ static void a_fork_that_needs_nothing_costs_nothing(void **state)
 	family_end(&family);
 }
 
+static void a_fork_whose_module_is_refused_is_not_cut_off(void **state)
+{
+	struct family family = family_new(state, true);
+	struct tier_module *other = client_open(family.conn, "other");
+
+	fake_set_twist(family.fake, WIRE_ATTACH, TWIST_REFUSE);
+	assert_int_equal(child_run(BY_FORK, child_calls_and_crosses, &family), 0);
+	fake_set_twist(family.fake, WIRE_ATTACH, TWIST_NONE);
+	tier_close(other);
+	family_end(&family);
+}
+
 /* -- While another thread is inside --- */
 static void *caller_main(void *context)
 {
@@ -169,8 +186,15 @@ static void child_while_a_thread_is_in_the_prestub(void **state, long flags)
 	family_end(&family);
 }
 
-static void a_fork_while_a_thread_is_in_the_prestub(void **state) { child_while_a_thread_is_in_the_prestub(state, BY_FORK); }
-static void a_raw_clone_while_a_thread_is_in_the_prestub(void **state) { child_while_a_thread_is_in_the_prestub(state, 0); }
+static void a_fork_while_a_thread_is_in_the_prestub(void **state)
+{
+	child_while_a_thread_is_in_the_prestub(state, BY_FORK);
+}
+
+static void a_raw_clone_while_a_thread_is_in_the_prestub(void **state)
+{
+	child_while_a_thread_is_in_the_prestub(state, 0);
+}
 
 static void *asker_main(void *context)
 {
@@ -308,8 +332,15 @@ static void a_handler_forks_in_the_middle_of_a_request(void **state, bool calls_
 	family_end(&family);
 }
 
-static void a_handler_that_forks_leaves_the_answer_to_the_parent(void **state) { a_handler_forks_in_the_middle_of_a_request(state, false); }
-static void a_fork_made_and_used_in_a_handler_asks_anew(void **state) { a_handler_forks_in_the_middle_of_a_request(state, true); }
+static void a_handler_that_forks_leaves_the_answer_to_the_parent(void **state)
+{
+	a_handler_forks_in_the_middle_of_a_request(state, false);
+}
+
+static void a_fork_made_and_used_in_a_handler_asks_anew(void **state)
+{
+	a_handler_forks_in_the_middle_of_a_request(state, true);
+}
 
 /* -- Descriptors --- */
 static int child_reuses_descriptors(void *context)
@@ -499,16 +530,15 @@ static void forks_at_any_moment_of_open_call_and_close(void **state)
 	struct family family = family_new(state, false);
 	pthread_t thread;
 	void *works;
-	int status;
+	int status = 0;
 
 	storm_is_over = false;
 	assert_int_equal(pthread_create(&thread, NULL, storm_main, &family), 0);
-	for (int i = 0; i < n_rounds; i++) {
+	for (int i = 0; i < n_rounds && !status; i++)
 		status = child_run(BY_FORK, storm_child, &family);
-		assert_int_equal(status, 0);
-	}
 	__atomic_store_n(&storm_is_over, true, __ATOMIC_RELEASE);
 	pthread_join(thread, &works);
+	assert_int_equal(status, 0);
 	assert_non_null(works);
 	family_end(&family);
 }
@@ -527,6 +557,7 @@ int main(void)
 		CHILD_CASE_ROWS(a_clone_that_shares_descriptors),
 		CASE(forks_of_forks_have_sessions_of_their_own),
 		CASE(a_fork_that_needs_nothing_costs_nothing),
+		CASE(a_fork_whose_module_is_refused_is_not_cut_off),
 		CASE(a_fork_while_a_thread_is_in_the_prestub),
 		CASE(a_raw_clone_while_a_thread_is_in_the_prestub),
 		CASE(a_fork_asks_while_another_thread_asks),

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <sys/prctl.h>
-#include "fake.h"
+#include "client.h"
 
 /* Opening modules: one span, one mapping, nothing half done */
 
@@ -122,7 +122,8 @@ static void a_span_that_is_taken_is_a_clear_error(void **state)
 	const struct tier_layout *layout = &fake->modules[0].info.layout;
 	struct tier_conn *conn = client_connect(fake);
 	struct tier_module *module;
-	void *taken = mmap((void *)(layout->base + 66 * FAKE_PAGE), FAKE_PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	void *taken = mmap((void *)(layout->base + 66 * FAKE_PAGE), FAKE_PAGE, PROT_READ,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 
 	assert_true(taken != MAP_FAILED);
 	assert_int_equal(tier_open(conn, "demo", &module), -EADDRINUSE);
@@ -152,11 +153,30 @@ static void wrong_answer_leaves_nothing(void **state, enum twist twist, const ch
 	tier_disconnect(conn);
 }
 
-static void too_few_descriptors_are_refused(void **state) { wrong_answer_leaves_nothing(state, TWIST_FEW_FDS, "sent 3 descriptors"); }
-static void a_file_that_is_too_short_is_refused(void **state) { wrong_answer_leaves_nothing(state, TWIST_SMALL_FILE, "counters"); }
-static void a_descriptor_that_is_no_file_is_refused(void **state) { wrong_answer_leaves_nothing(state, TWIST_PIPE, "records"); }
-static void a_layout_that_overlaps_is_refused(void **state) { wrong_answer_leaves_nothing(state, TWIST_LAYOUT, "in order"); }
-static void records_of_another_module_are_refused(void **state) { wrong_answer_leaves_nothing(state, TWIST_OTHER_RECORDS, "another module"); }
+static void too_few_descriptors_are_refused(void **state)
+{
+	wrong_answer_leaves_nothing(state, TWIST_FEW_FDS, "sent 3 descriptors");
+}
+
+static void a_file_that_is_too_short_is_refused(void **state)
+{
+	wrong_answer_leaves_nothing(state, TWIST_SMALL_FILE, "counters");
+}
+
+static void a_descriptor_that_is_no_file_is_refused(void **state)
+{
+	wrong_answer_leaves_nothing(state, TWIST_PIPE, "records");
+}
+
+static void a_layout_that_overlaps_is_refused(void **state)
+{
+	wrong_answer_leaves_nothing(state, TWIST_LAYOUT, "in order");
+}
+
+static void records_of_another_module_are_refused(void **state)
+{
+	wrong_answer_leaves_nothing(state, TWIST_OTHER_RECORDS, "another module");
+}
 
 static int child_under_mdwe(void *context)
 {

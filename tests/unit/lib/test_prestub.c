@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <unwind.h>
-#include "fake.h"
+#include "client.h"
 
 /* The first call and the threshold: what DESIGN §4 promises about them */
 
@@ -266,17 +266,52 @@ static void failing_call_says(void **state, enum twist twist, const char *text)
 	tier_disconnect(conn);
 }
 
-static void a_silent_daemon_ends_a_first_call_in_bounded_time(void **state) { failing_call_says(state, TWIST_SILENT, "did not answer in time"); }
-static void a_refusal_reaches_the_handler_with_its_sentence(void **state) { failing_call_says(state, TWIST_REFUSE, "no room for you"); }
-static void code_that_is_promised_and_missing_is_a_failure(void **state) { failing_call_says(state, TWIST_LIE, "there is none"); }
-static void a_first_call_survives_garbage(void **state) { failing_call_says(state, TWIST_GARBAGE, "not a message of tierd"); }
+static void a_silent_daemon_ends_a_first_call_in_bounded_time(void **state)
+{
+	failing_call_says(state, TWIST_SILENT, "did not answer in time");
+}
+
+static void a_refusal_reaches_the_handler_with_its_sentence(void **state)
+{
+	failing_call_says(state, TWIST_REFUSE, "no room for you");
+}
+
+static void code_that_is_promised_and_missing_is_a_failure(void **state)
+{
+	failing_call_says(state, TWIST_LIE, "there is none");
+}
+
+static void a_first_call_survives_garbage(void **state)
+{
+	failing_call_says(state, TWIST_GARBAGE, "not a message of tierd");
+}
+
 static void a_first_call_survives_a_short_reply(void **state) { failing_call_says(state, TWIST_SHORT, "wrong size"); }
 static void a_first_call_survives_a_long_reply(void **state) { failing_call_says(state, TWIST_LONG, "wrong size"); }
-static void a_first_call_survives_another_reply(void **state) { failing_call_says(state, TWIST_TYPE, "does not fit"); }
-static void a_first_call_survives_a_future_reply(void **state) { failing_call_says(state, TWIST_FUTURE, "nobody asked"); }
-static void a_first_call_survives_another_version(void **state) { failing_call_says(state, TWIST_VERSION, "another version"); }
-static void a_first_call_survives_the_daemons_end(void **state) { failing_call_says(state, TWIST_HANGUP, "the daemon closed it"); }
-static void the_daemons_last_word_is_passed_on(void **state) { failing_call_says(state, TWIST_LAST_WORD, "not polite"); }
+static void a_first_call_survives_another_reply(void **state)
+{
+	failing_call_says(state, TWIST_TYPE, "does not fit");
+}
+
+static void a_first_call_survives_a_future_reply(void **state)
+{
+	failing_call_says(state, TWIST_FUTURE, "nobody asked");
+}
+
+static void a_first_call_survives_another_version(void **state)
+{
+	failing_call_says(state, TWIST_VERSION, "another version");
+}
+
+static void a_first_call_survives_the_daemons_end(void **state)
+{
+	failing_call_says(state, TWIST_HANGUP, "the daemon closed it");
+}
+
+static void the_daemons_last_word_is_passed_on(void **state)
+{
+	failing_call_says(state, TWIST_LAST_WORD, "not polite");
+}
 
 static void a_late_reply_does_not_confuse_the_next_call(void **state)
 {

@@ -2,7 +2,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sys/prctl.h>
-#include "fake.h"
+#include "client.h"
 
 /* Waits end in every quiet state, and in time */
 
@@ -290,7 +290,9 @@ static int child_waits(void *context)
 {
 	struct tier_answer answer;
 
-	return tier_wait(client_method(module, 0), 20 * FAKE_SECOND, NULL, &answer) == 0 && answer.stage == TIER_STAGE_FINAL ? 0 : 1;
+	if (tier_wait(client_method(module, 0), 20 * FAKE_SECOND, NULL, &answer) != 0)
+		return 1;
+	return answer.stage == TIER_STAGE_FINAL ? 0 : 2;
 }
 
 static void a_fork_waits_too(void **state)
