@@ -9,6 +9,7 @@
 
 struct load_under_way {
 	struct loading *loading;
+	struct list link;	/* loading.loads */
 	struct server_load *answer_to;
 	struct pool_job *job;
 	struct task task;
@@ -25,6 +26,7 @@ struct load_under_way {
 
 static void load_end(struct load_under_way *load, struct module *module)
 {
+	list_remove(&load->link);
 	server_loaded(load->answer_to, module, load->error, load->refusal.text);
 	host_free(load->host);
 	free(load->bytes);
@@ -104,6 +106,7 @@ int loading_start(struct loading *loading, uid_t uid, const char *name, bool sha
 		return TIER_ERROR_NO_MEMORY;
 	*load = (struct load_under_way){ .loading = loading, .answer_to = answer_to, .uid = uid, .shared = shared };
 	load->task = (struct task)TASK_NULL(load->task);
+	list_init(&load->link);
 	strncpy(load->name, name, sizeof(load->name) - 1);
 	r = pool_submit(loading->pool, uid, JOB_LOAD, object_fd, n, load_read, load, &load->job);
 	if (r) {
@@ -111,5 +114,19 @@ int loading_start(struct loading *loading, uid_t uid, const char *name, bool sha
 		log_line(LOG_WARNING, "cannot hand an object file to a worker: %s", strerrordesc_np(-r));
 		return TIER_ERROR_WORKER;
 	}
+	list_append(&loading->loads, &load->link);
 	return TIER_ERROR_NONE;
+}
+
+void loading_init(struct loading *loading)
+{
+	*loading = (struct loading){ .loads = LIST_INIT(loading->loads) };
+}
+
+void loading_stop(struct loading *loading)
+{
+	struct list *first;
+
+	while ((first = list_first(&loading->loads)))
+		load_fail(list_entry(first, struct load_under_way, link), TIER_ERROR_CANCELED, "the daemon ends");
 }

@@ -22,7 +22,13 @@ struct loading {
 	struct task_thread *checker;
 	struct window window;	/* the checker thread's, while it runs */
 	uint64_t n_code;	/* --code-size */
+	struct list loads;	/* under way */
 };
+
+/* The fields above the list are the owner's to fill before the first load. */
+void loading_init(struct loading *loading);
+/* Ends what is under way with CANCELED; the checker and the pool are gone already. */
+void loading_stop(struct loading *loading);
 
 /* As struct server_ops.load: 0, or a positive enum tier_error. Ends with one server_loaded(). */
 int loading_start(struct loading *loading, uid_t uid, const char *name, bool shared, int object_fd, uint64_t n,

@@ -69,6 +69,7 @@ int query_pending(struct lane *lane, const struct request *request)
 					  (unsigned long long)pending->module);
 	}
 	server->ops->drain(server->context);
+	core_sweep(server->core, module);	/* a threshold whose bell was lost is pending, too */
 	body.count = core_pending(server->core, scopes[pending->scope], module, lane->uid);
 	lane_reply(lane, request->serial, WIRE_COUNT, &body);
 	return 0;
