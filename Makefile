@@ -67,7 +67,7 @@ SYSTEM_TESTS := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/system/test_*.c)))
 FUZZERS := $(patsubst tests/fuzz/%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 
 # -- Tasks --------------------------------------------------------------------------------------------------------
-.PHONY: help all deps demo check check-long bench install clean floors fuzz unit system format tests
+.PHONY: help all deps demo check check-long bench install clean floors pages fuzz unit system format tests
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
 
@@ -83,12 +83,12 @@ demo:  ## set up, build, and drive every workload to its final tier on a private
 
 check:  ## set up, build and run all tests (at most 5 minutes once built)
 	@tools/deps
-	@$(MAKE) --no-print-directory all tests floors
+	@$(MAKE) --no-print-directory all tests floors pages
 	@tests/run $(B) short
 
 check-long:  ## the same tests with the full counts that the issues name
 	@tools/deps
-	@$(MAKE) --no-print-directory all tests floors
+	@$(MAKE) --no-print-directory all tests floors pages
 	@tests/run $(B) long
 
 tests: $(UNIT_TESTS) $(SYSTEM_TESTS)
@@ -102,6 +102,9 @@ fuzz:  ## every fuzz target for FUZZ_SECONDS (default 60) each; needs clang's li
 floors:  ## check every #include against the floors of the layout
 	@tools/floors
 
+pages: $(B)/tierd $(B)/tierctl  ## compare the manual pages with the code, in both directions
+	@tools/pages $(B)
+
 install: all  ## install below $(DESTDIR)$(PREFIX)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/libexec/tierd \
 		$(DESTDIR)$(PREFIX)/include/tier
@@ -112,6 +115,8 @@ install: all  ## install below $(DESTDIR)$(PREFIX)
 	ln -sf libtier.so.0 $(DESTDIR)$(PREFIX)/lib/libtier.so
 	install -m 644 $(B)/libtier.a $(DESTDIR)$(PREFIX)/lib/libtier.a
 	install -m 644 include/tier/*.h $(DESTDIR)$(PREFIX)/include/tier/
+	for page in daemon/tierd.8 cli/tierctl.1 lib/libtier.3 lib/tier-wire.7; do \
+		install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit 1; done
 	sed 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' lib/tier.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/tier.pc
 
 clean:  ## remove build/
@@ -150,9 +155,10 @@ $(B)/tierd-worker: $(B)/obj/daemon/worker/child/main.o $(WORKER_ARCHIVES)
 $(B)/tierctl: $(call objects,cli) $(B)/libtier.a
 	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lsmartcols -lpthread
 
+# One object whose hidden symbols are local: a program that links statically sees no more names than the shared library has.
 $(B)/libtier.a: $(call objects,lib)
 	@rm -f $@
-	$(call say,AR,$@)ar rcs $@ $^
+	$(call say,AR,$@)ld -r -o $(B)/obj/libtier.o $^ && objcopy --localize-hidden $(B)/obj/libtier.o && ar rcs $@ $(B)/obj/libtier.o
 
 $(B)/libtier.so.0: $(call objects,lib) lib/libtier.map
 	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) -shared -Wl,-soname,libtier.so.0 -Wl,--version-script=lib/libtier.map -o $@ \
