@@ -1,107 +1,37 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What an instruction does to registers and to the program counter. Verified instructions only, except where said. */
-#include "bytecode/flow.h"
+#include "bytecode/decode.h"
 
-#define R(reg) ((uint16_t)(1u << (reg)))
-#define R1_TO_R5 ((uint16_t)0x3e)
+#define DST INSN_READS_DST
+#define SRC INSN_READS_SRC
+#define RESULT INSN_WRITES_DST
 
-bool insn_is_conditional(const struct insn *insn)
-{
-	unsigned int class = BPF_CLASS(insn->code), op = BPF_OP(insn->code);
+#define BOTH(op, shape_k, shape_x)                                                                                     \
+	[BPF_ALU | BPF_K | (op)] = (shape_k), [BPF_ALU | BPF_X | (op)] = (shape_x),                                    \
+	[BPF_ALU64 | BPF_K | (op)] = (shape_k), [BPF_ALU64 | BPF_X | (op)] = (shape_x)
+#define ARITHMETIC(op) BOTH(op, DST | RESULT, DST | SRC | RESULT)
+#define CONDITIONS(class, op)                                                                                          \
+	[(class) | BPF_K | (op)] = DST | INSN_JUMPS, [(class) | BPF_X | (op)] = DST | SRC | INSN_JUMPS
+#define CONDITION(op) CONDITIONS(BPF_JMP, op), CONDITIONS(BPF_JMP32, op)
+#define MEMORY(size)                                                                                                   \
+	[BPF_LDX | BPF_MEM | (size)] = SRC | RESULT, [BPF_LDX | BPF_MEMSX | (size)] = SRC | RESULT,                    \
+	[BPF_ST | BPF_MEM | (size)] = DST, [BPF_STX | BPF_MEM | (size)] = DST | SRC,                                   \
+	[BPF_STX | BPF_ATOMIC | (size)] = INSN_ATOMIC
 
-	return (class == BPF_JMP || class == BPF_JMP32) && op != BPF_JA && op != BPF_CALL && op != BPF_EXIT;
-}
-
-bool insn_is_jump(const struct insn *insn)
-{
-	return insn->code == (BPF_JMP | BPF_JA) || insn->code == (BPF_JMP32 | BPF_JA) || insn_is_conditional(insn);
-}
-
-uint32_t flow_jump_target(const struct insn *insns, uint32_t pc)
-{
-	const struct insn *insn = &insns[pc];
-
-	return pc + 1 + (insn->code == (BPF_JMP32 | BPF_JA) ? insn->imm : insn->off);
-}
-
-static uint16_t alu_reads(const struct insn *insn)
-{
-	unsigned int op = BPF_OP(insn->code);
-	uint16_t src = BPF_SRC(insn->code) == BPF_X ? R(insn->src) : 0;
-
-	if (op == BPF_MOV)
-		return src;
-	if (op == BPF_END || op == BPF_NEG)
-		return R(insn->dst);	/* the source bit of END is the byte order */
-	return R(insn->dst) | src;
-}
-
-static uint16_t jump_reads(const struct insn *insn)
-{
-	switch (BPF_OP(insn->code)) {
-	case BPF_JA:
-		return 0;
-	case BPF_EXIT:
-		return R(INSN_R0);
-	case BPF_CALL:
-		return R1_TO_R5 | (insn_is_callx(insn) ? R(insn->dst) : 0);
-	default:
-		return R(insn->dst) | (BPF_SRC(insn->code) == BPF_X ? R(insn->src) : 0);
-	}
-}
-
-static bool insn_is_atomic(const struct insn *insn)
-{
-	return BPF_CLASS(insn->code) == BPF_STX && BPF_MODE(insn->code) == BPF_ATOMIC;
-}
-
-uint16_t insn_reads(const struct insn *insn)
-{
-	switch (BPF_CLASS(insn->code)) {
-	case BPF_ALU:
-	case BPF_ALU64:
-		return alu_reads(insn);
-	case BPF_JMP:
-	case BPF_JMP32:
-		return jump_reads(insn);
-	case BPF_LDX:
-		return R(insn->src);
-	case BPF_ST:
-		return R(insn->dst);
-	case BPF_STX:
-		if (insn_is_atomic(insn) && insn->imm == BPF_LOAD_ACQ)
-			return R(insn->src);
-		if (insn_is_atomic(insn) && insn->imm == BPF_CMPXCHG)
-			return R(insn->dst) | R(insn->src) | R(INSN_R0);
-		return R(insn->dst) | R(insn->src);
-	default:
-		return 0;	/* lddw */
-	}
-}
-
-static uint16_t atomic_writes(const struct insn *insn)
-{
-	if (insn->imm == BPF_LOAD_ACQ)
-		return R(insn->dst);
-	if (insn->imm == BPF_CMPXCHG)
-		return R(INSN_R0);
-	return insn->imm != BPF_STORE_REL && insn->imm & BPF_FETCH ? R(insn->src) : 0;
-}
-
-uint16_t insn_writes(const struct insn *insn)
-{
-	switch (BPF_CLASS(insn->code)) {
-	case BPF_ALU:
-	case BPF_ALU64:
-	case BPF_LD:
-	case BPF_LDX:
-		return R(insn->dst);
-	case BPF_JMP:
-	case BPF_JMP32:
-		return BPF_OP(insn->code) == BPF_CALL ? R(INSN_R0) | R1_TO_R5 : 0;
-	case BPF_STX:
-		return insn_is_atomic(insn) ? atomic_writes(insn) : 0;
-	default:
-		return 0;	/* ST */
-	}
-}
+const uint8_t insn_shapes[256] = {
+	ARITHMETIC(BPF_ADD), ARITHMETIC(BPF_SUB), ARITHMETIC(BPF_MUL), ARITHMETIC(BPF_DIV), ARITHMETIC(BPF_MOD),
+	ARITHMETIC(BPF_OR), ARITHMETIC(BPF_AND), ARITHMETIC(BPF_XOR), ARITHMETIC(BPF_LSH), ARITHMETIC(BPF_RSH),
+	ARITHMETIC(BPF_ARSH),
+	BOTH(BPF_MOV, RESULT, SRC | RESULT),
+	BOTH(BPF_NEG, DST | RESULT, DST | RESULT),
+	BOTH(BPF_END, DST | RESULT, DST | RESULT),	/* the source bit is the byte order */
+	[BPF_JMP | BPF_JA] = INSN_JUMPS | INSN_ENDS,
+	[BPF_JMP32 | BPF_JA] = INSN_JUMPS | INSN_ENDS,	/* gotol */
+	CONDITION(BPF_JEQ), CONDITION(BPF_JGT), CONDITION(BPF_JGE), CONDITION(BPF_JSET), CONDITION(BPF_JNE),
+	CONDITION(BPF_JSGT), CONDITION(BPF_JSGE), CONDITION(BPF_JLT), CONDITION(BPF_JLE), CONDITION(BPF_JSLT),
+	CONDITION(BPF_JSLE),
+	[BPF_JMP | BPF_CALL] = INSN_CALLS,
+	[BPF_JMP | BPF_CALL | BPF_X] = INSN_CALLS | DST,
+	[BPF_JMP | BPF_EXIT] = INSN_ENDS | INSN_RETURNS,
+	[BPF_LDDW] = RESULT,
+	MEMORY(BPF_W), MEMORY(BPF_H), MEMORY(BPF_B), MEMORY(BPF_DW),
+};

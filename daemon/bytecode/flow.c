@@ -1,293 +1,174 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Liveness of registers over a verified method
  *
- * Straight runs of instructions are blocks. A block is summed up in two bit sets, what it reads before writing (needs)
- * and what it writes (writes), so that
+ * One sweep from the last slot to the first finds everything that no loop is needed for: forward jumps lead to slots that
+ * the sweep has seen. A slot with code 0 is the second half of a lddw and nothing else, so slots can be walked backward.
  *
- *     live at its start = needs | (live at its end & ~writes)
+ * What a backward jump brings is added afterwards. A register that turns out to be live behind a slot is carried
+ * backward, from slot to slot and along every jump that leads to one of them, until something writes it or it was live
+ * there already. It can become live at a slot only once, so all of it together is linear in the method's length,
+ * whatever shape the loops have. Blocks and a numbering of them are not needed for that.
  *
- * costs nothing to repeat. A worklist repeats it until nothing grows: a set has 11 bits and a block two successors, so
- * it is taken up at most 23 times, whatever shape the loops have, and the whole is linear in the method's length. A last
- * backward pass spreads the result over the instructions.
- *
- *   first[]  slot where block b starts, first[n_blocks] = the end     block_of[]  block of each slot
- *   sources  lists of the blocks that jump to block b: source_head[b] → source_next[] → ... → NONE */
+ *   newest[]  per slot: the last jump that leads there      older[]  per jump: the next one that leads to the same slot
+ *   grown[]   slots that jumps lead to, live[] of which grew since it was last carried along those jumps */
 #include <errno.h>
-#include <string.h>
 #include "bytecode/flow.h"
 #include "util/base.h"
 #include "util/error.h"
 
-#define NONE UINT32_MAX
 #define ENTRY_UNDEFINED ((uint16_t)(1u << INSN_R0 | 0xfu << INSN_R6))	/* r1..r5 are arguments */
+#define FLOW_GROWN 0x80u	/* a mark while the slot is in grown[] */
 
-struct blocks {
-	uint32_t *block_of;		/* per slot */
-	uint32_t *first;		/* per block and one more */
-	uint32_t *source_head, *source_next;
-	uint16_t *needs, *writes, *live_in;
-	uint32_t *worklist;		/* a stack; listed[b] says that b is on it */
-	uint8_t *listed;
-	uint32_t n, n_worklist;
+struct jumps {
+	uint32_t *newest, *older;	/* slot + 1; 0: none */
+	uint32_t *grown;		/* a stack */
+	uint32_t n_grown;
 };
-
-static void blocks_deinit(struct blocks *blocks)
-{
-	free(blocks->block_of);
-	free(blocks->first);
-	free(blocks->source_head);
-	free(blocks->source_next);
-	free(blocks->needs);
-	free(blocks->writes);
-	free(blocks->live_in);
-	free(blocks->worklist);
-	free(blocks->listed);
-}
 
 struct flow *flow_free(struct flow *flow)
 {
-	if (flow) {
-		free(flow->marks);
-		free(flow->live);
-		free(flow);
-	}
+	free(flow);
 	return NULL;
 }
-DEFINE_CLEANUP(struct flow *, flow_free)
 
-/* -- One pass for everything that needs no fixed point --- */
-
-static bool falls_through(const struct insn *insn)
-{
-	return insn->code != (BPF_JMP | BPF_EXIT) && (!insn_is_jump(insn) || insn_is_conditional(insn));
-}
-
-/* The base register of a memory access, and -1 for what is none. */
-static int access_base(const struct insn *insn)
-{
-	bool acquire = BPF_MODE(insn->code) == BPF_ATOMIC && insn->imm == BPF_LOAD_ACQ;
-
-	switch (BPF_CLASS(insn->code)) {
-	case BPF_LDX:
-		return insn->src;
-	case BPF_ST:
-		return insn->dst;
-	case BPF_STX:
-		return acquire ? insn->src : insn->dst;
-	default:
-		return -1;
-	}
-}
-
+/* -- The sweep --- */
 /* r10 as the base of an access with its constant offset is the only use that keeps the frame's extent known; a store of
  * r10 itself through r10 is both, so the value operand counts as an escape. */
+static bool frame_escapes(const struct insn *insn)
+{
+	const unsigned int class = BPF_CLASS(insn->code);
+
+	if (class == BPF_STX && insn->src == INSN_R10)
+		return !(BPF_MODE(insn->code) == BPF_ATOMIC && insn->imm == BPF_LOAD_ACQ);
+	return class != BPF_LDX && class != BPF_ST && class != BPF_STX;
+}
+
 static void flow_note_frame(struct flow *flow, const struct insn *insn)
 {
-	bool stores = BPF_CLASS(insn->code) == BPF_STX && insn->src == INSN_R10
-		   && !(BPF_MODE(insn->code) == BPF_ATOMIC && insn->imm == BPF_LOAD_ACQ);
+	const int32_t low = frame_escapes(insn) ? -(int32_t)INSN_FRAME_SIZE : insn->off;
 
-	if (!(insn_reads(insn) & 1u << INSN_R10))
-		return;
 	flow->frame = true;
-	if (access_base(insn) != INSN_R10 || stores)
-		flow->frame_low = -(int32_t)INSN_FRAME_SIZE;
-	else
-		flow->frame_low = MIN(flow->frame_low, (int32_t)insn->off);
+	flow->frame_low = MIN(flow->frame_low, low);
 }
 
-static void flow_mark(struct flow *flow, const struct insn *insns)
+/* Returns what is live at the target as far as the sweep knows; nothing yet for a backward jump. */
+static uint16_t flow_note_jump(struct flow *flow, uint32_t pc, uint32_t target)
 {
-	for (uint32_t pc = 0; pc < flow->n_insns; pc += insn_slots(&insns[pc])) {
+	if (target > pc) {
+		flow->marks[target] |= FLOW_TARGET;
+		return flow->live[target];
+	}
+	flow->marks[target] |= FLOW_TARGET | FLOW_BACK_TARGET;
+	return 0;
+}
+
+/* Returns how many jumps there are, or 0 when none leads backward. */
+static uint32_t flow_sweep(struct flow *flow, const struct insn *insns)
+{
+	uint16_t live = 0, used = 0, written = 0;
+	uint32_t n_jumps = 0;
+	bool backward = false;
+
+	for (uint32_t pc = flow->n_insns; pc-- > 0;) {
 		const struct insn *insn = &insns[pc];
+		const unsigned int shape = insn_shape(insn);
+		const struct insn_registers registers = insn_registers(insn);
 
-		flow->written |= insn_writes(insn);
-		flow->used |= insn_reads(insn) | insn_writes(insn);
-		flow_note_frame(flow, insn);
-		if (insn_is_lddw(insn))
-			flow->marks[pc + 1] |= FLOW_SECOND_HALF;
-		if (BPF_CLASS(insn->code) == BPF_JMP && BPF_OP(insn->code) == BPF_CALL)
-			flow->calls = true;
-		if (insn_is_jump(insn)) {
-			uint32_t target = flow_jump_target(insns, pc);
+		if (shape & INSN_ENDS)
+			live = 0;
+		if (shape & INSN_JUMPS) {
+			const uint32_t target = flow_jump_target(insns, pc);
 
-			flow->marks[target] |= FLOW_TARGET | (target <= pc ? FLOW_BACK_TARGET : 0);
+			live |= flow_note_jump(flow, pc, target);
+			backward |= target <= pc;
+			n_jumps++;
 		}
+		if (!insn->code)
+			flow->marks[pc] |= FLOW_SECOND_HALF;
+		if (registers.reads & 1u << INSN_R10)
+			flow_note_frame(flow, insn);
+		flow->calls |= !!(shape & INSN_CALLS);
+		written |= registers.writes;
+		used |= registers.reads | registers.writes;
+		flow->live[pc] = live = registers.reads | (live & ~registers.writes);
 	}
+	flow->used = used;
+	flow->written = written;
+	return backward ? n_jumps : 0;
 }
 
-/* -- Blocks --- */
-
-static bool ends_block(const struct insn *insn)
+/* -- Backward jumps --- */
+/* @bits are live behind slot @pc. */
+static void flow_carry(struct flow *flow, const struct insn *insns, struct jumps *jumps, uint32_t pc, uint16_t bits)
 {
-	return insn_is_jump(insn) || !falls_through(insn);
-}
-
-/* Numbers the blocks; with first == NULL only counts them, so that the second run finds its arrays allocated. */
-static uint32_t blocks_number(const struct flow *flow, const struct insn *insns, uint32_t *first, uint32_t *block_of)
-{
-	uint32_t n = 0;
-	bool starts = true;
-
-	for (uint32_t pc = 0; pc < flow->n_insns; pc += insn_slots(&insns[pc])) {
-		if (starts || flow->marks[pc] & FLOW_TARGET) {
-			if (first)
-				first[n] = pc;
-			n++;
+	do {
+		bits &= ~(insn_writes(&insns[pc]) | flow->live[pc]);
+		if (!bits)
+			return;
+		flow->live[pc] |= bits;
+		if ((flow->marks[pc] & (FLOW_TARGET | FLOW_GROWN)) == FLOW_TARGET) {
+			flow->marks[pc] |= FLOW_GROWN;
+			jumps->grown[jumps->n_grown++] = pc;
 		}
-		if (block_of)
-			block_of[pc] = n - 1;
-		starts = ends_block(&insns[pc]);
-	}
-	if (first)
-		first[n] = flow->n_insns;
-	return n;
+	} while (pc && !(insn_shape(&insns[--pc]) & INSN_ENDS));
 }
 
-static int blocks_allocate(struct blocks *blocks, uint32_t n, uint32_t n_insns)
+/* Links all jumps, and carries along the backward ones what the sweep found at their targets. */
+static void flow_link(struct flow *flow, const struct insn *insns, struct jumps *jumps)
 {
-	blocks->n = n;
-	blocks->block_of = malloc(n_insns * sizeof(uint32_t));
-	blocks->first = malloc((n + (size_t)1) * sizeof(uint32_t));
-	blocks->source_head = malloc(n * sizeof(uint32_t));
-	blocks->source_next = malloc(n * sizeof(uint32_t));
-	blocks->needs = calloc(n, sizeof(uint16_t));
-	blocks->writes = calloc(n, sizeof(uint16_t));
-	blocks->live_in = calloc(n, sizeof(uint16_t));
-	blocks->worklist = malloc(n * sizeof(uint32_t));
-	blocks->listed = calloc(n, 1);
-	return blocks->block_of && blocks->first && blocks->source_head && blocks->source_next && blocks->needs
-	    && blocks->writes && blocks->live_in && blocks->worklist && blocks->listed ? 0 : error_origin(-ENOMEM);
-}
+	for (uint32_t pc = 0; pc < flow->n_insns; pc++) {
+		uint32_t target;
 
-/* last instruction of block @b: its last slot, or the one before when that is the second half of a lddw */
-static uint32_t block_last(const struct flow *flow, const struct blocks *blocks, uint32_t b)
-{
-	uint32_t pc = blocks->first[b + 1] - 1;
-
-	return flow->marks[pc] & FLOW_SECOND_HALF ? pc - 1 : pc;
-}
-
-/* block that the jump ending block @b leads to, or NONE */
-static uint32_t block_target(const struct flow *flow, const struct blocks *blocks, const struct insn *insns, uint32_t b)
-{
-	uint32_t pc = block_last(flow, blocks, b);
-
-	return insn_is_jump(&insns[pc]) ? blocks->block_of[flow_jump_target(insns, pc)] : NONE;
-}
-
-static void blocks_sum_up(struct blocks *blocks, const struct insn *insns)
-{
-	for (uint32_t b = 0; b < blocks->n; b++)
-		for (uint32_t pc = blocks->first[b]; pc < blocks->first[b + 1]; pc += insn_slots(&insns[pc])) {
-			blocks->needs[b] |= insn_reads(&insns[pc]) & ~blocks->writes[b];
-			blocks->writes[b] |= insn_writes(&insns[pc]);
-		}
-}
-
-static void blocks_link(struct blocks *blocks, const struct flow *flow, const struct insn *insns)
-{
-	memset(blocks->source_head, 0xff, blocks->n * sizeof(uint32_t));
-	for (uint32_t b = 0; b < blocks->n; b++) {
-		uint32_t target = block_target(flow, blocks, insns, b);
-
-		if (target == NONE)
+		if (!insn_is_jump(&insns[pc]))
 			continue;
-		blocks->source_next[b] = blocks->source_head[target];
-		blocks->source_head[target] = b;
+		target = flow_jump_target(insns, pc);
+		jumps->older[pc] = jumps->newest[target];
+		jumps->newest[target] = pc + 1;
+		if (target <= pc)
+			flow_carry(flow, insns, jumps, pc, flow->live[target]);
 	}
 }
 
-/* -- The fixed point --- */
-
-static void blocks_list(struct blocks *blocks, uint32_t b)
+static int flow_settle(struct flow *flow, const struct insn *insns, uint32_t n_jumps)
 {
-	if (blocks->listed[b])
-		return;
-	blocks->listed[b] = 1;
-	blocks->worklist[blocks->n_worklist++] = b;
-}
+	_cleanup_(freep) uint32_t *slots = calloc(2 * (size_t)flow->n_insns + n_jumps, sizeof(*slots));
+	struct jumps jumps = { .newest = slots, .older = slots + flow->n_insns, .grown = slots + 2 * (size_t)flow->n_insns };
 
-static uint16_t block_live_out(const struct flow *flow, const struct blocks *blocks, const struct insn *insns, uint32_t b)
-{
-	uint32_t target = block_target(flow, blocks, insns, b);
-	uint16_t live = target == NONE ? 0 : blocks->live_in[target];
+	if (!slots)
+		return error_origin(-ENOMEM);
+	flow_link(flow, insns, &jumps);
+	while (jumps.n_grown) {
+		const uint32_t target = jumps.grown[--jumps.n_grown];
 
-	if (falls_through(&insns[block_last(flow, blocks, b)]))
-		live |= blocks->live_in[b + 1];
-	return live;
-}
-
-static void blocks_solve(struct blocks *blocks, const struct flow *flow, const struct insn *insns)
-{
-	/* pushed in program order, so popped from the end backward: most blocks are right the first time */
-	for (uint32_t b = 0; b < blocks->n; b++)
-		blocks_list(blocks, b);
-	while (blocks->n_worklist) {
-		uint32_t b = blocks->worklist[--blocks->n_worklist];
-		uint16_t live = block_live_out(flow, blocks, insns, b);
-
-		blocks->listed[b] = 0;
-		live = blocks->needs[b] | (live & ~blocks->writes[b]);
-		if (live == blocks->live_in[b])
-			continue;
-		blocks->live_in[b] = live;
-		for (uint32_t source = blocks->source_head[b]; source != NONE; source = blocks->source_next[source])
-			blocks_list(blocks, source);
-		if (b && falls_through(&insns[block_last(flow, blocks, b - 1)]))
-			blocks_list(blocks, b - 1);
+		flow->marks[target] &= ~FLOW_GROWN;
+		for (uint32_t jump = jumps.newest[target]; jump; jump = jumps.older[jump - 1])
+			flow_carry(flow, insns, &jumps, jump - 1, flow->live[target]);
 	}
-}
-
-static void flow_spread(struct flow *flow, const struct blocks *blocks, const struct insn *insns)
-{
-	for (uint32_t b = 0; b < blocks->n; b++) {
-		uint16_t live = block_live_out(flow, blocks, insns, b);
-
-		for (uint32_t pc = blocks->first[b + 1]; pc-- > blocks->first[b];) {
-			/* the second half of a lddw has nothing of its own: what is live after the whole */
-			if (!(flow->marks[pc] & FLOW_SECOND_HALF))
-				live = insn_reads(&insns[pc]) | (live & ~insn_writes(&insns[pc]));
-			flow->live[pc] = live;
-		}
-	}
-	flow->undefined = flow->live[0] & ENTRY_UNDEFINED;
-}
-
-static int flow_solve(struct flow *flow, const struct insn *insns)
-{
-	_cleanup_(blocks_deinit) struct blocks blocks = {};
-	int r;
-
-	r = blocks_allocate(&blocks, blocks_number(flow, insns, NULL, NULL), flow->n_insns);
-	if (r)
-		return error_fold(r);
-	blocks_number(flow, insns, blocks.first, blocks.block_of);
-	blocks_sum_up(&blocks, insns);
-	blocks_link(&blocks, flow, insns);
-	blocks_solve(&blocks, flow, insns);
-	flow_spread(flow, &blocks, insns);
 	return 0;
 }
 
 int flow_new(struct flow **ret, const struct image *image, uint32_t method)
 {
 	const struct insn *insns = image_method_insns(image, method);
-	uint32_t n = image->methods[method].n_insns;
-	_cleanup_(flow_freep) struct flow *flow = NULL;
+	const uint32_t n = image->methods[method].n_insns;
+	_cleanup_(freep) struct flow *flow = NULL;
+	uint32_t n_jumps;
 	int r;
 
-	flow = calloc(1, sizeof(*flow));
+	/* one piece: the flow, its live[], its marks[] */
+	flow = calloc(1, sizeof(*flow) + n * (sizeof(*flow->live) + sizeof(*flow->marks)));
 	if (!flow)
 		return error_origin(-ENOMEM);
 	flow->n_insns = n;
-	flow->marks = calloc(n, sizeof(*flow->marks));
-	flow->live = calloc(n, sizeof(*flow->live));
-	if (!flow->marks || !flow->live)
-		return error_origin(-ENOMEM);
-	flow_mark(flow, insns);
-	r = flow_solve(flow, insns);
-	if (r)
-		return error_fold(r);
+	flow->live = (uint16_t *)(flow + 1);
+	flow->marks = (uint8_t *)(flow->live + n);
+	n_jumps = flow_sweep(flow, insns);
+	if (n_jumps) {
+		r = flow_settle(flow, insns, n_jumps);
+		if (r)
+			return error_fold(r);
+	}
+	flow->undefined = flow->live[0] & ENTRY_UNDEFINED;
 	*ret = TAKE_PTR(flow);
 	return 0;
 }

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* Facts about a verified method that both compilers need: computed once, in linear passes. */
+/* Facts about a verified method that both compilers need: computed once, in linear time, for about as much as tier 0's
+ * pass over it. Facts about a single instruction are in decode.h. */
 
 #include <stdbool.h>
 #include <stdint.h>
+#include "bytecode/decode.h"
 #include "bytecode/image.h"
 
 enum flow_mark {
@@ -33,11 +35,3 @@ struct flow {
  * @method is verified. Returns 0 and a flow the caller frees with flow_free(), or -ENOMEM. */
 int flow_new(struct flow **ret, const struct image *image, uint32_t method);
 struct flow *flow_free(struct flow *flow);
-
-/* index of the slot that the jump at @pc of a verified method leads to; only for jumps (JA, gotol, conditional) */
-uint32_t flow_jump_target(const struct insn *insns, uint32_t pc);
-bool insn_is_jump(const struct insn *insn);	/* has a jump target (not CALL, not EXIT) */
-bool insn_is_conditional(const struct insn *insn);
-/* registers that the instruction reads / writes, as bit sets (bit i for ri); a call reads r1..r5, writes r0..r5 */
-uint16_t insn_reads(const struct insn *insn);
-uint16_t insn_writes(const struct insn *insn);

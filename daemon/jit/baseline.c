@@ -105,32 +105,30 @@ static void method_shape(struct method *m)
 
 /* -- References to the module --- */
 /* Offsets lie in their segment or at its end, so all of them are in reach. */
+static uint64_t lddw_address(const struct tier_layout *layout, const struct insn *insn)
+{
+	switch (insn->src) {
+	case INSN_REF_METHOD:
+		return tier_layout_precode(layout, insn[1].imm);
+	case INSN_REF_RODATA:
+		return layout->base + layout->rodata + insn->imm;
+	case INSN_REF_DATA:
+		return layout->base + layout->data + insn->imm;
+	default:
+		return layout->base + layout->bss + insn->imm;
+	}
+}
+
 static void method_lddw(struct method *m, const struct insn *insn)
 {
-	const struct tier_layout *layout = m->layout;
 	const enum x86_reg dst = register_of(insn->dst);
-	uint64_t address;
 
-	switch (insn->src) {
-	case INSN_REF_NONE:
+	if (insn->src == INSN_REF_NONE)
 		x86_mov_imm(m->e, dst, insn_imm64(insn));
-		return;
-	case INSN_REF_IMPORT:
-		x86_rip(m->e, X86_64, 0x8b, dst, tier_layout_import(layout, insn[1].imm)); /* mov dst, [rip -> cell] */
-		return;
-	case INSN_REF_METHOD:
-		address = tier_layout_precode(layout, insn[1].imm);
-		break;
-	case INSN_REF_RODATA:
-		address = layout->base + layout->rodata + insn->imm;
-		break;
-	case INSN_REF_DATA:
-		address = layout->base + layout->data + insn->imm;
-		break;
-	default:
-		address = layout->base + layout->bss + insn->imm;
-	}
-	x86_rip(m->e, X86_64, 0x8d, dst, address);				/* lea dst, [rip -> address] */
+	else if (insn->src == INSN_REF_IMPORT)
+		x86_rip(m->e, X86_64, 0x8b, dst, tier_layout_import(m->layout, insn[1].imm));	/* mov dst, [rip -> cell] */
+	else
+		x86_rip(m->e, X86_64, 0x8d, dst, lddw_address(m->layout, insn));		/* lea dst, [rip -> address] */
 }
 
 /* r1..r5 are the callee's to clobber; code that reads them all the same reads 0, at both tiers. */

@@ -227,18 +227,32 @@ static void naive_live(const struct insn *insns, uint32_t n, uint16_t *live)
 	}
 }
 
+static void naive_marks(const struct insn *insns, uint32_t n, uint8_t *marks)
+{
+	memset(marks, 0, n);
+	for (uint32_t pc = 0; pc < n; pc++)
+		if (insn_is_jump(&insns[pc])) {
+			const uint32_t target = flow_jump_target(insns, pc);
+
+			marks[target] |= FLOW_TARGET | (target <= pc ? FLOW_BACK_TARGET : 0);
+		}
+}
+
 static void random_methods_agree_with_the_definition(void **state)
 {
 	uint32_t seed = 20240607;
 	struct insn insns[64];
 	uint16_t live[64];
+	uint8_t marks[64];
 
 	for (unsigned int round = 0; round < 2000; round++) {
 		uint32_t n = random_method(insns, 1 + round % 64, &seed);
 		struct flow *flow = flow_of(insns, n);
 
 		naive_live(insns, n, live);
+		naive_marks(insns, n, marks);
 		assert_memory_equal(flow->live, live, n * sizeof(*live));
+		assert_memory_equal(flow->marks, marks, n * sizeof(*marks));
 		flow_free(flow);
 	}
 }
