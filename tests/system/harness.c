@@ -452,30 +452,57 @@ static int output_file(const struct daemon *daemon)
 	return fd;
 }
 
-int tierctl(const struct daemon *daemon, char *out, char *err, ...)
+#define TIERCTL_ARGS(argv, last)                                                                                       \
+	do {                                                                                                           \
+		va_list args_;                                                                                         \
+		int n_ = 1;                                                                                            \
+		va_start(args_, last);                                                                                 \
+		while (n_ < ARGS_MAX - 1 && ((argv)[n_] = va_arg(args_, const char *)))                                \
+			n_++;                                                                                          \
+		va_end(args_);                                                                                         \
+	} while (0)
+
+static pid_t tierctl_launch(const struct daemon *daemon, const char **argv, int out_fd, int err_fd)
 {
 	char program[4096];
-	const char *argv[ARGS_MAX] = { program };
-	int n = 1, out_fd = output_file(daemon), err_fd = output_file(daemon), status;
-	va_list args;
-	pid_t pid;
+	pid_t pid = fork();
 
+	if (pid < 0)
+		fail_msg("fork: %s", strerror(errno));
+	if (pid)
+		return pid;
 	snprintf(program, sizeof(program), "%s/tierctl", build_folder());
-	va_start(args, err);
-	while (n < ARGS_MAX - 1 && (argv[n] = va_arg(args, const char *)))
-		n++;
-	va_end(args);
-	pid = fork();
-	if (!pid) {
-		setenv("TIERD_SOCKET", daemon->socket, 1);
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		dup2(out_fd, STDOUT_FILENO);
-		dup2(err_fd, STDERR_FILENO);
-		execv(program, (char **)argv);
-		_exit(127);
-	}
-	status = reap(pid, "the end of tierctl");
+	argv[0] = program;
+	setenv("TIERD_SOCKET", daemon->socket, 1);
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	dup2(out_fd, STDOUT_FILENO);
+	dup2(err_fd, STDERR_FILENO);
+	execv(program, (char **)argv);
+	_exit(127);
+}
+
+int tierctl(const struct daemon *daemon, char *out, char *err, ...)
+{
+	const char *argv[ARGS_MAX] = { NULL };
+	int out_fd = output_file(daemon), err_fd = output_file(daemon), status;
+
+	TIERCTL_ARGS(argv, err);
+	status = reap(tierctl_launch(daemon, argv, out_fd, err_fd), "the end of tierctl");
 	read_back(out_fd, out);
 	read_back(err_fd, err);
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+pid_t tierctl_start(const struct daemon *daemon, int *ret_out, ...)
+{
+	const char *argv[ARGS_MAX] = { NULL };
+	int ends[2];
+	pid_t pid;
+
+	TIERCTL_ARGS(argv, ret_out);
+	pipe_open(ends);
+	pid = tierctl_launch(daemon, argv, ends[1], STDERR_FILENO);
+	close(ends[1]);
+	*ret_out = ends[0];
+	return pid;
 }

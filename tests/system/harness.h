@@ -66,6 +66,8 @@ const char *bpf_compile(const char *folder, const char *name, const char *source
  * RUN_TEXT_MAX bytes, may be NULL). Arguments end with NULL. */
 #define RUN_TEXT_MAX 65536
 int tierctl(const struct daemon *daemon, char *out, char *err, ...) __attribute__((sentinel));
+/* Starts it; *ret_out reads what it prints. */
+pid_t tierctl_start(const struct daemon *daemon, int *ret_out, ...) __attribute__((sentinel));
 
 /* -- Children: what fails in a child says so and ends it with 1, never the parent's way, into the next test. --- */
 #define child_assert(condition)                                                                                        \
