@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -66,17 +67,35 @@ static void daemon_make_folder(struct daemon *daemon)
 	snprintf(daemon->log, sizeof(daemon->log), "%s/log", daemon->folder);
 }
 
-static void daemon_exec(const struct daemon *daemon, const char *const *args, int ready_fd)
+/* Another user may not reach the build folder, so its daemon runs from a copy. */
+static void daemon_copy_programs(const struct daemon *daemon, uid_t uid)
+{
+	char command[8400];
+
+	snprintf(command, sizeof(command), "cp %s/tierd %s/tierd-worker %s", build_folder(), build_folder(), daemon->folder);
+	if (system(command) || chown(daemon->folder, uid, uid))
+		fail_msg("failed: %s", command);
+}
+
+static void become(uid_t uid)
+{
+	if (setgroups(0, NULL) || setresgid(uid, uid, uid) || setresuid(uid, uid, uid))
+		_exit(127);
+}
+
+static void daemon_exec(const struct daemon *daemon, const char *const *args, uid_t uid, int ready_fd)
 {
 	char program[4096], events[32], ready[32];
 	const char *argv[ARGS_MAX] = { program, "--foreground", "--socket", daemon->socket, events, ready };
 	int n = 6, log = open(daemon->log, O_WRONLY | O_CREAT | O_APPEND, 0644);
 
-	snprintf(program, sizeof(program), "%s/tierd", build_folder());
+	snprintf(program, sizeof(program), "%s/tierd", uid ? daemon->folder : build_folder());
 	snprintf(events, sizeof(events), "--events=%s", events_by_kernel() ? "kernel" : "socket");
 	snprintf(ready, sizeof(ready), "--ready-fd=%d", ready_fd);
 	while (args && *args && n < ARGS_MAX - 1)
 		argv[n++] = *args++;
+	if (uid)
+		become(uid);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	dup2(log, STDERR_FILENO);
 	dup2(log, STDOUT_FILENO);
@@ -86,13 +105,15 @@ static void daemon_exec(const struct daemon *daemon, const char *const *args, in
 }
 
 /* Starts it; true when it said "ready", false when it ended instead. */
-static bool daemon_launch(struct daemon *daemon, const char *const *args)
+static bool daemon_launch(struct daemon *daemon, const char *const *args, uid_t uid)
 {
 	char line[16];
 	struct pollfd ready;
 	int ends[2];
 
 	daemon_make_folder(daemon);
+	if (uid)
+		daemon_copy_programs(daemon, uid);
 	if (pipe(ends))
 		fail_msg("pipe: %s", strerror(errno));
 	daemon->pid = fork();
@@ -100,7 +121,7 @@ static bool daemon_launch(struct daemon *daemon, const char *const *args)
 		fail_msg("fork: %s", strerror(errno));
 	if (!daemon->pid) {
 		close(ends[0]);
-		daemon_exec(daemon, args, ends[1]);
+		daemon_exec(daemon, args, uid, ends[1]);
 	}
 	close(ends[1]);
 	ready = (struct pollfd){ .fd = ends[0], .events = POLLIN };
@@ -122,12 +143,17 @@ static void print_file(const char *path)
 	close(fd);
 }
 
-void daemon_start(struct daemon *daemon, const char *const *args)
+void daemon_start_as(struct daemon *daemon, uid_t uid, const char *const *args)
 {
-	if (daemon_launch(daemon, args))
+	if (daemon_launch(daemon, args, uid))
 		return;
 	print_file(daemon->log);
 	fail_msg("the daemon ended instead of serving");
+}
+
+void daemon_start(struct daemon *daemon, const char *const *args)
+{
+	daemon_start_as(daemon, 0, args);
 }
 
 static int reap(pid_t pid, const char *what)
@@ -151,17 +177,22 @@ static void remove_folder(const char *folder)
 	waitpid(pid, NULL, 0);
 }
 
-int daemon_try(struct daemon *daemon, const char *const *args)
+int daemon_try_as(struct daemon *daemon, uid_t uid, const char *const *args)
 {
 	int status;
 
-	if (daemon_launch(daemon, args)) {
+	if (daemon_launch(daemon, args, uid)) {
 		daemon_kill(daemon);
 		fail_msg("the daemon serves, and was expected to refuse");
 	}
 	status = reap(daemon->pid, "the end of a daemon that refuses to serve");
 	daemon->pid = 0;
 	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+int daemon_try(struct daemon *daemon, const char *const *args)
+{
+	return daemon_try_as(daemon, 0, args);
 }
 
 void daemon_kill(struct daemon *daemon)

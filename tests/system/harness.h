@@ -28,6 +28,9 @@ struct daemon {
 void daemon_start(struct daemon *daemon, const char *const *args);
 /* The same without waiting for service: returns the exit status of a daemon that refuses to start, text in @log. */
 int daemon_try(struct daemon *daemon, const char *const *args);
+/* The same as user @uid, who runs it from a copy of the programs; 0: as the test itself. */
+void daemon_start_as(struct daemon *daemon, uid_t uid, const char *const *args);
+int daemon_try_as(struct daemon *daemon, uid_t uid, const char *const *args);
 /* SIGTERM; asserts that it ends with 0 and that it left nothing behind; removes the folder. */
 void daemon_stop(struct daemon *daemon);
 void daemon_kill(struct daemon *daemon);	/* SIGKILL and reaped; then daemon_stop() only removes the folder */

@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <tier/wire.h>
+#include "system/harness.h"
+#include "util/base.h"
+
+/* How tierd may be started, and how it refuses: with a sentence that names the option or the path, and what would do. */
+
+#define SOMEBODY 12345
+
+static const char *daemon_log(const struct daemon *daemon)
+{
+	static char text[16384];
+	int fd = open(daemon->log, O_RDONLY | O_CLOEXEC);
+	ssize_t n = read(fd, text, sizeof(text) - 1);
+
+	close(fd);
+	text[n > 0 ? n : 0] = '\0';
+	return text;
+}
+
+static void is_refused(const char *words, const char *more_words, const char *const *args)
+{
+	struct daemon daemon;
+	int status = daemon_try(&daemon, args);
+	const char *text = daemon_log(&daemon);
+
+	if (status < 1 || status > 2 || !strstr(text, words) || !strstr(text, more_words))
+		fail_msg("%s: status %d, without '%s' and '%s': %s", *args, status, words, more_words, text);
+	assert_int_not_equal(access(daemon.socket, F_OK), 0);
+	daemon_stop(&daemon);
+}
+
+/* -- Values --- */
+static void values_out_of_range_are_refused_with_the_range(void **state)
+{
+	static const struct {
+		const char *option, *range;
+	} rows[] = {
+		{ "--call-count-threshold=0", "1 to 65535" },
+		{ "--call-count-threshold=65536", "1 to 65535" },
+		{ "--call-counting-delay=3601s", "0ms to 3600s" },
+		{ "--delay-single-proc-multiplier=0", "1 to 1000" },
+		{ "--delay-single-proc-multiplier=1001", "1 to 1000" },
+		{ "--background-worker-timeout=0", "1ms to 3600s" },
+		{ "--background-worker-timeout=2h", "1ms to 3600s" },
+		{ "--background-workers=0", "1 to 64" },
+		{ "--background-workers=65", "1 to 64" },
+		{ "--compile-limit=999us", "1ms to 3600s" },
+		{ "--load-limit=61min", "1ms to 3600s" },
+		{ "--worker-memory=63M", "64M to 1024G" },
+		{ "--code-size=2G", "0 to 1G" },
+		{ "--sweep=0", "1ms to 3600s" },
+		{ "--ring-bytes=2K", "4K to 1G" },
+		{ "--journal-events=0", "1 to 67108864" },
+		{ "--log-level=4", "0 to 3" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		char name[64];
+
+		snprintf(name, sizeof(name), "%.*s", (int)strcspn(rows[i].option, "="), rows[i].option);
+		is_refused(name, rows[i].range, ARGS(rows[i].option));
+	}
+	is_refused("--ring-bytes", "power of two", ARGS("--ring-bytes=5000"));
+}
+
+static void values_of_another_kind_are_refused(void **state)
+{
+	static const char *const options[] = {
+		"--call-count-threshold=many", "--call-count-threshold=-1", "--call-count-threshold=30x", "--call-count-threshold=",
+		"--call-count-threshold=18446744073709551616", "--call-counting-delay=5 s", "--call-counting-delay=1d",
+		"--call-counting-delay=99999999999999999999h", "--worker-memory=2T", "--call-counting=maybe", "--events=loud",
+		"--socket=",
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(options); i++) {
+		char name[64];
+
+		snprintf(name, sizeof(name), "%.*s", (int)strcspn(options[i], "="), options[i]);
+		is_refused(name, strchr(options[i], '=') + 1, ARGS(options[i]));
+	}
+}
+
+static void what_is_no_option_is_refused(void **state)
+{
+	is_refused("--threshold", "--help", ARGS("--threshold=30"));
+	is_refused("here", "--help", ARGS("here"));
+	is_refused("--sweep", "value", ARGS("--sweep"));
+	is_refused("--user", "no value", ARGS("--user=me"));
+}
+
+static void help_and_version_are_printed(void **state)
+{
+	static const char *const names[] = { "--socket", "--user", "--foreground", "--call-count-threshold", "--call-counting-delay",
+					     "--background-worker-timeout", "--events", "--help", "--version" };
+	struct daemon daemon;
+	const char *text;
+
+	assert_int_equal(daemon_try(&daemon, ARGS("--help")), 0);
+	text = daemon_log(&daemon);
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		assert_non_null(strstr(text, names[i]));
+	daemon_stop(&daemon);
+	assert_int_equal(daemon_try(&daemon, ARGS("--version")), 0);
+	assert_string_equal(daemon_log(&daemon), "tierd " TIER_VERSION "\n");
+	daemon_stop(&daemon);
+}
+
+static void knobs_are_in_force_and_units_are_understood(void **state)
+{
+	struct wire_stats stats;
+	struct daemon daemon;
+	struct tier_method *method;
+	struct tier_conn *conn;
+
+	daemon_start(&daemon, ARGS("--call-count-threshold", "0x4d", "--call-counting-delay=5", "--background-worker-timeout=2min",
+				   "--window=0x300000000000"));
+	conn = daemon_connect(&daemon);
+	assert_done(tier_stats(conn, &stats));
+	assert_int_equal(stats.threshold, 77);
+	assert_int_equal(stats.delay_ns, 5000000);	/* without a unit milliseconds */
+	assert_int_equal(stats.worker_timeout_ns, 120000000000);
+	method = workload_load(conn, "fib", NULL);
+	assert_in_range((uintptr_t)tier_entry(method), 0x300000000000, 0x300000000000 + (1ull << 32));
+	assert_int_equal(tier_entry(method)(10, 0, 0, 0, 0), 55);
+	tier_disconnect(conn);
+	daemon_stop(&daemon);
+}
+
+/* -- The socket --- */
+static void a_second_daemon_on_a_socket_is_refused(void **state)
+{
+	struct daemon first;
+	struct tier_conn *conn;
+	struct wire_stats stats;
+
+	daemon_start(&first, NULL);
+	is_refused("another tierd", first.socket, ARGS("--socket", first.socket));
+	conn = daemon_connect(&first);		/* the first goes on */
+	assert_done(tier_stats(conn, &stats));
+	assert_int_equal(stats.pid, first.pid);
+	tier_disconnect(conn);
+	daemon_stop(&first);
+}
+
+static void a_dead_daemons_socket_is_replaced(void **state)
+{
+	struct daemon dead, next;
+	struct tier_conn *conn;
+	struct wire_stats stats;
+
+	daemon_start(&dead, NULL);
+	daemon_kill(&dead);
+	assert_int_equal(access(dead.socket, F_OK), 0);
+	daemon_start(&next, ARGS("--socket", dead.socket));
+	conn = daemon_connect(&dead);
+	assert_done(tier_stats(conn, &stats));
+	assert_int_equal(stats.pid, next.pid);
+	tier_disconnect(conn);
+	daemon_stop(&next);
+	assert_int_not_equal(access(dead.socket, F_OK), 0);
+	daemon_stop(&dead);
+}
+
+static void a_socket_that_cannot_be_is_refused(void **state)
+{
+	char path[200];
+
+	is_refused("/proc/nowhere", "cannot", ARGS("--socket=/proc/nowhere/sock"));
+	memset(path, 'x', sizeof(path));
+	memcpy(path, "--socket=/tmp/", 14);
+	path[sizeof(path) - 1] = '\0';
+	is_refused("socket", "longer than", ARGS(path));
+}
+
+/* -- Users --- */
+static void the_kernels_probes_are_not_for_everybody(void **state)
+{
+	struct daemon daemon;
+	const char *text;
+
+	if (geteuid())
+		skip();		/* cannot become somebody else */
+	assert_in_range(daemon_try_as(&daemon, SOMEBODY, ARGS("--events=kernel")), 1, 2);
+	text = daemon_log(&daemon);
+	assert_non_null(strstr(text, "kernel"));
+	assert_non_null(strstr(text, "ermi"));	/* not permitted, or: permission */
+	daemon_stop(&daemon);
+}
+
+static void climb_as_somebody(void *context)
+{
+	const struct daemon *daemon = context;
+	struct tier_conn_opts opts = { .size = sizeof(opts), .socket = daemon->socket };
+	struct wire_stats stats;
+	struct tier_method *method;
+	struct tier_module *module;
+	struct tier_conn *conn;
+	const char *why;
+	char path[128];
+
+	snprintf(path, sizeof(path), "%s/fib.bpf.o", daemon->folder);
+	child_assert(!setresuid(SOMEBODY, SOMEBODY, SOMEBODY));
+	child_assert(!tier_connect(&conn, &opts));
+	child_assert(!tier_conn_uses_kernel(conn, &why) && *why);
+	child_assert(!tier_stats(conn, &stats) && !stats.kernel && stats.path[0]);
+	child_assert(!tier_load(conn, path, NULL, 0, &module));
+	child_assert(!tier_find(module, "fib", &method));
+	climb(method, NULL);
+}
+
+static void a_users_own_daemon_serves_that_user_only(void **state)
+{
+	struct tier_conn_opts opts = { .size = sizeof(opts) };
+	struct daemon daemon;
+	struct tier_conn *conn;
+	char command[8400];
+
+	if (geteuid())
+		skip();
+	daemon_start_as(&daemon, SOMEBODY, ARGS("--user", "--events=auto", "--call-counting-delay=0"));
+	snprintf(command, sizeof(command), "cp %s %s", workload_object("fib"), daemon.folder);
+	assert_int_equal(system(command), 0);
+	child_end(child_start(climb_as_somebody, &daemon));
+	opts.socket = daemon.socket;
+	assert_true(tier_connect(&conn, &opts) < 0);
+	assert_non_null(strstr(tier_error_text(), "another user"));
+	daemon_stop(&daemon);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(values_out_of_range_are_refused_with_the_range),
+		cmocka_unit_test(values_of_another_kind_are_refused),
+		cmocka_unit_test(what_is_no_option_is_refused),
+		cmocka_unit_test(help_and_version_are_printed),
+		cmocka_unit_test(knobs_are_in_force_and_units_are_understood),
+		cmocka_unit_test(a_second_daemon_on_a_socket_is_refused),
+		cmocka_unit_test(a_dead_daemons_socket_is_replaced),
+		cmocka_unit_test(a_socket_that_cannot_be_is_refused),
+		cmocka_unit_test(the_kernels_probes_are_not_for_everybody),
+		cmocka_unit_test(a_users_own_daemon_serves_that_user_only),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
