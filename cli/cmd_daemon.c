@@ -33,8 +33,8 @@ int cmd_pending(struct ctl *ctl)
 
 /* -- Events --- */
 static const struct column event_columns[] = {
-	{ "sequence", COLUMN_NUMBER }, { "time", COLUMN_TEXT }, { "kind", COLUMN_TEXT }, { "module", COLUMN_NUMBER },
-	{ "method", COLUMN_NUMBER }, { "version", COLUMN_NUMBER }, { "from", COLUMN_TEXT }, { "to", COLUMN_TEXT },
+	{ "sequence", COLUMN_NUMBER }, { "time", COLUMN_TEXT }, { "kind", COLUMN_TEXT }, { "module_id", COLUMN_NUMBER },
+	{ "method_index", COLUMN_NUMBER }, { "version", COLUMN_NUMBER }, { "from", COLUMN_TEXT }, { "to", COLUMN_TEXT },
 	{ "reason", COLUMN_TEXT }, { "source", COLUMN_TEXT }, { "pid", COLUMN_NUMBER }, { "tid", COLUMN_NUMBER },
 };
 

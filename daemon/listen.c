@@ -18,7 +18,9 @@ static int listen_choose(struct listen_place *place, const char *path, bool user
 	const char *runtime = getenv("XDG_RUNTIME_DIR");
 	int n;
 
-	if (path)
+	if (!path)
+		path = getenv("TIERD_SOCKET");
+	if (path && *path)
 		n = snprintf(place->path, sizeof(place->path), "%s", path);
 	else if (!user)
 		n = snprintf(place->path, sizeof(place->path), "%s", WIRE_SOCKET_DEFAULT);

@@ -12,7 +12,7 @@ struct listen_place {
 };
 #define LISTEN_PLACE_NULL { .fd = -1, .lock_fd = -1 }
 
-/* @path: NULL: $XDG_RUNTIME_DIR/tierd.sock for a user's daemon, else the system's. Makes the folder when it is missing,
+/* @path: NULL: $TIERD_SOCKET, else $XDG_RUNTIME_DIR/tierd.sock for a user's daemon, else the system's. Makes the folder when it is missing,
  * takes the lock, replaces a dead daemon's socket. 0, or -errno after the sentence went to the log. */
 int listen_open(struct listen_place *place, const char *path, bool user);
 void listen_close(struct listen_place *place);	/* removes the socket; also for LISTEN_PLACE_NULL */

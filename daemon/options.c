@@ -26,7 +26,7 @@ struct option_row {
 	{ name, OPTION_##kind, offsetof(struct options, field), low, high, value, help, knob }
 
 static const struct option_row rows[] = {
-	ROW("socket", TEXT, socket, 0, 0, NULL, "path of the socket; default /run/tierd/tierd.sock, with --user $XDG_RUNTIME_DIR/tierd.sock", NULL),
+	ROW("socket", TEXT, socket, 0, 0, NULL, "path of the socket; default $TIERD_SOCKET, else /run/tierd/tierd.sock, with --user $XDG_RUNTIME_DIR/tierd.sock", NULL),
 	ROW("user", FLAG, user, 0, 0, NULL, "serve only the user who starts it", NULL),
 	ROW("foreground", FLAG, foreground, 0, 0, NULL, "do not go to the background", NULL),
 	ROW("worker", TEXT, worker, 0, 0, NULL, "path of tierd-worker; default beside tierd, else in ../libexec/tierd", NULL),
