@@ -24,7 +24,7 @@
 
 #define TRACER_TURN 512		/* records per turn of the loop: well below a millisecond */
 #define TRACER_DRAIN 4096	/* records per drain: the answer that waits is made from counters, which need no records */
-#define TRACER_WORK 4		/* one that leads to work, which takes microseconds, counts as so many */
+#define TRACER_WORK 8		/* one that leads to work, which takes microseconds, counts as so many */
 #define TRACER_BATCH 256	/* map entries per turn: each may lead to work */
 
 struct tracer {

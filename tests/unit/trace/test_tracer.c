@@ -286,9 +286,9 @@ static void records_that_lead_to_work_are_taken_in_smaller_helpings(void **state
 	fixture.is_work = true;
 	for (uint32_t i = 0; i < DRAIN_MAX; i++)
 		hit(fixture.page, TIER_PROBE_THRESHOLD, 1, i, 1, 0, 0);
-	assert_int_equal(tracer_drain(fixture.tracer), DRAIN_MAX / 4);
+	assert_int_equal(tracer_drain(fixture.tracer), DRAIN_MAX / 8);
 	fixture.is_work = false;
-	assert_int_equal(tracer_drain(fixture.tracer), DRAIN_MAX - DRAIN_MAX / 4);
+	assert_int_equal(tracer_drain(fixture.tracer), DRAIN_MAX - DRAIN_MAX / 8);
 	fixture_deinit(&fixture);
 }
 
