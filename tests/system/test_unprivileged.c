@@ -137,10 +137,13 @@ static void a_users_daemon_and_clients_meet_in_the_runtime_folder(void **state)
 	snprintf(socket, sizeof(socket), "%s/tierd.sock", folder);
 	snprintf(command, sizeof(command), "mkdir -m 700 %s", folder);
 	assert_int_equal(system(command), 0);
+	unsetenv("TIERD_SOCKET");
 	pid = start_with_runtime_folder(folder);
-	wait_until("the socket in the runtime folder", !access(socket, F_OK));
+	snprintf(command, sizeof(command), "XDG_RUNTIME_DIR=%s %s/tierctl stats >/dev/null 2>&1", folder, home);
+	wait_until("the daemon to serve", !system(command));
+	assert_int_equal(access(socket, F_OK), 0);
 	snprintf(command, sizeof(command),
-		 "unset TIERD_SOCKET; export XDG_RUNTIME_DIR=%s; %s/tierctl load %s >/dev/null && %s/tierctl drive fib:fib 10 >/dev/null",
+		 "export XDG_RUNTIME_DIR=%s; %s/tierctl load %s >/dev/null && %s/tierctl drive fib:fib 10 >/dev/null",
 		 folder, home, workload_object("fib"), home);
 	assert_int_equal(system(command), 0);
 	kill(pid, SIGTERM);
