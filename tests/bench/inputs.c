@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "bench/inputs.h"
@@ -239,6 +240,50 @@ static struct workload_input *input_insertsort(void)
 	random_fill(values, sizeof(values), 10);
 	return BUILD(.args = "dio", .data = values, .n_data = sizeof(values), .n_out = sizeof(values),
 		     .numbers = { ARRAY_SIZE(values) });
+}
+
+static struct workload_input *input_quicksort(void)
+{
+	uint32_t values[200];
+
+	random_fill(values, sizeof(values), 15);
+	return BUILD(.args = "dioi", .data = values, .n_data = sizeof(values), .n_out = sizeof(values),
+		     .numbers = { ARRAY_SIZE(values), SORT_ONES });
+}
+
+/* -- Trees and texts -------------------------------------------------------------------------------------------- */
+/* Numbers that are not 0, some of them twice */
+static struct workload_input *input_rbtree(void)
+{
+	uint32_t keys[100];
+	uint64_t state = 16;
+
+	for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
+		keys[i] = 1 + random_next(&state) % 400;
+	return BUILD(.args = "dioi", .data = keys, .n_data = sizeof(keys), .numbers = { ARRAY_SIZE(keys), 3 },
+		     .n_out = ARRAY_SIZE(keys) * (sizeof(uint64_t) + RBTREE_NODE));
+}
+
+/* Records with all that a text may have: escapes, fractions, exponents, words, empty containers, depth */
+static struct workload_input *input_json(void)
+{
+	enum { N_RECORDS = 20, N_TOKENS = 1 + N_RECORDS * 24 };
+	uint64_t state = 17;
+	char text[8192];
+	size_t n = 0;
+
+	text[n++] = '[';
+	for (unsigned int i = 0; i < N_RECORDS; i++) {
+		uint64_t r = random_next(&state);
+
+		n += snprintf(text + n, sizeof(text) - n, "%s\n  { \"id\": %u, \"name\": \"tier \\\"%x\\\" \\u00e9\\n\",\t"
+			      "\"ratio\":-%u.%03ue-%u, \"tags\": [%s, [[ ], {}], \"\", 0], \"at\": {\"x\":%u,\"y\":[null]} }",
+			      i ? "," : "", i, (unsigned int)r, (unsigned int)(r % 100), (unsigned int)(r >> 32) % 1000,
+			      (unsigned int)(r >> 8) % 20, r & 1 << 20 ? "true" : "false", (unsigned int)(r >> 12) % 1000);
+	}
+	text[n++] = ']';
+	return BUILD(.args = "dnoi", .data = text, .n_data = n, .n_out = N_TOKENS * sizeof(struct json_token),
+		     .numbers = { N_TOKENS });
 }
 
 /* -- Numbers and calls ------------------------------------------------------------------------------------------ */

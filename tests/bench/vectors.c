@@ -5,8 +5,8 @@
 
 /* Known results
  *
- * From the standards (RFC 4648, FIPS 180-4, IEEE 802.3), from the authors of FNV, SipHash and xxHash, from arithmetic
- * that can be done by hand, or from a second program in another language. None was printed by a workload. */
+ * From the standards (RFC 4648, RFC 8259, FIPS 180-4, IEEE 802.3), from the authors of FNV, SipHash and xxHash, from
+ * arithmetic that can be done by hand, or from a second program in another language. None was printed by a workload. */
 
 #define VECTOR(name, what, n, letters, ...)                                                                            \
 	{ .workload = name, .text = what, .result = n, .shape.args = letters, ##__VA_ARGS__ }
@@ -42,6 +42,13 @@
 #define IPV4_SUM 0xb8b8
 #define UDP 0, 53, 0xe9, 0x7c, 0, 8, 0, 0
 #define FLOW_HASH 0xc443fff5735f7cfb
+
+#define EXERCISE ARRAY(uint32_t, 41, 38, 31, 12, 19, 8), SPACE(6 * (8 + RBTREE_NODE))
+
+#define JSON_IMAGE                                                                                                     \
+	"{\"Image\":{\"Width\":800,\"Height\":600,\"Title\":\"View from 15th Floor\",\"Thumbnail\":{"                       \
+	"\"Url\":\"http://www.example.com/image/481989943\",\"Height\":125,\"Width\":100},\"Animated\":false,"             \
+	"\"IDs\":[116,943,234,38793]}}"
 
 /* how many of each verdict, in their order */
 #define COUNTS(...) SPACE(_PACKET_N * sizeof(uint64_t)), OUT_ARRAY(uint64_t, __VA_ARGS__)
@@ -98,6 +105,43 @@ const struct workload_vector workload_vectors[] = {
 	       OUT_ARRAY(uint32_t, 1, 2, 3)),
 	VECTOR("insertsort", "unsigned", 0x1fffffffe, "dio", ARRAY(uint32_t, 0xffffffff, 0), SPACE(8), NUMBERS(2),
 	       OUT_ARRAY(uint32_t, 0, 0xffffffff)),
+
+	VECTOR("quicksort", "three numbers", 14, "dioi", ARRAY(uint32_t, 3, 1, 2), SPACE(12), NUMBERS(3, SORT_ASCENDING),
+	       OUT_ARRAY(uint32_t, 1, 2, 3)),
+	VECTOR("quicksort", "none", 0, "dioi", SPACE(8), NUMBERS(0, SORT_ASCENDING)),
+	VECTOR("quicksort", "downwards", 10, "dioi", ARRAY(uint32_t, 3, 1, 2), SPACE(12), NUMBERS(3, SORT_DESCENDING),
+	       OUT_ARRAY(uint32_t, 3, 2, 1)),
+	VECTOR("quicksort", "signed", 0x100000002, "dioi", ARRAY(uint32_t, 1, 0xffffffff, 0), SPACE(12),
+	       NUMBERS(3, SORT_SIGNED), OUT_ARRAY(uint32_t, 0xffffffff, 0, 1)),
+	VECTOR("quicksort", "by ones", 54, "dioi", ARRAY(uint32_t, 7, 8, 3, 1), SPACE(16), NUMBERS(4, SORT_ONES),
+	       OUT_ARRAY(uint32_t, 1, 8, 3, 7)),
+
+	/* the tree of a well-known exercise: 38 over a red 19 (12 and 31) and 41, then 8 below 12 */
+	VECTOR("rbtree", "the exercise", 6 << 8 | 2, "dioi", EXERCISE, NUMBERS(6, 100),
+	       OUT_ARRAY(uint64_t, 8, 12, 19, 31, 38, 41)),
+	VECTOR("rbtree", "without the even ones", 3 << 8 | 2, "dioi", EXERCISE, NUMBERS(6, 2),
+	       OUT_ARRAY(uint64_t, 19, 31, 41)),
+	VECTOR("rbtree", "without all", 0, "dioi", EXERCISE, NUMBERS(6, 1)),
+	VECTOR("rbtree", "one key", 1 << 8 | 1, "dioi", ARRAY(uint32_t, 7, 7), SPACE(2 * (8 + RBTREE_NODE)), NUMBERS(2, 2),
+	       OUT_ARRAY(uint64_t, 7)),
+
+	VECTOR("json", "the RFC's object", 25, "dnoi", TEXT(JSON_IMAGE), SPACE(32 * 16), NUMBERS(32),
+	       OUT_ARRAY(struct json_token, { JSON_OBJECT, JSON_NO_PARENT, 0, 196 }, { JSON_NAME, 0, 1, 8 },
+			 { JSON_OBJECT, 0, 9, 195 }, { JSON_NAME, 2, 10, 17 }, { JSON_NUMBER, 2, 18, 21 })),
+	VECTOR("json", "a lone string", 1, "dnoi", TEXT("  \"\\u0041\\n\" "), SPACE(16), NUMBERS(1),
+	       OUT_ARRAY(struct json_token, { JSON_STRING, JSON_NO_PARENT, 2, 12 })),
+	VECTOR("json", "numbers", 7, "dnoi", TEXT("[0,-0,1.5,1e9,-2.50E-7,10]"), SPACE(128), NUMBERS(8)),
+	VECTOR("json", "words", 4, "dnoi", TEXT("[true,false,null]"), SPACE(64), NUMBERS(4)),
+	VECTOR("json", "too many tokens", JSON_FAILED, "dnoi", TEXT("[true,false,null]"), SPACE(64), NUMBERS(3)),
+	VECTOR("json", "nothing", JSON_FAILED, "dnoi", TEXT(" "), SPACE(64), NUMBERS(4)),
+	VECTOR("json", "a comma too many", JSON_FAILED, "dnoi", TEXT("[1,]"), SPACE(64), NUMBERS(4)),
+	VECTOR("json", "a leading zero", JSON_FAILED, "dnoi", TEXT("[01]"), SPACE(64), NUMBERS(4)),
+	VECTOR("json", "no digit", JSON_FAILED, "dnoi", TEXT("[1.]"), SPACE(64), NUMBERS(4)),
+	VECTOR("json", "no colon", JSON_FAILED, "dnoi", TEXT("{\"a\" 1}"), SPACE(64), NUMBERS(4)),
+	VECTOR("json", "an unknown escape", JSON_FAILED, "dnoi", TEXT("\"\\x41\""), SPACE(64), NUMBERS(4)),
+	VECTOR("json", "the wrong bracket", JSON_FAILED, "dnoi", TEXT("[1}"), SPACE(64), NUMBERS(4)),
+	VECTOR("json", "cut off", JSON_FAILED, "dnoi", TEXT("[[1]"), SPACE(64), NUMBERS(4)),
+	VECTOR("json", "two values", JSON_FAILED, "dnoi", TEXT("1 2"), SPACE(64), NUMBERS(4)),
 
 	VECTOR("matmul", "two by two", 69, "dmoi", ARRAY(uint32_t, 1, 2, 3, 4), MORE_ARRAY(uint32_t, 5, 6, 7, 8),
 	       SPACE(16), NUMBERS(2), OUT_ARRAY(uint32_t, 19, 22, 43, 50)),

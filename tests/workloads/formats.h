@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* What a workload and whoever makes its input agree on: the interpreter's opcodes, the shapes, the packets.
- * Includes nothing: tests include it beside headers to which workload.h's words mean something else. */
+/* What a workload and whoever makes its input agree on: the interpreter's opcodes, the shapes, the packets, the
+ * tokens. Includes nothing: tests include it beside headers to which workload.h's words mean something else. */
 
 /* interp: a byte of opcode, then a byte of operand where the list says so. Jumps go to byte offsets in the code. */
 enum interp_op {
@@ -44,3 +44,19 @@ enum packet_verdict {
 	PACKET_OTHER,		/* neither TCP nor UDP */
 	_PACKET_N,
 };
+
+/* json: a token is a value, or a name in an object. From its first byte to behind its last one; parent is the number of the
+ * token of the container. */
+enum json_kind { JSON_NONE, JSON_OBJECT, JSON_ARRAY, JSON_NAME, JSON_STRING, JSON_NUMBER, JSON_TRUE, JSON_FALSE, JSON_NULL };
+struct json_token {
+	unsigned int kind, parent, begin, end;
+};
+#define JSON_NO_PARENT (~0u)
+#define JSON_FAILED (~0ull)
+
+/* quicksort: which comparison function; others are taken modulo _SORT_N */
+enum sort_order { SORT_ASCENDING, SORT_DESCENDING, SORT_SIGNED, SORT_ONES, _SORT_N };
+
+/* rbtree */
+#define RBTREE_NODE 40	/* bytes of the pool for each key */
+#define RBTREE_FAILED (~0ull)

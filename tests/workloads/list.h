@@ -20,7 +20,10 @@
 	_(lz4, "lz4", lz4, input_lz4)                                                                                  \
 	_(strsearch, "strsearch", strsearch, input_strsearch)                                                          \
 	_(bsearch, "bsearch", bsearch, input_bsearch)                                                                  \
+	_(json, "json", json, input_json)                                                                              \
 	_(insertsort, "insertsort", insertsort, input_insertsort)                                                      \
+	_(quicksort, "quicksort", quicksort, input_quicksort)                                                          \
+	_(rbtree, "rbtree", rbtree, input_rbtree)                                                                      \
 	_(matmul, "matmul", matmul, input_matmul)                                                                      \
 	_(sieve, "sieve", sieve, input_sieve)                                                                          \
 	_(fib, "fib", fib, input_fib)                                                                                  \
