@@ -1,118 +1,157 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* A client that speaks the wire protocol itself, without libtier: it can do what libtier never does */
+/* A client without libtier: messages as the protocol has them (tier/wire.h), or as it must not have them. Every function
+ * fails the running test when the daemon does not do its part. */
 
 #include <errno.h>
-#include <poll.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
-#include <unistd.h>
-#include <cmocka.h>
 #include <tier/wire.h>
+#include <unistd.h>
 #include "system/harness.h"
 
-struct raw {
-	int fd;
-	uint64_t serial;		/* of the last request */
-	struct wire_welcome welcome;
-	int fds[16];			/* that came with the last message */
-	size_t n_fds;
-};
+#define DATAGRAM_MAX 8192u
 
-union raw_body {			/* room for any reply */
-#define RAW_BODY(name, number, type) type as_##name;
-	WIRE_REPLY_LIST(RAW_BODY)
-#undef RAW_BODY
-};
-
-/* Sends a request of a known type and returns its serial. */
-static inline uint64_t raw_send(struct raw *raw, enum wire_type type, const void *body)
-{
-	struct {
-		struct wire_header header;
-		char body[512];
-	} message = { .header = { .magic = WIRE_MAGIC, .version = WIRE_VERSION, .type = type, .serial = ++raw->serial } };
-	size_t n_body = wire_body_size(type);
-
-	assert_true(n_body && n_body <= sizeof(message.body));
-	message.header.size = sizeof(message.header) + n_body;
-	memcpy(message.body, body, n_body);
-	if (send(raw->fd, &message, message.header.size, MSG_NOSIGNAL) != message.header.size)
-		fail_msg("send: %s", strerror(errno));
-	return raw->serial;
-}
-
-static inline void raw_drop_fds(struct raw *raw)
-{
-	while (raw->n_fds)
-		close(raw->fds[--raw->n_fds]);
-}
-
-static inline void raw_take_fds(struct raw *raw, struct msghdr *message)
-{
-	struct cmsghdr *c = CMSG_FIRSTHDR(message);
-
-	raw_drop_fds(raw);
-	if (!c || c->cmsg_type != SCM_RIGHTS)
-		return;
-	raw->n_fds = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-	memcpy(raw->fds, CMSG_DATA(c), raw->n_fds * sizeof(int));
-}
-
-/* Takes the next message, whatever it answers; the descriptors of the last one are closed. */
-static inline struct wire_header raw_receive(struct raw *raw, union raw_body *body)
-{
-	_Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(raw->fds))];
+struct message {
 	struct wire_header header;
-	struct iovec parts[2] = { { &header, sizeof(header) }, { body, sizeof(*body) } };
-	struct msghdr message = { .msg_iov = parts, .msg_iovlen = 2, .msg_control = control, .msg_controllen = sizeof(control) };
-	struct pollfd ready = { .fd = raw->fd, .events = POLLIN };
+	unsigned char body[DATAGRAM_MAX];
+};
 
-	if (poll(&ready, 1, TEST_DEADLINE_NS / 1000000) != 1)
-		fail_msg("no answer from the daemon in time");
-	if (recvmsg(raw->fd, &message, MSG_CMSG_CLOEXEC) < (ssize_t)sizeof(header))
-		fail_msg("the daemon hung up");
-	raw_take_fds(raw, &message);
-	assert_int_equal(header.magic, WIRE_MAGIC);
-	assert_int_equal(header.size, sizeof(header) + wire_body_size(header.type));
-	return header;
-}
-
-/* A request and its reply, which must be of that type; nothing else may be under way. */
-static inline union raw_body raw_ask(struct raw *raw, enum wire_type type, const void *body, enum wire_type reply_type)
+static inline int raw_connect(const struct daemon *daemon)
 {
-	uint64_t serial = raw_send(raw, type, body);
-	union raw_body reply;
-	struct wire_header header = raw_receive(raw, &reply);
-
-	assert_int_equal(header.serial, serial);
-	if (header.type == WIRE_ERROR && reply_type != WIRE_ERROR)
-		fail_msg("request %d: %s", type, reply.as_ERROR.text);
-	assert_int_equal(header.type, reply_type);
-	return reply;
-}
-
-/* Connects and says HELLO in a session of its own. */
-static inline void raw_open(struct raw *raw, const struct daemon *daemon)
-{
+	const struct timeval patience = { .tv_sec = TEST_DEADLINE_NS / 1000000000u };
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	struct wire_hello hello = { .lane = WIRE_LANE_API, .program = "raw" };
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 
-	*raw = (struct raw){ .fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0) };
+	assert_true(fd >= 0);
 	strcpy(address.sun_path, daemon->socket);
-	if (raw->fd < 0 || connect(raw->fd, (struct sockaddr *)&address, sizeof(address)))
-		fail_msg("connect: %s", strerror(errno));
-	raw->welcome = raw_ask(raw, WIRE_HELLO, &hello, WIRE_WELCOME).as_WELCOME;
+	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)), 0);
+	assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+	return fd;
 }
 
-static inline void raw_close(struct raw *raw)
+/* False when the daemon has hung up already. */
+static inline bool raw_send(int fd, const void *bytes, size_t n, const int *fds, unsigned int n_fds)
 {
-	raw_drop_fds(raw);
-	close(raw->fd);
+	union { struct cmsghdr header; unsigned char bytes[CMSG_SPACE(253 * sizeof(int))]; } control = { 0 };
+	struct iovec iov = { .iov_base = (void *)bytes, .iov_len = n };
+	struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1 };
+
+	if (n_fds) {
+		control.header = (struct cmsghdr){ .cmsg_len = CMSG_LEN(n_fds * sizeof(int)), .cmsg_level = SOL_SOCKET,
+						   .cmsg_type = SCM_RIGHTS };
+		memcpy(CMSG_DATA(&control.header), fds, n_fds * sizeof(int));
+		message.msg_control = &control;
+		message.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
+	}
+	return sendmsg(fd, &message, MSG_NOSIGNAL) >= 0;
+}
+
+static inline struct message message_make(unsigned int type, uint64_t serial, const void *body)
+{
+	struct message message = { .header = { .magic = WIRE_MAGIC, .version = WIRE_VERSION, .type = type, .serial = serial } };
+	uint32_t n = wire_body_size(type);
+
+	message.header.size = sizeof(message.header) + n;
+	if (body)
+		memcpy(message.body, body, n);
+	return message;
+}
+
+static inline void raw_request(int fd, unsigned int type, uint64_t serial, const void *body, int passed)
+{
+	struct message message = message_make(type, serial, body);
+
+	message.header.n_fds = passed >= 0;
+	assert_true(raw_send(fd, &message, message.header.size, &passed, passed >= 0));
+}
+
+/* The next message, descriptors dropped except the first into *ret_fd (may be NULL); false: the daemon hung up. */
+static inline bool raw_receive(int fd, struct message *ret, int *ret_fd)
+{
+	union { struct cmsghdr header; unsigned char bytes[CMSG_SPACE(8 * sizeof(int))]; } control;
+	struct iovec iov = { .iov_base = ret, .iov_len = sizeof(*ret) };
+	struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
+	ssize_t n = recvmsg(fd, &message, MSG_CMSG_CLOEXEC);
+
+	if (n < 0 && errno != ECONNRESET)
+		fail_msg("no answer from the daemon: %s", strerror(errno));
+	if (n <= 0)
+		return false;
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c))
+		for (size_t i = 0; i < (c->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
+			int passed;
+
+			memcpy(&passed, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
+			if (!i && ret_fd)
+				*ret_fd = passed;
+			else
+				close(passed);
+		}
+	assert_int_equal(ret->header.magic, WIRE_MAGIC);
+	assert_int_equal(ret->header.size, n);
+	return true;
+}
+
+/* Asks and gets the reply of @reply_type. */
+static inline void raw_ask(int fd, unsigned int type, const void *body, unsigned int reply_type, void *reply)
+{
+	static uint64_t serial = 1000;
+	struct message message;
+
+	raw_request(fd, type, ++serial, body, -1);
+	assert_true(raw_receive(fd, &message, NULL));
+	if (message.header.type == WIRE_ERROR && reply_type != WIRE_ERROR)
+		fail_msg("request %u: %s", type, ((struct wire_error *)message.body)->text);
+	assert_int_equal(message.header.type, reply_type);
+	assert_int_equal(message.header.serial, serial);
+	if (reply)
+		memcpy(reply, message.body, wire_body_size(reply_type));
+}
+
+static inline struct wire_welcome raw_hello(int fd, int *ret_page)
+{
+	const struct wire_hello hello = { .program = "raw" };
+	struct wire_welcome welcome;
+	struct message message;
+
+	raw_request(fd, WIRE_HELLO, 1, &hello, -1);
+	assert_true(raw_receive(fd, &message, ret_page));
+	assert_int_equal(message.header.type, WIRE_WELCOME);
+	memcpy(&welcome, message.body, sizeof(welcome));
+	return welcome;
+}
+
+static inline struct wire_stats raw_stats(int fd)
+{
+	struct wire_stats stats;
+
+	raw_ask(fd, WIRE_STATS, NULL, WIRE_STATISTICS, &stats);
+	return stats;
+}
+
+/* The daemon says what is wrong and hangs up. */
+static inline void raw_check_thrown_out(int fd, const char *what)
+{
+	const struct wire_error *error;
+	struct message message;
+
+	while (raw_receive(fd, &message, NULL)) {
+		if (message.header.type != WIRE_ERROR)
+			continue;
+		error = (const void *)message.body;
+		if (error->error != TIER_ERROR_PROTOCOL && error->error != TIER_ERROR_VERSION)
+			fail_msg("%s: answered with error %u (%s)", what, error->error, error->text);
+		if (!error->text[0])
+			fail_msg("%s: no sentence", what);
+		if (raw_receive(fd, &message, NULL))
+			fail_msg("%s: the daemon goes on after an error of the protocol", what);
+		return;
+	}
+	fail_msg("%s: hung up without a reason", what);
 }
