@@ -241,7 +241,7 @@ const char *workload_object(const char *name)
 struct tier_method *workload_load(struct tier_conn *conn, const char *name, struct tier_module **ret_module)
 {
 	struct tier_module *module;
-	struct tier_method *method;
+	struct tier_method *method = NULL;
 
 	if (tier_load(conn, workload_object(name), NULL, 0, &module) || tier_find(module, name, &method))
 		fail_msg("%s: %s", name, tier_error_text());
