@@ -244,7 +244,7 @@ static struct workload_input *input_insertsort(void)
 
 static struct workload_input *input_quicksort(void)
 {
-	uint32_t values[200];
+	uint32_t values[100];
 
 	random_fill(values, sizeof(values), 15);
 	return BUILD(.args = "dioi", .data = values, .n_data = sizeof(values), .n_out = sizeof(values),

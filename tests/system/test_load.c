@@ -14,69 +14,19 @@
 #include <unistd.h>
 #include "bench/inputs.h"
 #include "system/harness.h"
+#include "system/results.h"
 #include "util/base.h"
 
 /* A module is loaded and its methods are called: at every tier the result is the native build's, and so is every byte
  * written. State belongs to the process, imports are the host's. */
 
 /* -- Results --- */
-static uint64_t call(const struct tier_method *method, const struct workload_input *input)
-{
-	const uint64_t *a = input->args;
-
-	return tier_entry(method)(a[0], a[1], a[2], a[3], a[4]);
-}
-
-static void check_against_native(const struct workload *workload, const struct tier_method *method)
-{
-	struct workload_input *input = input_make(workload->name);
-	uint64_t result, expected;
-	uint8_t *buffer;
-
-	assert_non_null(input);
-	buffer = malloc(input->n_buffer);
-	assert_non_null(buffer);
-	expected = input_call(input, workload->native);
-	memcpy(buffer, input->buffer, input->n_buffer);
-	input_reset(input);
-	result = call(method, input);
-	if (result != expected)
-		fail_msg("%s at %s: %#lx, natively %#lx", workload->name, tier_level_name(tier_status(method).tier), result, expected);
-	if (memcmp(input->buffer, buffer, input->n_buffer))
-		fail_msg("%s at %s: other bytes than natively", workload->name, tier_level_name(tier_status(method).tier));
-	free(buffer);
-	input_free(input);
-}
-
-/* Calls the method with each of its vectors; returns how many there are. */
-static unsigned int check_vectors(const struct workload *workload, const struct tier_method *method)
-{
-	unsigned int n = 0;
-
-	for (const struct workload_vector *v = workload_vectors; v < workload_vectors + n_workload_vectors; v++) {
-		struct workload_input *input;
-		uint64_t result;
-
-		if (strcmp(v->workload, workload->name))
-			continue;
-		input = input_make_vector(v);
-		assert_non_null(input);
-		result = call(method, input);
-		if (result != v->result || (v->n_out && memcmp(input->out, v->out, v->n_out)))
-			fail_msg("%s at %s, %s: %#lx instead of %#lx, or other bytes", v->workload,
-				 tier_level_name(tier_status(method).tier), v->text, result, v->result);
-		input_free(input);
-		n++;
-	}
-	return n;
-}
-
 static void check_all(const struct workload *workload, const struct tier_method *method, enum tier_level tier, enum tier_stage stage)
 {
 	struct tier_answer answer;
 
-	assert_true(check_vectors(workload, method) > 0);
-	check_against_native(workload, method);
+	assert_true(results_check_vectors(workload, method) > 0);
+	results_check_native(workload, method);
 	answer = tier_status(method);
 	if (answer.tier != tier || answer.stage != stage)
 		fail_msg("%s: %s, %s", workload->name, tier_level_name(answer.tier), tier_stage_name(answer.stage));
@@ -309,7 +259,7 @@ static void imports_are_bound_by_name_and_weak_ones_may_be_absent(void **state)
 	for (int is_final = 0; is_final < 2; is_final++) {
 		uint64_t without = tier_entry(method)(7, 5, 0, 0, 0);
 
-		check_against_native(workload, method);
+		results_check_native(workload, method);
 		assert_int_equal(without, workload->native(7, 5, 0, 0, 0));
 		assert_done(tier_bind(module, "host_bonus", (void *)host_bonus));
 		assert_int_equal(tier_entry(method)(7, 5, 0, 0, 0), without + 1);
