@@ -18,7 +18,7 @@
 #include <unistd.h>
 #include "bench/inputs.h"
 #include "system/harness.h"
-#include "system/raw.h"
+#include "system/lane.h"
 #include "util/base.h"
 
 /* What nobody may do: have memory that is writable and executable, write code or records, reach another user's modules. */
@@ -224,12 +224,12 @@ static void expect_protection(uint64_t address, const char *expected)
 	fail_msg("nothing is mapped at %#lx", address);
 }
 
-static struct wire_module attach(struct raw *raw, const struct tier_module *module)
+static struct wire_module attach(struct lane *lane, const struct tier_module *module)
 {
 	struct wire_attach body = { .ref.module = tier_module_id(module) };
-	struct wire_module reply = raw_ask(raw, WIRE_ATTACH, &body, WIRE_MODULE).as_MODULE;
+	struct wire_module reply = lane_ask(lane, WIRE_ATTACH, &body, WIRE_MODULE).as_MODULE;
 
-	assert_int_equal(raw->n_fds, _TIER_SEGMENT_N);
+	assert_int_equal(lane->n_fds, _TIER_SEGMENT_N);
 	return reply;
 }
 
@@ -245,13 +245,13 @@ static void a_client_has_its_segments_as_they_are_meant(void **state)
 	struct tier_module *module;
 	struct daemon daemon;
 	struct tier_conn *conn;
-	struct raw raw;
+	struct lane lane;
 
 	daemon_start(&daemon, NULL);
 	conn = daemon_connect(&daemon);
 	workload_load(conn, "counter", &module);
-	raw_open(&raw, &daemon);
-	reply = attach(&raw, module);
+	lane_open(&lane, &daemon);
+	reply = attach(&lane, module);
 	for (int i = 0; i < _TIER_SEGMENT_N; i++)
 		expect_protection(tier_layout_segment(&reply.layout, i), protections[i]);
 	for (int i = TIER_SEGMENT_CODE; i <= TIER_SEGMENT_RECORDS; i++) {
@@ -260,7 +260,7 @@ static void a_client_has_its_segments_as_they_are_meant(void **state)
 		assert_int_equal(mprotect(at, 4096, PROT_READ | PROT_WRITE), -1);
 		assert_int_equal(errno, EACCES);
 	}
-	raw_close(&raw);
+	lane_close(&lane);
 	tier_disconnect(conn);
 	daemon_stop(&daemon);
 }
@@ -286,17 +286,17 @@ static void expect_sealed(int fd)
 /* The descriptors reach another user, who tries to get more out of them. */
 static void try_to_reopen(void *context)
 {
-	const struct raw *raw = context;
+	const struct lane *lane = context;
 	char path[64];
 
 	child_assert(!setgroups(0, NULL) && !setresgid(SOMEBODY, SOMEBODY, SOMEBODY) && !setresuid(SOMEBODY, SOMEBODY, SOMEBODY));
 	child_assert(!prctl(PR_SET_DUMPABLE, 1, 0, 0, 0));	/* its own /proc */
-	for (size_t i = 0; i < raw->n_fds; i++) {
-		snprintf(path, sizeof(path), "/proc/self/fd/%d", raw->fds[i]);
+	for (size_t i = 0; i < lane->n_fds; i++) {
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", lane->fds[i]);
 		child_assert(access(path, F_OK) == 0);
 		child_assert(open(path, O_RDWR) < 0 && errno == EACCES);
 		child_assert(open(path, O_WRONLY) < 0 && errno == EACCES);
-		child_assert(fchmod(raw->fds[i], 0666) < 0 && errno == EPERM);
+		child_assert(fchmod(lane->fds[i], 0666) < 0 && errno == EPERM);
 	}
 }
 
@@ -305,26 +305,26 @@ static void descriptors_of_code_records_and_data_are_read_only(void **state)
 	struct tier_module *module;
 	struct daemon daemon;
 	struct tier_conn *conn;
-	struct raw raw;
+	struct lane lane;
 
 	daemon_start(&daemon, NULL);
 	conn = daemon_connect(&daemon);
 	workload_load(conn, "counter", &module);
-	raw_open(&raw, &daemon);
-	assert_int_equal(raw.n_fds, 1);		/* the probe page */
-	expect_sealed(raw.fds[0]);
-	expect_read_only(raw.fds[0]);
-	attach(&raw, module);
+	lane_open(&lane, &daemon);
+	assert_int_equal(lane.n_fds, 1);		/* the probe page */
+	expect_sealed(lane.fds[0]);
+	expect_read_only(lane.fds[0]);
+	attach(&lane, module);
 	for (int i = 0; i < _TIER_SEGMENT_N; i++) {
-		expect_sealed(raw.fds[i]);
+		expect_sealed(lane.fds[i]);
 		if (i != TIER_SEGMENT_COUNTERS)
-			expect_read_only(raw.fds[i]);
+			expect_read_only(lane.fds[i]);
 	}
-	assert_int_equal(ftruncate(raw.fds[TIER_SEGMENT_COUNTERS], 0), -1);
+	assert_int_equal(ftruncate(lane.fds[TIER_SEGMENT_COUNTERS], 0), -1);
 	assert_int_equal(errno, EPERM);
 	if (!geteuid())
-		child_end(child_start(try_to_reopen, &raw));
-	raw_close(&raw);
+		child_end(child_start(try_to_reopen, &lane));
+	lane_close(&lane);
 	tier_disconnect(conn);
 	daemon_stop(&daemon);
 }
@@ -420,10 +420,10 @@ static void another_user_reaches_shared_modules_only(void **state)
 static void guess_ids(const struct daemon *daemon)
 {
 	struct wire_error error;
-	struct raw raw;
+	struct lane lane;
 
 	child_assert(!setgroups(0, NULL) && !setresgid(SOMEBODY, SOMEBODY, SOMEBODY) && !setresuid(SOMEBODY, SOMEBODY, SOMEBODY));
-	raw_open(&raw, daemon);
+	lane_open(&lane, daemon);
 	for (uint64_t id = 1; id < 10; id++) {
 		struct wire_method_ref method = { .module = id };
 		struct wire_module_ref module = { .module = id };
@@ -438,12 +438,12 @@ static void guess_ids(const struct daemon *daemon)
 		};
 
 		for (size_t i = 0; i < ARRAY_SIZE(requests); i++) {
-			error = raw_ask(&raw, requests[i].type, requests[i].body, WIRE_ERROR).as_ERROR;
+			error = lane_ask(&lane, requests[i].type, requests[i].body, WIRE_ERROR).as_ERROR;
 			child_assert(error.error == TIER_ERROR_NO_MODULE);
-			child_assert(!raw.n_fds);
+			child_assert(!lane.n_fds);
 		}
 	}
-	raw_close(&raw);
+	lane_close(&lane);
 }
 
 static void another_user_who_guesses_ids_reaches_nothing(void **state)

@@ -13,7 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include "system/harness.h"
-#include "system/raw.h"
+#include "system/lane.h"
 #include "util/base.h"
 
 /* Waiting: it returns in every state that can last, ends in time or when it is cancelled where it has to wait, and leaves
@@ -145,6 +145,35 @@ static void it_waits_while_the_next_tier_is_queued_and_compiled(void **state)
 	assert_done(tier_wait(world.method, TEST_DEADLINE_NS, NULL, &answer));
 	assert_int_equal(answer.reason, TIER_REASON_PROMOTED);
 	expect_pending(&world, 0);
+	world_end(&world);
+}
+
+/* The daemon stands still, so nobody has heard the bell: shared memory says "reached" all the same. */
+static void it_waits_while_the_bell_was_not_heard(void **state)
+{
+	struct tier_cancel *cancel;
+	struct tier_answer answer;
+	struct world world;
+
+	world_start(&world, ARGS("--call-counting-delay=0"));
+	assert_done(tier_cancel_new(&cancel));
+	call(world.method, 30);
+	kill(world.daemon.pid, SIGSTOP);
+	expect_quiet(world.method, TIER_STAGE_COUNTING, 1);
+	call(world.method, 1);
+	answer = tier_status(world.method);
+	assert_int_equal(answer.stage, TIER_STAGE_REACHED);
+	assert_int_equal(answer.status, TIER_STATUS_OPTIMIZING);
+	assert_int_equal(answer.remaining, 0);
+	assert_int_equal(tier_wait(world.method, 0, NULL, NULL), -ETIMEDOUT);
+	assert_int_equal(tier_wait(world.method, 100 * MS, cancel, NULL), -ETIMEDOUT);
+	tier_cancel(cancel);
+	assert_int_equal(tier_wait(world.method, TIER_FOREVER, cancel, NULL), -ECANCELED);
+	kill(world.daemon.pid, SIGCONT);
+	assert_done(tier_wait(world.method, TEST_DEADLINE_NS, NULL, &answer));
+	assert_int_equal(answer.reason, TIER_REASON_PROMOTED);
+	assert_int_equal(events_count(world.conn, world.module, world.method, TIER_EVENT_THRESHOLD), 1);
+	tier_cancel_free(cancel);
 	world_end(&world);
 }
 
@@ -301,11 +330,11 @@ static bool session_find(struct tier_conn *conn, uint64_t number, struct wire_se
 	return r;
 }
 
-static uint32_t session_waits(const struct world *world, const struct raw *raw)
+static uint32_t session_waits(const struct world *world, const struct lane *lane)
 {
 	struct wire_session_row row;
 
-	assert_true(session_find(world->conn, raw->welcome.number, &row));
+	assert_true(session_find(world->conn, lane->welcome.number, &row));
 	assert_string_equal(row.program, "raw");
 	return row.n_waits;
 }
@@ -336,26 +365,26 @@ static struct wire_wait wait_body(const struct world *world, uint64_t timeout_ns
 static void cancelled_waits_leave_nothing_behind(void **state)
 {
 	uint64_t serials[N_WAITS];
-	union raw_body reply;
+	union lane_body reply;
 	struct wire_header header;
 	struct wire_wait body;
 	struct world world;
-	struct raw raw;
+	struct lane lane;
 
 	world_start(&world, ARGS(HELD));
 	call(world.method, 1);
-	raw_open(&raw, &world.daemon);
+	lane_open(&lane, &world.daemon);
 	body = wait_body(&world, UINT64_MAX);
 	for (int i = 0; i < N_WAITS; i++)
-		serials[i] = raw_send(&raw, WIRE_WAIT, &body);
-	wait_until("the waits", session_waits(&world, &raw) == N_WAITS);
+		serials[i] = lane_send(&lane, WIRE_WAIT, &body);
+	wait_until("the waits", session_waits(&world, &lane) == N_WAITS);
 	for (int i = N_WAITS - 1; i >= 0; i--) {
 		struct wire_cancel cancel = { serials[i] };
-		uint64_t serial = raw_send(&raw, WIRE_CANCEL, &cancel);
+		uint64_t serial = lane_send(&lane, WIRE_CANCEL, &cancel);
 		bool is_done = false, is_canceled = false;
 
 		while (!is_done || !is_canceled) {
-			header = raw_receive(&raw, &reply);
+			header = lane_receive(&lane, &reply);
 			if (header.serial == serial) {
 				assert_int_equal(header.type, WIRE_DONE);
 				is_done = true;
@@ -367,117 +396,117 @@ static void cancelled_waits_leave_nothing_behind(void **state)
 			}
 		}
 	}
-	assert_int_equal(session_waits(&world, &raw), 0);
-	raw_close(&raw);
+	assert_int_equal(session_waits(&world, &lane), 0);
+	lane_close(&lane);
 	world_end(&world);
 }
 
 static void timed_out_waits_leave_nothing_behind(void **state)
 {
-	union raw_body reply;
+	union lane_body reply;
 	struct wire_header header;
 	struct wire_wait body;
 	struct world world;
-	struct raw raw;
+	struct lane lane;
 
 	world_start(&world, ARGS(HELD));
 	call(world.method, 1);
-	raw_open(&raw, &world.daemon);
+	lane_open(&lane, &world.daemon);
 	body = wait_body(&world, 0);
 	for (int sent = 0; sent < N_WAITS; sent += BATCH) {	/* who does not read is not read from either */
 		for (uint64_t i = 0; i < BATCH; i++) {
 			body.timeout_ns = i % 5 * MS;
-			raw_send(&raw, WIRE_WAIT, &body);
+			lane_send(&lane, WIRE_WAIT, &body);
 		}
 		for (int i = 0; i < BATCH; i++) {
-			header = raw_receive(&raw, &reply);
+			header = lane_receive(&lane, &reply);
 			assert_int_equal(header.type, WIRE_ERROR);
 			assert_int_equal(reply.as_ERROR.error, TIER_ERROR_TIMEOUT);
 		}
 	}
-	assert_int_equal(session_waits(&world, &raw), 0);
+	assert_int_equal(session_waits(&world, &lane), 0);
 	for (int i = 0; i < 10; i++)	/* libtier's own */
 		assert_int_equal(tier_wait(world.method, MS, NULL, NULL), -ETIMEDOUT);
 	expect_no_waits(&world);
-	raw_close(&raw);
+	lane_close(&lane);
 	world_end(&world);
 }
 
 static void waits_are_answered_when_the_state_is_quiet(void **state)
 {
-	union raw_body reply;
+	union lane_body reply;
 	struct wire_header header;
 	struct wire_wait body;
 	struct world world;
-	struct raw raw;
+	struct lane lane;
 
 	world_start(&world, ARGS("--call-counting-delay=100ms"));
-	raw_open(&raw, &world.daemon);
+	lane_open(&lane, &world.daemon);
 	body = wait_body(&world, UINT64_MAX);
-	reply = raw_ask(&raw, WIRE_WAIT, &body, WIRE_ANSWER);
+	reply = lane_ask(&lane, WIRE_WAIT, &body, WIRE_ANSWER);
 	assert_int_equal(reply.as_ANSWER.status, TIER_STATUS_COLD);
 	call(world.method, 1);
 	for (int i = 0; i < 100; i++)
-		raw_send(&raw, WIRE_WAIT, &body);
+		lane_send(&lane, WIRE_WAIT, &body);
 	for (int i = 0; i < 100; i++) {
-		header = raw_receive(&raw, &reply);
+		header = lane_receive(&lane, &reply);
 		assert_int_equal(header.type, WIRE_ANSWER);
 		assert_int_equal(reply.as_ANSWER.stage, TIER_STAGE_COUNTING);
 		assert_int_equal(reply.as_ANSWER.remaining, 30);
 	}
 	call(world.method, 30);
-	reply = raw_ask(&raw, WIRE_WAIT, &body, WIRE_ANSWER);
+	reply = lane_ask(&lane, WIRE_WAIT, &body, WIRE_ANSWER);
 	assert_int_equal(reply.as_ANSWER.status, TIER_STATUS_FINAL);
 	assert_int_equal(reply.as_ANSWER.reason, TIER_REASON_PROMOTED);
 	expect_no_waits(&world);
-	raw_close(&raw);
+	lane_close(&lane);
 	world_end(&world);
 }
 
 static void more_waits_than_a_session_may_have_are_refused(void **state)
 {
-	union raw_body reply;
+	union lane_body reply;
 	struct wire_header header;
 	struct wire_wait body;
 	struct world world;
-	struct raw raw;
+	struct lane lane;
 	uint64_t first;
 
 	world_start(&world, ARGS(HELD));
 	call(world.method, 1);
-	raw_open(&raw, &world.daemon);
+	lane_open(&lane, &world.daemon);
 	body = wait_body(&world, UINT64_MAX);
-	first = raw_send(&raw, WIRE_WAIT, &body);
+	first = lane_send(&lane, WIRE_WAIT, &body);
 	for (int i = 1; i < 1025; i++)
-		raw_send(&raw, WIRE_WAIT, &body);
-	header = raw_receive(&raw, &reply);
+		lane_send(&lane, WIRE_WAIT, &body);
+	header = lane_receive(&lane, &reply);
 	assert_int_equal(header.serial, first + 1024);
 	assert_int_equal(reply.as_ERROR.error, TIER_ERROR_QUOTA);
-	assert_int_equal(session_waits(&world, &raw), 1024);
-	raw_close(&raw);
-	wait_until("the session to end", !session_find(world.conn, raw.welcome.number, NULL));
+	assert_int_equal(session_waits(&world, &lane), 1024);
+	lane_close(&lane);
+	wait_until("the session to end", !session_find(world.conn, lane.welcome.number, NULL));
 	expect_no_waits(&world);
 	world_end(&world);
 }
 
 static void waits_for_a_module_that_goes_are_told_so(void **state)
 {
-	union raw_body reply;
+	union lane_body reply;
 	struct wire_wait body;
 	struct world world;
-	struct raw raw;
+	struct lane lane;
 
 	world_start(&world, ARGS(HELD));
 	call(world.method, 1);
-	raw_open(&raw, &world.daemon);
+	lane_open(&lane, &world.daemon);
 	body = wait_body(&world, UINT64_MAX);
-	raw_send(&raw, WIRE_WAIT, &body);
+	lane_send(&lane, WIRE_WAIT, &body);
 	assert_done(tier_unload(world.conn, "fib"));
 	tier_close(world.module);
-	assert_int_equal(raw_receive(&raw, &reply).type, WIRE_ERROR);
+	assert_int_equal(lane_receive(&lane, &reply).type, WIRE_ERROR);
 	assert_int_equal(reply.as_ERROR.error, TIER_ERROR_NO_MODULE);
-	assert_int_equal(session_waits(&world, &raw), 0);
-	raw_close(&raw);
+	assert_int_equal(session_waits(&world, &lane), 0);
+	lane_close(&lane);
 	world_end(&world);
 }
 
@@ -490,22 +519,22 @@ static void the_waits_of_a_killed_client_go_with_it(void **state)
 {
 	struct wire_wait body;
 	struct world world;
-	struct raw raw;
+	struct lane lane;
 	pid_t pid;
 
 	world_start(&world, ARGS(HELD));
 	call(world.method, 1);
-	raw_open(&raw, &world.daemon);
+	lane_open(&lane, &world.daemon);
 	body = wait_body(&world, UINT64_MAX);
 	for (int i = 0; i < N_WAITS; i++)
-		raw_send(&raw, WIRE_WAIT, &body);
-	wait_until("the waits", session_waits(&world, &raw) == N_WAITS);
+		lane_send(&lane, WIRE_WAIT, &body);
+	wait_until("the waits", session_waits(&world, &lane) == N_WAITS);
 	pid = child_start(hold_the_connection, NULL);
-	raw_close(&raw);		/* the child has the only end now */
-	assert_true(session_find(world.conn, raw.welcome.number, NULL));
+	lane_close(&lane);		/* the child has the only end now */
+	assert_true(session_find(world.conn, lane.welcome.number, NULL));
 	kill(pid, SIGKILL);
 	assert_int_equal(child_reap(pid), SIGKILL);
-	wait_until("the killed client's session to end", !session_find(world.conn, raw.welcome.number, NULL));
+	wait_until("the killed client's session to end", !session_find(world.conn, lane.welcome.number, NULL));
 	expect_no_waits(&world);
 	world_end(&world);
 }
@@ -516,6 +545,7 @@ int main(void)
 		cmocka_unit_test(it_returns_where_it_is_cold_counting_and_final),
 		cmocka_unit_test(it_waits_for_the_end_of_the_delay),
 		cmocka_unit_test(it_waits_while_the_next_tier_is_queued_and_compiled),
+		cmocka_unit_test(it_waits_while_the_bell_was_not_heard),
 		cmocka_unit_test(a_deadline_ends_it_and_not_too_early),
 		cmocka_unit_test(a_token_that_was_cancelled_before_ends_it_at_once),
 		cmocka_unit_test(another_thread_ends_all_waits_with_a_token),
