@@ -15,6 +15,15 @@
  * decides what it inlines; these bounds only keep jobs small. */
 #define JOB_BODIES_MAX 64u
 
+/* Tier 0 of a method takes about 50 ns per instruction in the loop at its first call; from this size on that would be
+ * most of a millisecond, so it is compiled while the module is built. */
+#define AHEAD_INSNS_MIN 8192u
+
+struct host_ahead {
+	uint32_t method;
+	struct core_code code;
+};
+
 DEFINE_CLEANUP(struct host *, host_free)
 DEFINE_CLEANUP(struct flow *, flow_free)
 
@@ -22,11 +31,72 @@ struct host *host_free(struct host *host)
 {
 	if (!host)
 		return NULL;
+	free(host->ahead);
 	symtab_free(host->symtab);
 	arena_free(host->arena);
 	free(host->bytes);
 	free(host);
 	return NULL;
+}
+
+/* -- Code --- */
+static void host_publish(struct host *host, const struct code_span *span, size_t n, struct core_code *ret)
+{
+	arena_publish(host->arena, span, n);
+	*ret = (struct core_code){ .address = span->address, .size = n, .code_used = arena_code_used(host->arena) };
+}
+
+static int host_compile_tier0(struct host *host, uint32_t method, struct core_code *ret)
+{
+	_cleanup_(flow_freep) struct flow *flow = NULL;
+	struct code_span span;
+	struct emit e;
+	int r;
+
+	r = flow_new(&flow, &host->image, method);
+	if (r)
+		return error_origin(r);
+	if (arena_reserve(host->arena, baseline_bound(&host->image, method), 16, &span))
+		return CORE_E_FULL;
+	e = (struct emit){ .p = span.write, .n_max = span.n_max, .address = span.address };
+	r = baseline_compile(&e, &host->image, method, flow, arena_layout(host->arena));
+	if (!r && !emit_fits(&e))
+		r = -EOVERFLOW;
+	if (r) {
+		arena_abort(host->arena, &span);
+		return error_origin(r);
+	}
+	host_publish(host, &span, e.n, ret);
+	return 0;
+}
+
+static bool host_is_huge(const struct host *host, uint32_t method)
+{
+	return host->image.methods[method].n_insns >= AHEAD_INSNS_MIN;
+}
+
+int host_tier0(struct host *host, uint32_t method, struct core_code *ret)
+{
+	for (uint32_t i = 0; host_is_huge(host, method) && i < host->n_ahead; i++)
+		if (host->ahead[i].method == method) {
+			*ret = host->ahead[i].code;
+			ret->code_used = arena_code_used(host->arena);
+			return 0;
+		}
+	return host_compile_tier0(host, method, ret);
+}
+
+int host_stub(struct host *host, uint32_t method, uint32_t cell, uint64_t version, uint64_t code, struct core_code *ret)
+{
+	struct code_span span;
+	struct emit e;
+
+	if (arena_reserve(host->arena, STUB_SIZE, STUB_SIZE, &span))
+		return CORE_E_FULL;
+	e = (struct emit){ .p = span.write, .n_max = span.n_max, .address = span.address };
+	stubs_counting(&e, arena_layout(host->arena), method, cell, version, code);
+	host_publish(host, &span, e.n, ret);
+	return 0;
 }
 
 /* -- Building --- */
@@ -131,6 +201,36 @@ static enum tier_error host_make_arena(struct host *host, const struct host_plan
 	return TIER_ERROR_NONE;
 }
 
+/* A code segment that is too small for all of them is no reason to refuse the module: the rest is tried again at its
+ * first call, and says so there. */
+static int host_compile_ahead(struct host *host)
+{
+	uint32_t n_huge = 0;
+	int r;
+
+	for (uint32_t method = 0; method < host->image.n_methods; method++)
+		n_huge += host_is_huge(host, method);
+	if (!n_huge)
+		return 0;
+	host->ahead = calloc(n_huge, sizeof(*host->ahead));
+	if (!host->ahead)
+		return -ENOMEM;
+	for (uint32_t method = 0; method < host->image.n_methods; method++) {
+		struct host_ahead *ahead = &host->ahead[host->n_ahead];
+
+		if (!host_is_huge(host, method))
+			continue;
+		r = host_compile_tier0(host, method, &ahead->code);
+		if (r < 0)
+			return r;
+		if (r == CORE_E_FULL)
+			break;
+		ahead->method = method;
+		host->n_ahead++;
+	}
+	return 0;
+}
+
 enum tier_error host_build(struct host **ret, const struct host_plan *plan, void *bytes, size_t n, struct refusal *refusal)
 {
 	_cleanup_(host_freep) struct host *host = NULL;
@@ -152,56 +252,12 @@ enum tier_error host_build(struct host **ret, const struct host_plan *plan, void
 	host_write_head(host);
 	if (!host_fill_data(host, refusal))
 		return TIER_ERROR_BAD_MODULE;
-	if (symtab_new(&host->symtab, &host->image)) {
+	if (symtab_new(&host->symtab, &host->image) || host_compile_ahead(host)) {
 		refuse(refusal, "out of memory");
 		return TIER_ERROR_NO_MEMORY;
 	}
 	*ret = TAKE_PTR(host);
 	return TIER_ERROR_NONE;
-}
-
-/* -- Code --- */
-static void host_publish(struct host *host, const struct code_span *span, size_t n, struct core_code *ret)
-{
-	arena_publish(host->arena, span, n);
-	*ret = (struct core_code){ .address = span->address, .size = n, .code_used = arena_code_used(host->arena) };
-}
-
-int host_tier0(struct host *host, uint32_t method, struct core_code *ret)
-{
-	_cleanup_(flow_freep) struct flow *flow = NULL;
-	struct code_span span;
-	struct emit e;
-	int r;
-
-	r = flow_new(&flow, &host->image, method);
-	if (r)
-		return error_origin(r);
-	if (arena_reserve(host->arena, baseline_bound(&host->image, method), 16, &span))
-		return CORE_E_FULL;
-	e = (struct emit){ .p = span.write, .n_max = span.n_max, .address = span.address };
-	r = baseline_compile(&e, &host->image, method, flow, arena_layout(host->arena));
-	if (!r && !emit_fits(&e))
-		r = -EOVERFLOW;
-	if (r) {
-		arena_abort(host->arena, &span);
-		return error_origin(r);
-	}
-	host_publish(host, &span, e.n, ret);
-	return 0;
-}
-
-int host_stub(struct host *host, uint32_t method, uint32_t cell, uint64_t version, uint64_t code, struct core_code *ret)
-{
-	struct code_span span;
-	struct emit e;
-
-	if (arena_reserve(host->arena, STUB_SIZE, STUB_SIZE, &span))
-		return CORE_E_FULL;
-	e = (struct emit){ .p = span.write, .n_max = span.n_max, .address = span.address };
-	stubs_counting(&e, arena_layout(host->arena), method, cell, version, code);
-	host_publish(host, &span, e.n, ret);
-	return 0;
 }
 
 /* -- Compile jobs --- */

@@ -23,6 +23,8 @@ struct host {
 	struct image image;
 	struct arena *arena;
 	struct symtab *symtab;
+	struct host_ahead *ahead;	/* tier-0 code of huge methods, by method; owned */
+	uint32_t n_ahead;
 };
 
 struct host_plan {
@@ -35,7 +37,7 @@ struct host_plan {
 enum tier_error host_build(struct host **ret, const struct host_plan *plan, void *bytes, size_t n, struct refusal *refusal);
 struct host *host_free(struct host *host);
 
-/* Tier 0, and a call-counting stub: 0, CORE_E_FULL or -ENOMEM (see struct core_ops). */
+/* Tier 0 (of a huge method it is there already: compiling it would hold the loop), and a call-counting stub: 0, CORE_E_FULL or -ENOMEM (see struct core_ops). */
 int host_tier0(struct host *host, uint32_t method, struct core_code *ret);
 int host_stub(struct host *host, uint32_t method, uint32_t cell, uint64_t version, uint64_t code, struct core_code *ret);
 

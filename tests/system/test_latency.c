@@ -196,9 +196,31 @@ static void no_turn_takes_five_milliseconds_when_bells_are_lost(void **state)
 	check_turns("4096");
 }
 
+/* 300,000 instructions in one method: its tier-0 code is made while it is loaded. */
+static void the_first_call_of_a_huge_method_does_not_hold_the_loop(void **state)
+{
+	const unsigned int n_insns = 300000;
+	struct tier_conn *conn;
+	struct tier_module *module;
+	struct tier_method *method;
+	struct daemon daemon;
+
+	daemon_start(&daemon, NULL);
+	conn = daemon_connect(&daemon);
+	assert_done(tier_load(conn, generate(&daemon, "huge", 1, n_insns), NULL, 0, &module));
+	assert_done(tier_method_at(module, 0, &method));
+	assert_int_equal(tier_status(method).status, TIER_STATUS_COLD);
+	assert_int_equal(tier_entry(method)(1, 0, 0, 0, 0), power_of_31(n_insns - 2));
+	report_turn(conn, "a method of 300000 instructions called:");
+	tier_close(module);
+	tier_disconnect(conn);
+	daemon_stop(&daemon);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(the_first_call_of_a_huge_method_does_not_hold_the_loop),
 		cmocka_unit_test(no_turn_takes_five_milliseconds),
 		cmocka_unit_test(no_turn_takes_five_milliseconds_when_bells_are_lost),
 	};
