@@ -18,7 +18,7 @@
 /* The list of system calls is what recvmsg → pread → LLVM in memory → memfd → sendmsg takes, and nothing else. Memory can
  * be had, but none that is executable: what the worker compiles is bytes to it. */
 
-#define NOBODY 65534
+#define NOBODY 65534	/* where a user namespace does not map it */
 #define DESCRIPTORS_MAX 16	/* open at a time: standard streams, socket, input, output */
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -83,14 +83,26 @@ static int close_everything_else(int fd)
 
 /* Root becomes nobody. Where that is not possible (a container without the capability or that uid), there is nothing
  * to lose but the capabilities, and those go in any case. */
+static int become(uid_t id)
+{
+	return setresgid(id, id, id) < 0 || setresuid(id, id, id) < 0 ? -errno : 0;
+}
+
 static int drop_identity(void)
 {
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
 	struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = { 0 };
+	int r = 0;
 
-	if (geteuid() == 0 && (setgroups(0, NULL) < 0 || setresgid(NOBODY, NOBODY, NOBODY) < 0
-			       || setresuid(NOBODY, NOBODY, NOBODY) < 0) && errno != EPERM && errno != EINVAL)
-		return error_origin(-errno);
+	if (geteuid() == 0) {
+		if (setgroups(0, NULL) < 0 && errno != EPERM)
+			return error_origin(-errno);
+		r = become(WORKER_ID);
+		if (r == -EINVAL)
+			r = become(NOBODY);
+	}
+	if (r && r != -EPERM && r != -EINVAL)
+		return error_origin(r);
 	if (syscall(SYS_capset, &header, none) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return error_origin(-errno);
 	return 0;

@@ -15,5 +15,9 @@ void sandbox_prepare(void);
 int sandbox_enter(int fd, uint64_t memory_limit, int parent);
 #define SANDBOX_FD 3
 
+/* Who root's workers become: no account, subordinate range or container has this number, so nobody but root may send them
+ * a signal. Where a user namespace does not map it, they become nobody. */
+#define WORKER_ID 2000000000
+
 /* Whether memory is (as good as) exhausted: another eighth of @memory_limit cannot be had. Any context, signal handlers too. */
 bool sandbox_is_out_of_memory(uint64_t memory_limit);

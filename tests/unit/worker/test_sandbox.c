@@ -122,7 +122,7 @@ static int tell_identity(void)
 	return channel_send(SANDBOX_FD, "?", 1, NULL, 0) ? 1 : SURVIVED;
 }
 
-static void root_becomes_nobody(void **state)
+static void root_becomes_an_identity_of_its_own(void **state)
 {
 	int parent = getpid(), sockets[2], on = 1, status;
 	char control[256], word[2];
@@ -141,8 +141,8 @@ static void root_becomes_nobody(void **state)
 	assert_int_equal(recvmsg(sockets[0], &message, 0), 1);
 	assert_non_null(CMSG_FIRSTHDR(&message));
 	memcpy(&credentials, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof(credentials));
-	assert_int_equal(credentials.uid, 65534);
-	assert_int_equal(credentials.gid, 65534);
+	assert_int_equal(credentials.uid, WORKER_ID);
+	assert_int_equal(credentials.gid, WORKER_ID);
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	close(sockets[0]);
 	close(sockets[1]);
@@ -195,7 +195,7 @@ int main(void)
 		cmocka_unit_test(memory_cannot_be_executable),
 		cmocka_unit_test(what_a_worker_needs_is_allowed),
 		cmocka_unit_test(an_abort_is_an_abort_and_no_forbidden_call),
-		cmocka_unit_test(root_becomes_nobody),
+		cmocka_unit_test(root_becomes_an_identity_of_its_own),
 		cmocka_unit_test(inherited_descriptors_are_closed),
 		cmocka_unit_test(exhausted_memory_is_recognised),
 	};
