@@ -3,7 +3,9 @@
  *
  * One growing block per table; builder_finish() lays them one after another behind the header:
  *
- *   header | methods | insns | relocs | imports | strings | .rodata | .data        each at a multiple of 8 */
+ *   header | methods | insns | relocs | imports | strings | .rodata | .data | tags | files | lines
+ *
+ * each at a multiple of 8. */
 #include <errno.h>
 #include <stdbool.h>
 #include <string.h>
@@ -21,6 +23,9 @@ static const struct {
 	[BUILDER_STRINGS] = { 1, 1u << 30 },
 	[BUILDER_RODATA] = { 1, IMAGE_SEGMENT_MAX },
 	[BUILDER_DATA] = { 1, IMAGE_SEGMENT_MAX },
+	[BUILDER_TAGS] = { sizeof(uint32_t), IMAGE_TAGS_MAX },
+	[BUILDER_FILES] = { sizeof(uint32_t), IMAGE_FILES_MAX },
+	[BUILDER_LINES] = { sizeof(struct image_line), IMAGE_INSNS_MAX },
 };
 _Static_assert(ARRAY_SIZE(parts) == _BUILDER_PART_N, "a limit for every table");
 
@@ -95,6 +100,56 @@ uint32_t builder_method(struct builder *builder, const char *name, uint32_t sect
 	};
 
 	return builder_append(builder, BUILDER_METHODS, &method, sizeof(method));
+}
+
+/* -- What debug information tells --- */
+/* NULL after an error */
+static struct image_method *builder_method_at(struct builder *builder, uint32_t method)
+{
+	return builder->error ? NULL : (struct image_method *)builder->part[BUILDER_METHODS].bytes + method;
+}
+
+void builder_describe(struct builder *builder, uint32_t method, uint32_t flags, const char *signature, uint32_t n_params,
+		      uint64_t signature_hash)
+{
+	uint32_t text = signature ? builder_string(builder, signature) : 0;
+	struct image_method *place = builder_method_at(builder, method);
+
+	if (!place)
+		return;
+	place->flags |= flags;
+	place->signature = text;
+	place->n_params = signature ? n_params : 0;
+	place->signature_hash = signature ? signature_hash : 0;
+}
+
+void builder_tag(struct builder *builder, uint32_t method, const char *tag)
+{
+	uint32_t text = builder_string(builder, tag);
+	uint32_t index = builder_append(builder, BUILDER_TAGS, &text, sizeof(text));
+	struct image_method *place = builder_method_at(builder, method);
+
+	if (!place)
+		return;
+	if (!place->n_tags++)
+		place->tag = index;
+}
+
+uint32_t builder_file(struct builder *builder, const char *name)
+{
+	uint32_t text = builder_string(builder, name);
+
+	return builder_append(builder, BUILDER_FILES, &text, sizeof(text));
+}
+
+void builder_line(struct builder *builder, const struct image_line *line)
+{
+	builder_append(builder, BUILDER_LINES, line, sizeof(*line));
+}
+
+void builder_note(struct builder *builder, const char *note)
+{
+	builder->note = builder_string(builder, note);
 }
 
 uint32_t builder_import(struct builder *builder, const char *name, uint32_t flags)
@@ -175,7 +230,11 @@ int builder_finish(struct builder *builder, void **ret, size_t *ret_n)
 		.strings = place[BUILDER_STRINGS],
 		.rodata = place[BUILDER_RODATA],
 		.data = place[BUILDER_DATA],
+		.tags = place[BUILDER_TAGS],
+		.files = place[BUILDER_FILES],
+		.lines = place[BUILDER_LINES],
 		.n_bss = builder->n_bss,
+		.note = builder->note,
 		.hash = image_hash(bytes, size),
 	};
 	memcpy(header->align, builder->align, sizeof(header->align));

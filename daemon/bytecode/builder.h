@@ -17,6 +17,7 @@ struct builder_table {
 
 enum builder_part {
 	BUILDER_METHODS, BUILDER_INSNS, BUILDER_RELOCS, BUILDER_IMPORTS, BUILDER_STRINGS, BUILDER_RODATA, BUILDER_DATA,
+	BUILDER_TAGS, BUILDER_FILES, BUILDER_LINES,
 	_BUILDER_PART_N,
 };
 
@@ -24,6 +25,7 @@ struct builder {
 	struct builder_table part[_BUILDER_PART_N];
 	uint32_t align[_IMAGE_SEGMENT_N];
 	uint64_t n_bss;
+	uint32_t note;
 	int error;		/* 0, -ENOMEM, or -EFBIG when an IMAGE_*_MAX was passed */
 };
 #define BUILDER_NULL { .align = { 1, 1, 1 } }
@@ -35,6 +37,14 @@ uint32_t builder_string(struct builder *builder, const char *name);
 /* Appends a method of @n slots and returns its index. @insns are copied; @section is an offset in the strings. */
 uint32_t builder_method(struct builder *builder, const char *name, uint32_t section, uint32_t section_offset,
 			uint32_t flags, const struct insn *insns, uint32_t n);
+/* What debug information tells about a method that was added. @flags are added to its own; @signature may be NULL. */
+void builder_describe(struct builder *builder, uint32_t method, uint32_t flags, const char *signature, uint32_t n_params,
+		      uint64_t signature_hash);
+/* One more tag of @method; methods in ascending order. */
+void builder_tag(struct builder *builder, uint32_t method, const char *tag);
+uint32_t builder_file(struct builder *builder, const char *name);	/* index of the new source file */
+void builder_line(struct builder *builder, const struct image_line *line);	/* in ascending order of insn */
+void builder_note(struct builder *builder, const char *note);	/* why debug information is missing */
 /* index of the new import */
 uint32_t builder_import(struct builder *builder, const char *name, uint32_t flags);
 /* in ascending order of (segment, offset) */

@@ -62,7 +62,10 @@ static bool check_tables(const struct image_header *h, struct refusal *refusal)
 	    && check_table(h, "imports", h->imports, sizeof(struct image_import), IMAGE_IMPORTS_MAX, refusal)
 	    && check_table(h, "strings", h->strings, 1, UINT32_MAX, refusal)
 	    && check_table(h, ".rodata", h->rodata, 1, IMAGE_SEGMENT_MAX, refusal)
-	    && check_table(h, ".data", h->data, 1, IMAGE_SEGMENT_MAX, refusal);
+	    && check_table(h, ".data", h->data, 1, IMAGE_SEGMENT_MAX, refusal)
+	    && check_table(h, "tags", h->tags, sizeof(uint32_t), IMAGE_TAGS_MAX, refusal)
+	    && check_table(h, "source files", h->files, sizeof(uint32_t), IMAGE_FILES_MAX, refusal)
+	    && check_table(h, "source lines", h->lines, sizeof(struct image_line), IMAGE_INSNS_MAX, refusal);
 }
 
 static bool check_header(const struct image_header *header, size_t n, struct refusal *refusal)
@@ -75,8 +78,8 @@ static bool check_header(const struct image_header *header, size_t n, struct ref
 		refuse(refusal, "module image: says it has %" PRIu32 " bytes, has %zu", header->size, n);
 		return false;
 	}
-	if (header->flags) {
-		refuse(refusal, "module image: unknown flags 0x%" PRIx32, header->flags);
+	if (header->flags || header->reserved) {
+		refuse(refusal, "module image: unknown flags 0x%" PRIx32, header->flags | header->reserved);
 		return false;
 	}
 	if (header->n_bss > IMAGE_SEGMENT_MAX) {
@@ -97,8 +100,8 @@ static bool check_header(const struct image_header *header, size_t n, struct ref
 	return true;
 }
 
-/* All strings end inside the table because the table ends in a NUL; each name must also be short and printable. */
-static bool check_name(const struct image *image, uint32_t offset, const char *what, uint32_t index,
+/* All strings end inside the table because the table ends in a NUL; each text must also be short and printable. */
+static bool check_text(const struct image *image, uint32_t offset, uint32_t n_max, const char *what, uint32_t index,
 		       struct refusal *refusal)
 {
 	const struct image_table *strings = &image->header->strings;
@@ -108,10 +111,10 @@ static bool check_name(const struct image *image, uint32_t offset, const char *w
 		refuse(refusal, "module image: %s %" PRIu32 ": its name lies outside the strings", what, index);
 		return false;
 	}
-	n = strnlen(image->strings + offset, MIN(IMAGE_NAME_MAX + 1, strings->n - offset));
-	if (!n || n > IMAGE_NAME_MAX) {
-		refuse(refusal, "module image: %s %" PRIu32 ": its name has %s", what, index,
-		       n ? "more than 255 bytes" : "no bytes");
+	n = strnlen(image->strings + offset, MIN(n_max + 1, strings->n - offset));
+	if (!n || n > n_max) {
+		refuse(refusal, n ? "module image: %s %" PRIu32 ": its name has more than %" PRIu32 " bytes"
+				  : "module image: %s %" PRIu32 ": its name has no bytes", what, index, n_max);
 		return false;
 	}
 	for (size_t i = 0; i < n; i++) {
@@ -125,10 +128,38 @@ static bool check_name(const struct image *image, uint32_t offset, const char *w
 	return true;
 }
 
+static bool check_name(const struct image *image, uint32_t offset, const char *what, uint32_t index, struct refusal *refusal)
+{
+	return check_text(image, offset, IMAGE_NAME_MAX, what, index, refusal);
+}
+
+/* What debug information told about the method; @tags: where the tags of its predecessors end. */
+static bool check_description(const struct image *image, uint32_t index, uint32_t tags, struct refusal *refusal)
+{
+	const struct image_method *method = &image->methods[index];
+
+	if (method->signature
+	    && !check_text(image, method->signature, IMAGE_SIGNATURE_MAX, "signature of method", index, refusal))
+		return false;
+	if (!method->signature && (method->n_params || method->signature_hash)) {
+		refuse(refusal, "module image: method '%s': %" PRIu32 " parameters without a signature",
+		       image_method_name(image, index), method->n_params);
+		return false;
+	}
+	if (method->n_tags && method->tag < tags) {
+		refuse(refusal, "module image: method '%s': its tags overlap", image_method_name(image, index));
+		return false;
+	}
+	if (method->tag > image->n_tags || method->n_tags > image->n_tags - method->tag) {
+		refuse(refusal, "module image: method '%s': its tags lie outside", image_method_name(image, index));
+		return false;
+	}
+	return true;
+}
+
 static bool check_methods(const struct image *image, struct refusal *refusal)
 {
-	const uint32_t flags = IMAGE_METHOD_GLOBAL | IMAGE_METHOD_WEAK;
-	uint32_t end = 0;
+	uint32_t end = 0, tags = 0;
 
 	for (uint32_t i = 0; i < image->n_methods; i++) {
 		const struct image_method *method = &image->methods[i];
@@ -146,12 +177,36 @@ static bool check_methods(const struct image *image, struct refusal *refusal)
 			return false;
 		}
 		end = method->insn + method->n_insns;
-		if (method->flags & ~flags || method->section_offset % sizeof(struct insn)) {
+		if (method->flags & ~_IMAGE_METHOD_FLAGS || method->section_offset % sizeof(struct insn)) {
 			refuse(refusal, "module image: method '%s': flags 0x%" PRIx32 " at section offset %" PRIu32,
 			       image_method_name(image, i), method->flags, method->section_offset);
 			return false;
 		}
+		if (!check_description(image, i, tags, refusal))
+			return false;
+		tags = method->n_tags ? method->tag + method->n_tags : tags;
 	}
+	return true;
+}
+
+static bool check_debug(const struct image *image, struct refusal *refusal)
+{
+	const struct image_line *line = image->lines;
+
+	if (image->header->note && !check_name(image, image->header->note, "note", 0, refusal))
+		return false;
+	for (uint32_t i = 0; i < image->n_tags; i++)
+		if (!check_name(image, image->tags[i], "tag", i, refusal))
+			return false;
+	for (uint32_t i = 0; i < image->n_files; i++)
+		if (!check_name(image, image->files[i], "source file", i, refusal))
+			return false;
+	for (uint32_t i = 0; i < image->n_lines; i++, line++)
+		if (line->insn >= image->n_insns || line->file >= image->n_files || (i && line->insn <= line[-1].insn)) {
+			refuse(refusal, "module image: source line %" PRIu32 ": instruction %" PRIu32 " or file %" PRIu32
+			       " does not exist, or out of order", i, line->insn, line->file);
+			return false;
+		}
 	return true;
 }
 
@@ -242,6 +297,9 @@ bool image_check(const void *bytes, size_t n, struct image *ret, struct refusal 
 		.strings = base + header->strings.offset,
 		.rodata = (const uint8_t *)base + header->rodata.offset,
 		.data = (const uint8_t *)base + header->data.offset,
+		.tags = (const uint32_t *)(base + header->tags.offset),
+		.files = (const uint32_t *)(base + header->files.offset),
+		.lines = (const struct image_line *)(base + header->lines.offset),
 		.n_methods = header->methods.n,
 		.n_insns = header->insns.n,
 		.n_relocs = header->relocs.n,
@@ -249,15 +307,34 @@ bool image_check(const void *bytes, size_t n, struct image *ret, struct refusal 
 		.n_rodata = header->rodata.n,
 		.n_data = header->data.n,
 		.n_bss = header->n_bss,
+		.n_tags = header->tags.n,
+		.n_files = header->files.n,
+		.n_lines = header->lines.n,
 	};
 	if (header->strings.n && image.strings[header->strings.n - 1]) {
 		refuse(refusal, "module image: its strings do not end in a NUL");
 		return false;
 	}
-	if (!check_methods(&image, refusal) || !check_imports(&image, refusal) || !check_relocs(&image, refusal))
+	if (!check_methods(&image, refusal) || !check_imports(&image, refusal) || !check_relocs(&image, refusal)
+	    || !check_debug(&image, refusal))
 		return false;
 	*ret = image;
 	return true;
+}
+
+uint32_t image_lines_from(const struct image *image, uint32_t insn)
+{
+	uint32_t low = 0, high = image->n_lines;
+
+	while (low < high) {
+		uint32_t middle = low + (high - low) / 2;
+
+		if (image->lines[middle].insn < insn)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
 }
 
 int64_t image_find_method(const struct image *image, const char *name)

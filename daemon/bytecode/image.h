@@ -7,7 +7,10 @@
  * struct builder (builder.h); the daemon trusts none of it and calls image_check() once over its own copy, after which every
  * offset, count and index in it may be followed without looking again.
  *
- *   header | methods[] | insns[] | relocs[] | imports[] | strings | rodata bytes | data bytes
+ *   header | methods[] | insns[] | relocs[] | imports[] | strings | rodata bytes | data bytes | tags[] | files[] | lines[]
+ *
+ * What debug information told (signatures, tags, source lines) is there for people and for checks of a replaced body;
+ * an image without any of it is just as good.
  *
  * Thread safety: an image that has been checked is never changed; any thread may read it. */
 
@@ -16,7 +19,7 @@
 #include <stdint.h>
 #include "bytecode/insn.h"
 
-#define IMAGE_MAGIC 0x31474d4952454954ull	/* "TIERIMG1" in little endian */
+#define IMAGE_MAGIC 0x32474d4952454954ull	/* "TIERIMG2" in little endian */
 
 /* Limits, checked by both sides; far above what compilers emit, far below what would hurt the daemon. */
 #define IMAGE_METHODS_MAX (1u << 20)
@@ -26,6 +29,9 @@
 #define IMAGE_SEGMENT_MAX (256u << 20)	/* bytes of .rodata, .data or .bss each */
 #define IMAGE_NAME_MAX 255u		/* bytes of a method's, import's or section's name */
 #define IMAGE_ALIGN_MAX 4096u
+#define IMAGE_SIGNATURE_MAX 511u	/* bytes of a signature */
+#define IMAGE_TAGS_MAX (1u << 20)
+#define IMAGE_FILES_MAX (1u << 12)	/* source files; a name has at most IMAGE_NAME_MAX bytes */
 
 enum image_segment { IMAGE_RODATA, IMAGE_DATA, IMAGE_BSS, _IMAGE_SEGMENT_N };
 
@@ -35,15 +41,21 @@ struct image_header {
 	uint64_t magic;
 	uint32_t size;				/* of the whole image in bytes */
 	uint32_t flags;				/* 0 */
-	struct image_table methods, insns, relocs, imports, strings, rodata, data;
+	struct image_table methods, insns, relocs, imports, strings, rodata, data, tags, files, lines;
 	uint32_t n_bss;				/* bytes */
 	uint32_t align[_IMAGE_SEGMENT_N];	/* powers of two, at most IMAGE_ALIGN_MAX */
+	uint32_t note;				/* offset in strings: why debug information was left out; 0: it was not */
+	uint32_t reserved;			/* 0 */
 	uint64_t hash;				/* FNV-1a 64 over all bytes after this header; names the content, no security */
 };
 
 enum image_method_flags {
 	IMAGE_METHOD_GLOBAL = 1u << 0,		/* STB_GLOBAL or STB_WEAK; else local */
 	IMAGE_METHOD_WEAK = 1u << 1,
+	IMAGE_METHOD_NO_OPTIMIZATION = 1u << 2,	/* tagged "tier:no_optimization" */
+	IMAGE_METHOD_AGGRESSIVE_OPTIMIZATION = 1u << 3,
+	IMAGE_METHOD_PINNED = 1u << 4,
+	_IMAGE_METHOD_FLAGS = (1u << 5) - 1,
 };
 
 struct image_method {
@@ -53,6 +65,10 @@ struct image_method {
 	uint32_t insn;		/* index of the first instruction slot */
 	uint32_t n_insns;	/* instruction slots (an lddw is two) */
 	uint32_t flags;
+	uint32_t signature;	/* offset in strings: a declaration in C; 0: unknown, like the two below */
+	uint32_t n_params;
+	uint64_t signature_hash; /* equal for signatures whose values have the same kinds and sizes, whatever their names */
+	uint32_t tag, n_tags;	/* its part of tags; methods' parts are in order, none overlap */
 };
 
 enum image_import_flags { IMAGE_IMPORT_WEAK = 1u << 0 };
@@ -75,6 +91,15 @@ struct image_reloc {
 	int32_t addend;		/* bytes */
 };
 
+/* From this instruction on (up to the next entry, within one method) the source is that line. In ascending order of insn,
+ * no two for one. */
+struct image_line {
+	uint32_t insn;		/* index in insns */
+	uint32_t file;		/* index in files */
+	uint32_t line;		/* 0: the compiler's own */
+	uint32_t column;	/* 0: unknown */
+};
+
 /* A checked image; borrowed pointers into the caller's bytes, valid as long as those are. */
 struct image {
 	const struct image_header *header;
@@ -84,7 +109,9 @@ struct image {
 	const struct image_import *imports;
 	const char *strings;
 	const uint8_t *rodata, *data;
-	uint32_t n_methods, n_insns, n_relocs, n_imports, n_rodata, n_data, n_bss;
+	const uint32_t *tags, *files;	/* offsets in strings */
+	const struct image_line *lines;
+	uint32_t n_methods, n_insns, n_relocs, n_imports, n_rodata, n_data, n_bss, n_tags, n_files, n_lines;
 };
 
 /* A refusal: what, where, why. One sentence in @text, without a final full stop or newline. */
@@ -95,7 +122,7 @@ void refuse(struct refusal *refusal, const char *format, ...) __attribute__((for
 
 /* Checks all of @bytes (8-byte aligned, @n bytes): magic, size, every table inside the image and not overlapping the
  * header, every name terminated, every index in range, methods' instruction ranges inside insns and disjoint, relocs'
- * fields inside their segments, the hash. Does not look at instructions: that is verify_image(). Fills @ret and returns true, or
+ * fields inside their segments, lines in order, the hash. Does not look at instructions: that is verify_image(). Fills @ret and returns true, or
  * fills @refusal and returns false. Linear in @n; any thread. */
 bool image_check(const void *bytes, size_t n, struct image *ret, struct refusal *refusal);
 
@@ -113,10 +140,18 @@ static inline const char *image_import_name(const struct image *image, uint32_t 
 {
 	return image->strings + image->imports[import].name;
 }
+/* "" when unknown */
+static inline const char *image_method_signature(const struct image *image, uint32_t method)
+{
+	return image->methods[method].signature ? image->strings + image->methods[method].signature : "";
+}
 static inline const struct insn *image_method_insns(const struct image *image, uint32_t method)
 {
 	return image->insns + image->methods[method].insn;
 }
+
+/* Index of the first line entry for instruction slot @insn or a later one; n_lines: none. */
+uint32_t image_lines_from(const struct image *image, uint32_t insn);
 
 /* Index of the method called @name, or -1. Linear: callers that ask often keep a symtab (arena/symtab). */
 int64_t image_find_method(const struct image *image, const char *name);

@@ -17,7 +17,10 @@ static void walk(const struct image *image)
 	for (uint32_t i = 0; i < image->n_methods; i++) {
 		struct flow *flow = NULL;
 
-		sum += strlen(image_method_name(image, i)) + strlen(image->strings + image->methods[i].section);
+		sum += strlen(image_method_name(image, i)) + strlen(image->strings + image->methods[i].section)
+		     + strlen(image_method_signature(image, i));
+		for (uint32_t t = 0; t < image->methods[i].n_tags; t++)
+			sum += strlen(image->strings + image->tags[image->methods[i].tag + t]);
 		if (verify_method(image, i, &refusal) && !flow_new(&flow, image, i))
 			flow_free(flow);
 	}
@@ -25,6 +28,8 @@ static void walk(const struct image *image)
 		sum += strlen(image_import_name(image, i));
 	for (uint32_t i = 0; i < image->n_relocs; i++)
 		sum += (image->relocs[i].segment == IMAGE_RODATA ? image->rodata : image->data)[image->relocs[i].offset];
+	for (uint32_t i = 0; i < image->n_lines; i++)
+		sum += strlen(image->strings + image->files[image->lines[i].file]) + image->insns[image->lines[i].insn].code;
 	for (uint32_t i = 0; i < image->n_rodata; i++)
 		sum += image->rodata[i];
 	for (uint32_t i = 0; i < image->n_data; i++)

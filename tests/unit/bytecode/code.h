@@ -29,8 +29,8 @@
 #define EXIT INSN(BPF_JMP | BPF_EXIT, 0, 0, 0, 0)
 #define LDDW(dst, ref, addend, index) INSN(BPF_LDDW, dst, ref, 0, addend), INSN(0, 0, 0, 0, index)
 
-/* An image of two methods, "m" with @insns and "other", two imports, 64 bytes of .rodata, 32 of .data, 16 of .bss.
- * The caller frees *ret_bytes. */
+/* An image of two methods, "m" with @insns and "other", two imports, 64 bytes of .rodata, 32 of .data, 16 of .bss,
+ * and what debug information could tell: a signature and two tags of "m", one tag of "other", two files, three lines. The caller frees *ret_bytes. */
 static inline struct image code_image(void **ret_bytes, const struct insn *insns, uint32_t n)
 {
 	struct insn other[] = { MOV_K(0, 7), EXIT };
@@ -52,6 +52,15 @@ static inline struct image code_image(void **ret_bytes, const struct insn *insns
 	builder_reloc(&builder, &(struct image_reloc){ .segment = IMAGE_RODATA, .ref = INSN_REF_DATA, .width = 8, .offset = 8,
 						       .addend = 32 });
 	builder_reloc(&builder, &(struct image_reloc){ .segment = IMAGE_DATA, .ref = INSN_REF_IMPORT, .width = 8, .offset = 4 });
+	builder_describe(&builder, 0, IMAGE_METHOD_NO_OPTIMIZATION, "u64 m(u64 n)", 1, 0x1234);
+	builder_tag(&builder, 0, "tier:no_optimization");
+	builder_tag(&builder, 0, "mine");
+	builder_tag(&builder, 1, "mine, too");
+	builder_file(&builder, "m.c");
+	builder_file(&builder, "other.h");
+	builder_line(&builder, &(struct image_line){ .insn = 0, .file = 0, .line = 3, .column = 5 });
+	builder_line(&builder, &(struct image_line){ .insn = n, .file = 1, .line = 7 });
+	builder_line(&builder, &(struct image_line){ .insn = n + 1, .file = 1, .line = 8 });
 	assert_int_equal(builder_finish(&builder, ret_bytes, &size), 0);
 	builder_deinit(&builder);
 	if (!image_check(*ret_bytes, size, &image, &refusal))

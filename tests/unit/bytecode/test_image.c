@@ -49,6 +49,9 @@ static void *at(struct image_header *header, struct image_table table, size_t el
 #define METHOD(i) ((struct image_method *)at(h, h->methods, sizeof(struct image_method), i))
 #define IMPORT(i) ((struct image_import *)at(h, h->imports, sizeof(struct image_import), i))
 #define RELOC(i) ((struct image_reloc *)at(h, h->relocs, sizeof(struct image_reloc), i))
+#define TAG(i) ((uint32_t *)at(h, h->tags, sizeof(uint32_t), i))
+#define FILE_NAME(i) ((uint32_t *)at(h, h->files, sizeof(uint32_t), i))
+#define LINE(i) ((struct image_line *)at(h, h->lines, sizeof(struct image_line), i))
 #define STRING(i) ((char *)at(h, h->strings, 1, i))
 
 static void what_a_builder_wrote_is_read_back(void **state)
@@ -72,6 +75,49 @@ static void what_a_builder_wrote_is_read_back(void **state)
 	assert_int_equal(image.n_relocs, 3);
 	assert_int_equal(image_find_method(&image, "other"), 1);
 	assert_int_equal(image_find_method(&image, "othe"), -1);
+	free(bytes);
+}
+
+static void what_debug_information_told_is_read_back(void **state)
+{
+	const struct insn insns[] = { MOV_K(0, 1), EXIT };
+	struct image image;
+	void *bytes;
+
+	image = code_image(&bytes, insns, 2);
+	assert_int_equal(image.methods[0].flags, IMAGE_METHOD_GLOBAL | IMAGE_METHOD_NO_OPTIMIZATION);
+	assert_string_equal(image_method_signature(&image, 0), "u64 m(u64 n)");
+	assert_string_equal(image_method_signature(&image, 1), "");
+	assert_int_equal(image.methods[0].n_params, 1);
+	assert_int_equal(image.methods[0].signature_hash, 0x1234);
+	assert_int_equal(image.methods[0].n_tags, 2);
+	assert_string_equal(image.strings + image.tags[image.methods[0].tag + 1], "mine");
+	assert_int_equal(image.methods[1].n_tags, 1);
+	assert_string_equal(image.strings + image.tags[image.methods[1].tag], "mine, too");
+	assert_int_equal(image.n_lines, 3);
+	assert_int_equal(image_lines_from(&image, 0), 0);
+	assert_int_equal(image_lines_from(&image, 1), 1);
+	assert_int_equal(image_lines_from(&image, image.methods[1].insn), 1);
+	assert_int_equal(image_lines_from(&image, 4), 3);
+	assert_string_equal(image.strings + image.files[image.lines[1].file], "other.h");
+	assert_int_equal(image.header->note, 0);
+	free(bytes);
+}
+
+static void a_note_says_what_is_missing(void **state)
+{
+	struct builder builder = BUILDER_NULL;
+	struct refusal refusal;
+	struct image image;
+	void *bytes;
+	size_t n;
+
+	builder_method(&builder, "f", builder_string(&builder, "s"), 0, 0, &EXIT, 1);
+	builder_note(&builder, ".BTF is left out: no reason");
+	assert_int_equal(builder_finish(&builder, &bytes, &n), 0);
+	assert_true(image_check(bytes, n, &image, &refusal));
+	assert_string_equal(image.strings + image.header->note, ".BTF is left out: no reason");
+	builder_deinit(&builder);
 	free(bytes);
 }
 
@@ -135,6 +181,8 @@ static void every_header_field_is_checked(void **state)
 {
 	spoil(h->magic ^= 1, "not a module image");
 	spoil(h->flags = 1, "flags");
+	spoil(h->reserved = 1, "flags");
+	spoil(h->note = h->strings.n, "outside the strings");
 	spoil(h->n_bss = IMAGE_SEGMENT_MAX + 1, ".bss");
 	spoil(h->align[0] = 0, "alignment 0");
 	spoil(h->align[1] = 24, "alignment 24");
@@ -178,7 +226,8 @@ static void every_table_lies_inside_the_image(void **state)
 		offsetof(struct image_header, methods), offsetof(struct image_header, insns),
 		offsetof(struct image_header, relocs),	offsetof(struct image_header, imports),
 		offsetof(struct image_header, strings), offsetof(struct image_header, rodata),
-		offsetof(struct image_header, data),
+		offsetof(struct image_header, data),	offsetof(struct image_header, tags),
+		offsetof(struct image_header, files),	offsetof(struct image_header, lines),
 	};
 
 	for (size_t i = 0; i < sizeof(tables) / sizeof(*tables); i++) {
@@ -202,6 +251,9 @@ static void counts_beyond_the_limits_are_refused(void **state)
 	spoil(h->imports.n = IMAGE_IMPORTS_MAX + 1, "more than");
 	spoil(h->rodata.n = IMAGE_SEGMENT_MAX + 1, "more than");
 	spoil(h->data.n = IMAGE_SEGMENT_MAX + 1, "more than");
+	spoil(h->tags.n = IMAGE_TAGS_MAX + 1, "more than");
+	spoil(h->files.n = IMAGE_FILES_MAX + 1, "more than");
+	spoil(h->lines.n = IMAGE_INSNS_MAX + 1, "more than");
 }
 
 static void names_are_terminated_short_and_printable(void **state)
@@ -214,6 +266,13 @@ static void names_are_terminated_short_and_printable(void **state)
 	spoil(METHOD(0)->name = h->strings.n - 1, "no bytes");
 	spoil(STRING(METHOD(1)->name)[0] = '\033', "control character");
 	spoil(STRING(IMPORT(1)->name)[2] = 0x7f, "control character");
+	spoil(METHOD(0)->signature = h->strings.n, "outside the strings");
+	spoil(METHOD(0)->signature = h->strings.n - 1, "no bytes");
+	spoil(STRING(METHOD(0)->signature)[3] = '\n', "control character");
+	spoil(*TAG(2) = h->strings.n, "outside the strings");
+	spoil(STRING(*TAG(0))[0] = 1, "control character");
+	spoil(*FILE_NAME(1) = UINT32_MAX, "outside the strings");
+	spoil(STRING(*FILE_NAME(0))[0] = 0, "no bytes");
 }
 
 static void a_name_has_at_most_255_bytes(void **state)
@@ -244,9 +303,28 @@ static void methods_have_instructions_of_their_own(void **state)
 	spoil(METHOD(1)->insn = 5, "outside");
 	spoil(METHOD(1)->n_insns = 3, "outside");
 	spoil(METHOD(1)->n_insns = UINT32_MAX, "outside");
-	spoil(METHOD(0)->flags = 4, "flags");
+	spoil(METHOD(0)->flags = _IMAGE_METHOD_FLAGS + 1, "flags");
 	spoil(METHOD(0)->section_offset = 4, "section offset 4");
 	spoil(IMPORT(0)->flags = 2, "flags");
+}
+
+static void a_method_has_tags_of_its_own(void **state)
+{
+	spoil(METHOD(1)->tag = 1, "overlap");
+	spoil(METHOD(1)->tag = 3, "outside");
+	spoil(METHOD(1)->n_tags = 2, "outside");
+	spoil(METHOD(1)->n_tags = UINT32_MAX, "outside");
+	spoil((METHOD(1)->n_tags = 0, METHOD(1)->tag = UINT32_MAX), "outside");
+	spoil(METHOD(1)->n_params = 1, "without a signature");
+	spoil(METHOD(1)->signature_hash = 1, "without a signature");
+}
+
+static void lines_name_instructions_and_files_in_order(void **state)
+{
+	spoil(LINE(2)->insn = 4, "does not exist");
+	spoil(LINE(1)->insn = 3, "out of order");
+	spoil(LINE(0)->insn = 2, "out of order");
+	spoil(LINE(1)->file = 2, "does not exist");
 }
 
 static void relocations_lie_in_their_segment_in_order(void **state)
@@ -298,7 +376,8 @@ static void no_single_changed_byte_leads_astray(void **state)
 				assert_true(strlen(refusal.text) > 0);
 			else
 				for (uint32_t m = 0; m < image.n_methods; m++)
-					assert_true(strlen(image_method_name(&image, m)) <= IMAGE_NAME_MAX);
+					assert_true(strlen(image_method_name(&image, m)) <= IMAGE_NAME_MAX
+						    && strlen(image_method_signature(&image, m)) <= IMAGE_SIGNATURE_MAX);
 			*byte = saved;
 			h->hash = hash;
 		}
@@ -317,6 +396,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_a_builder_wrote_is_read_back),
+		cmocka_unit_test(what_debug_information_told_is_read_back),
+		cmocka_unit_test(a_note_says_what_is_missing),
 		cmocka_unit_test(segments_are_merged_at_their_alignment),
 		cmocka_unit_test(a_builder_remembers_that_a_limit_was_passed),
 		cmocka_unit_test(the_hash_is_that_of_the_content),
@@ -328,6 +409,8 @@ int main(void)
 		cmocka_unit_test(names_are_terminated_short_and_printable),
 		cmocka_unit_test(a_name_has_at_most_255_bytes),
 		cmocka_unit_test(methods_have_instructions_of_their_own),
+		cmocka_unit_test(a_method_has_tags_of_its_own),
+		cmocka_unit_test(lines_name_instructions_and_files_in_order),
 		cmocka_unit_test(relocations_lie_in_their_segment_in_order),
 		cmocka_unit_test(relocations_refer_to_what_exists),
 		cmocka_unit_test(no_single_changed_byte_leads_astray),
