@@ -2,7 +2,7 @@
 /* Fuzzing the ELF loader: any file is refused by a sentence or becomes an image that the daemon's own checks accept,
  * and a method of it that verifies has a flow.
  *
- * links: daemon/worker/child/elf*.c -lelf */
+ * links: daemon/worker/child/elf*.c daemon/worker/child/btf.c -lelf */
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>

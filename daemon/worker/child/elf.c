@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* From an object file to a module image
  *
- *   open → sections → symbols → relocations → segments → functions → methods → pointers in data → image
+ *   open → sections → symbols → relocations → segments → functions → methods → pointers in data → debug information → image
  *
  * The file is hostile. libelf decodes headers, symbols and relocations; every offset and index is compared here before
  * it is followed, and work and memory stay proportional to the file, whatever its tables say (sections may overlap, so
@@ -284,6 +284,7 @@ static bool loader_finish(struct loader *loader, void **ret, size_t *ret_n)
 	size_t n;
 	int r;
 
+	loader_add_debug(loader);
 	r = builder_finish(&loader->builder, &bytes, &n);
 	if (r == -EFBIG)
 		return loader_refuse(loader, "too large: more than %u instructions, %u imports, %u pointers in data, or %u MiB"

@@ -6,7 +6,8 @@
  *   elf.c          opens the file, sections and their kinds, relocation tables; the order of the whole
  *   elf_symbols.c  symbols, functions and their names, what a symbol and an addend lead to
  *   elf_text.c     methods: instructions whose relocations are resolved into their fields
- *   elf_data.c     segments, and the pointers in them */
+ *   elf_data.c     segments, and the pointers in them
+ *   elf_btf.c      signatures, tags and source lines, as far as the file has them (btf.c reads the format) */
 
 #include <gelf.h>
 #include <stdbool.h>
@@ -121,3 +122,6 @@ bool loader_relocate_data(struct loader *loader);
 
 /* elf_text.c */
 bool loader_add_methods(struct loader *loader);
+
+/* elf_btf.c: never refuses; the methods are there */
+void loader_add_debug(struct loader *loader);

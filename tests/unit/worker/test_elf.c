@@ -2,20 +2,9 @@
 /* The ELF loader on what compilers emit, and on what they never would
  *
  * Objects are built here by clang, and by clang-19 where it is installed; spoiled ones are those with a field changed. */
+#include "object.h"
 #include <elf.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 #include "bytecode/flow.h"
-#include "bytecode/verify.h"
-#include "util/base.h"
-#include "worker/child/elf.h"
 
 static const char main_source[] =
 	"typedef unsigned long long u64;\n"
@@ -35,75 +24,14 @@ static const char main_source[] =
 	"__attribute__((weak, section(\"xdp\"))) u64 weak_one(u64 x) { return ops[x].name[1] + table[x]; }\n"
 	"char LICENSE[] __attribute__((section(\"license\"))) = \"GPL\";\n";
 
-struct object_file {
-	uint8_t *bytes;
-	size_t n;
-};
-
-static char folder[] = "/tmp/test_elf.XXXXXX";
 static struct object_file main_object;	/* main_source, clang -O2 -g -mcpu=v3 */
 static bool has_clang_19;
-
-/* -- Building --- */
-
-static void write_text(const char *path, const char *text)
-{
-	FILE *file = fopen(path, "w");
-
-	assert_non_null(file);
-	fputs(text, file);
-	assert_int_equal(fclose(file), 0);
-}
-
-static struct object_file read_object(const char *path)
-{
-	struct object_file object;
-	FILE *file = fopen(path, "r");
-
-	assert_non_null(file);
-	fseek(file, 0, SEEK_END);
-	object.n = ftell(file);
-	rewind(file);
-	object.bytes = malloc(object.n);
-	assert_int_equal(fread(object.bytes, 1, object.n, file), object.n);
-	fclose(file);
-	return object;
-}
-
-static void compile_as(const char *name, const char *compiler, const char *options, const char *source)
-{
-	char path[128], command[512];
-
-	snprintf(path, sizeof(path), "%s/%s.c", folder, name);
-	write_text(path, source);
-	snprintf(command, sizeof(command), "%s -target bpf -Wno-everything %s -c %s/%s.c -o %s/%s.o", compiler, options, folder,
-		 name, folder, name);
-	if (system(command))
-		fail_msg("%s", command);
-}
-
-static struct object_file compile(const char *compiler, const char *options, const char *source)
-{
-	char path[128];
-
-	compile_as("snippet", compiler, options, source);
-	snprintf(path, sizeof(path), "%s/snippet.o", folder);
-	return read_object(path);
-}
-
-static struct object_file copy_of(const struct object_file *object)
-{
-	struct object_file copy = { .bytes = malloc(object->n), .n = object->n };
-
-	memcpy(copy.bytes, object->bytes, object->n);
-	return copy;
-}
 
 static int group_setup(void **state)
 {
 	char path[128];
 
-	assert_non_null(mkdtemp(folder));
+	folder_make();
 	has_clang_19 = !system("command -v clang-19 >/dev/null");
 	compile_as("main", "clang", "-O2 -g -mcpu=v3", main_source);
 	snprintf(path, sizeof(path), "%s/main.o", folder);
@@ -113,28 +41,11 @@ static int group_setup(void **state)
 
 static int group_teardown(void **state)
 {
-	char command[128];
-
 	free(main_object.bytes);
-	snprintf(command, sizeof(command), "rm -r %s", folder);
-	return system(command);
+	return folder_remove();
 }
 
 /* -- Loading --- */
-
-static struct image load(const struct object_file *object, void **ret_bytes)
-{
-	struct refusal refusal = {};
-	struct image image;
-	size_t n;
-
-	if (!elf_to_image(object->bytes, object->n, ret_bytes, &n, &refusal))
-		fail_msg("refused: %s", refusal.text);
-	assert_true(image_check(*ret_bytes, n, &image, &refusal));
-	if (!verify_image(&image, &refusal))
-		fail_msg("not valid: %s", refusal.text);
-	return image;
-}
 
 /* takes @object; freed is what it and the image have */
 static void assert_refused(struct object_file object, const char *word)
@@ -310,21 +221,6 @@ static void a_module_is_loaded_whatever_the_options(void **state)
 			if (has_clang_19)
 				check_main_built("clang-19", levels[i], versions[v], i % 2 ? "" : "-g");
 		}
-}
-
-static void debug_information_changes_nothing(void **state)
-{
-	struct object_file plain = compile("clang", "-O2 -mcpu=v3", main_source);
-	struct image with, without;
-	void *a, *b;
-
-	with = load(&main_object, &a);
-	without = load(&plain, &b);
-	assert_int_equal(with.header->size, without.header->size);
-	assert_memory_equal(a, b, with.header->size);
-	free(a);
-	free(b);
-	free(plain.bytes);
 }
 
 static void the_file_is_not_changed(void **state)
@@ -895,7 +791,6 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_module_is_loaded_whatever_the_options),
-		cmocka_unit_test(debug_information_changes_nothing),
 		cmocka_unit_test(the_file_is_not_changed),
 		cmocka_unit_test(sections_of_a_kind_are_merged_with_their_alignment),
 		cmocka_unit_test(pointers_in_data_lead_to_data_methods_and_imports),
