@@ -64,6 +64,7 @@ PROGRAMS := $(B)/tierd $(B)/tierd-worker $(B)/tierctl $(B)/libtier.so.0 $(B)/lib
 
 UNIT_TESTS := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/unit/*/test_*.c)))
 SYSTEM_TESTS := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/system/test_*.c)))
+COMPILER_TESTS := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/conformance/test_*.c tests/differential/test_*.c)))
 FUZZERS := $(patsubst tests/fuzz/%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 
 # -- Tasks --------------------------------------------------------------------------------------------------------
@@ -91,7 +92,7 @@ check-long:  ## the same tests with the full counts that the issues name
 	@$(MAKE) --no-print-directory all tests floors pages
 	@tests/run $(B) long
 
-tests: $(UNIT_TESTS) $(SYSTEM_TESTS)
+tests: $(UNIT_TESTS) $(COMPILER_TESTS) $(B)/tests/conformance-plugin $(SYSTEM_TESTS)
 
 bench: all $(B)/tests/bench/bench  ## medians and ratios: compile, first call, threshold, wake-up, speed against native
 	@$(B)/tests/bench/bench
@@ -147,13 +148,13 @@ $(B)/obj/%.a:
 	$(call say,AR,$@)ar rcs $@ $^
 
 $(B)/tierd: $(call objects,daemon) $(DAEMON_ARCHIVES)
-	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(DAEMON_LIBS)
+	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) -o $@.new $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(DAEMON_LIBS) && mv $@.new $@
 
 $(B)/tierd-worker: $(B)/obj/daemon/worker/child/main.o $(WORKER_ARCHIVES)
-	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(CHILD_LIBS)
+	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) -o $@.new $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(CHILD_LIBS) && mv $@.new $@
 
 $(B)/tierctl: $(call objects,cli) $(B)/libtier.a
-	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lsmartcols -lpthread
+	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) -o $@.new $^ -lsmartcols -lpthread && mv $@.new $@
 
 # One object whose hidden symbols are local: a program that links statically sees no more names than the shared library has.
 $(B)/libtier.a: $(call objects,lib)
@@ -207,6 +208,22 @@ $(B)/tests/unit/$(1)/%: $(B)/obj/tests/unit/$(1)/%.o $$(call archive,$$(UNIT_ARC
 	$$(call say,LINK,$$@)$$(CC) $$(ALL_LDFLAGS) -o $$@ $$(filter %.o,$$^) -Wl,--start-group $$(filter %.a,$$^) -Wl,--end-group -lcmocka $$(UNIT_LIBS_$(1)) -lpthread
 endef
 $(foreach f,$(FLOORS) lib,$(eval $(call unit_test,$(f))))
+
+# Tests of the compilers have both tiers and the reference interpreter in one process.
+TIERS_OBJECTS := $(call objects,tests/tiers) $(call objects,tests/reference)
+CONFORMANCE_OBJECTS := $(B)/obj/tests/conformance/assemble.o $(B)/obj/tests/conformance/datafile.o $(TIERS_OBJECTS)
+DIFFERENTIAL_OBJECTS := $(B)/obj/tests/differential/generate.o $(TIERS_OBJECTS)
+TIERS_ARCHIVES := $(call archive,child worker jit bytecode util)
+define tiers_link
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group -lcmocka $(CHILD_LIBS)
+endef
+$(B)/tests/conformance/%: $(B)/obj/tests/conformance/%.o $(CONFORMANCE_OBJECTS) $(TIERS_ARCHIVES)
+	$(tiers_link)
+$(B)/tests/conformance-plugin: $(B)/obj/tests/conformance/plugin.o $(CONFORMANCE_OBJECTS) $(TIERS_ARCHIVES)
+	$(tiers_link)
+$(B)/tests/differential/%: $(B)/obj/tests/differential/%.o $(DIFFERENTIAL_OBJECTS) $(TIERS_ARCHIVES)
+	$(tiers_link)
 
 # System tests and benchmarks link the harness, the workloads' inputs and vectors, and the workloads built natively.
 SUPPORT_OBJECTS := $(B)/obj/tests/system/harness.o \

@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include "bytecode/flow.h"
+#include "bytecode/verify.h"
+#include "jit/baseline.h"
+#include "jit/stubs.h"
+#include "tiers/tiers.h"
+#include "util/base.h"
+#include "worker/child/codegen.h"
+
+/* The code segment is a memfd mapped twice: r-x in the span, rw- elsewhere. New code goes to ever new places; when they are
+ * used up, they begin again behind the precodes, after a change of the mapping that makes the processor forget. */
+
+#define TIERS_CODE (64u << 20)
+#define TIERS_GUARD 4096u
+
+const char *const tiers_names[] = { [TIERS_0] = "0", [TIERS_1] = "1", [TIERS_REFERENCE] = "reference" };
+
+/* -- The span --- */
+static void lay_out(struct tier_layout *layout)
+{
+	static const uint64_t sizes[] = {
+		[TIER_SEGMENT_CODE] = TIERS_CODE, [TIER_SEGMENT_RECORDS] = 2 * TIERS_SEGMENT,
+		[TIER_SEGMENT_COUNTERS] = TIERS_GUARD, [TIER_SEGMENT_PRIVATE] = 3 * TIERS_SEGMENT,
+	};
+
+	for (int i = 0; i < _TIER_SEGMENT_N; i++) {
+		layout->segment[i].offset = layout->size;
+		layout->segment[i].size = sizes[i];
+		layout->size += sizes[i] + TIERS_GUARD;
+	}
+	layout->n_methods = TIERS_METHODS;
+	layout->n_imports = TIERS_IMPORTS;
+	layout->rodata = layout->segment[TIER_SEGMENT_RECORDS].offset + TIERS_SEGMENT;
+	layout->data = layout->segment[TIER_SEGMENT_PRIVATE].offset + TIERS_SEGMENT;
+	layout->bss = layout->data + TIERS_SEGMENT;
+	layout->n_rodata = layout->n_data = layout->n_bss = TIERS_SEGMENT;
+}
+
+static bool map(struct tiers *t)
+{
+	const int rw = PROT_READ | PROT_WRITE;
+	_cleanup_(closep) int fd = memfd_create("tiers", MFD_CLOEXEC);
+
+	if (fd < 0 || ftruncate(fd, TIERS_CODE))
+		return false;
+	t->span = mmap(NULL, t->layout.size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	t->alias = mmap(NULL, TIERS_CODE, rw, MAP_SHARED, fd, 0);
+	if (t->span == MAP_FAILED || t->alias == MAP_FAILED)
+		return false;
+	if (mmap(t->span, TIERS_CODE, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED)
+		return false;
+	t->layout.base = (uintptr_t)t->span;
+	for (int i = TIER_SEGMENT_RECORDS; i < _TIER_SEGMENT_N; i++)
+		if (mprotect((void *)tier_layout_segment(&t->layout, i), t->layout.segment[i].size, rw))
+			return false;
+	return true;
+}
+
+static struct tier_record *record_of(const struct tiers *t, uint32_t method)
+{
+	return (struct tier_record *)tier_layout_record(&t->layout, method);
+}
+
+static uint64_t *import_cells(const struct tiers *t)
+{
+	return (uint64_t *)tier_layout_import(&t->layout, 0);
+}
+
+struct tiers *tiers_new(void)
+{
+	struct tiers *t = calloc(1, sizeof(*t));
+
+	if (!t)
+		return NULL;
+	t->span = t->alias = MAP_FAILED;
+	lay_out(&t->layout);
+	if (!map(t))
+		return tiers_free(t);
+	t->n_steps = 10000000;
+	t->e = (struct emit){ .p = t->alias, .n_max = TIERS_CODE, .address = t->layout.base, .n = TIER_PRECODES_OFFSET };
+	for (uint32_t i = 0; i < TIERS_METHODS; i++)
+		stubs_precode(&t->e, &t->layout, i);
+	return t;
+}
+
+struct tiers *tiers_free(struct tiers *t)
+{
+	if (!t)
+		return NULL;
+	if (t->span != MAP_FAILED)
+		munmap(t->span, t->layout.size);
+	if (t->alias != MAP_FAILED)
+		munmap(t->alias, TIERS_CODE);
+	free(t);
+	return NULL;
+}
+
+/* -- Loading --- */
+static uint64_t address_of(const struct tiers *t, unsigned int ref, uint32_t index)
+{
+	switch (ref) {
+	case INSN_REF_METHOD:
+		return tier_layout_precode(&t->layout, index);
+	case INSN_REF_IMPORT:
+		return import_cells(t)[index];
+	case INSN_REF_RODATA:
+		return t->layout.base + t->layout.rodata;
+	case INSN_REF_DATA:
+		return t->layout.base + t->layout.data;
+	default:
+		return t->layout.base + t->layout.bss;
+	}
+}
+
+void tiers_reset(struct tiers *t)
+{
+	const struct image *image = &t->image;
+	uint8_t *place[] = {
+		[IMAGE_RODATA] = (uint8_t *)t->span + t->layout.rodata, [IMAGE_DATA] = (uint8_t *)t->span + t->layout.data,
+	};
+
+	if (image->n_rodata)
+		memcpy(place[IMAGE_RODATA], image->rodata, image->n_rodata);
+	if (image->n_data)
+		memcpy(place[IMAGE_DATA], image->data, image->n_data);
+	memset((uint8_t *)t->span + t->layout.bss, 0, image->n_bss);
+	for (uint32_t i = 0; i < image->n_relocs; i++) {
+		const struct image_reloc *reloc = &image->relocs[i];
+		const uint64_t value = address_of(t, reloc->ref, reloc->index) + reloc->addend;
+
+		memcpy(place[reloc->segment] + reloc->offset, &value, reloc->width);
+	}
+}
+
+bool tiers_load(struct tiers *t, const struct image *image, const reference_function *imports, struct refusal *refusal)
+{
+	if (!verify_image(image, refusal))
+		return false;
+	if (image->n_methods > TIERS_METHODS || image->n_imports > TIERS_IMPORTS || image->n_rodata > TIERS_SEGMENT
+	    || image->n_data > TIERS_SEGMENT || image->n_bss > TIERS_SEGMENT) {
+		refuse(refusal, "the module has more than %u methods, %u imports or %u bytes in a segment", TIERS_METHODS,
+		       TIERS_IMPORTS, TIERS_SEGMENT);
+		return false;
+	}
+	t->image = *image;
+	for (uint32_t i = 0; i < image->n_imports; i++)
+		import_cells(t)[i] = (uintptr_t)imports[i];
+	for (uint32_t i = 0; i < image->n_methods; i++) {
+		t->code[TIERS_0][i] = t->code[TIERS_1][i] = 0;
+		record_of(t, i)->entry = tier_layout_precode(&t->layout, i);
+		record_of(t, i)->precode = 0;
+	}
+	tiers_reset(t);
+	return true;
+}
+
+/* -- Compiling --- */
+static bool reserve(struct tiers *t, size_t n, uint32_t align, struct refusal *refusal)
+{
+	const size_t n_fixed = TIER_PRECODES_OFFSET + TIERS_METHODS * TIER_PRECODE_SIZE;
+
+	t->e.n = align_up(t->e.n, align);
+	if (t->e.n + n <= TIERS_CODE)
+		return true;
+	t->e.n = align_up(n_fixed, align);
+	mprotect(t->span, TIERS_CODE, PROT_READ);
+	mprotect(t->span, TIERS_CODE, PROT_READ | PROT_EXEC);
+	if (t->e.n + n <= TIERS_CODE)
+		return true;
+	refuse(refusal, "%zu bytes of code do not fit", n);
+	return false;
+}
+
+static bool compile_tier0(struct tiers *t, uint32_t method, struct refusal *refusal)
+{
+	struct flow *flow = NULL;
+	int r;
+
+	if (!reserve(t, baseline_bound(&t->image, method) + sizeof(uint64_t), 16, refusal))
+		return false;
+	t->code[TIERS_0][method] = emit_here(&t->e);
+	r = flow_new(&flow, &t->image, method);
+	if (!r)
+		r = baseline_compile(&t->e, &t->image, method, flow, &t->layout);
+	flow_free(flow);
+	if (r)
+		refuse(refusal, "out of memory");
+	return !r;
+}
+
+static uint64_t target_of(const struct tiers *t, const struct code_reloc *reloc)
+{
+	static const uint8_t refs[] = {
+		[CODE_TARGET_METHOD] = INSN_REF_METHOD, [CODE_TARGET_RODATA] = INSN_REF_RODATA,
+		[CODE_TARGET_DATA] = INSN_REF_DATA, [CODE_TARGET_BSS] = INSN_REF_BSS,
+	};
+
+	switch (reloc->target) {
+	case CODE_TARGET_ENTRY:
+		return tier_layout_entry(&t->layout, reloc->index);
+	case CODE_TARGET_IMPORT:
+		return tier_layout_import(&t->layout, reloc->index);
+	default:
+		return address_of(t, refs[reloc->target], reloc->index);
+	}
+}
+
+static bool place(struct tiers *t, uint32_t method, const struct code_result *code, struct refusal *refusal)
+{
+	size_t begin;
+
+	if (!reserve(t, code->n_bytes + sizeof(uint64_t), code->align, refusal))
+		return false;
+	begin = t->e.n;
+	t->code[TIERS_1][method] = emit_here(&t->e) + code->entry;
+	emit_bytes(&t->e, code->bytes, code->n_bytes);
+	for (uint32_t i = 0; i < code->n_relocs; i++) {
+		const struct code_reloc *reloc = &code->relocs[i];
+		const uint64_t field = t->e.address + begin + reloc->offset;
+		const int32_t value = target_of(t, reloc) + reloc->addend - field;
+
+		emit_patch(&t->e, begin + reloc->offset, &value, sizeof(value));
+	}
+	return true;
+}
+
+static uint32_t fill_bodies(const struct tiers *t, struct job_body *bodies, uint32_t method, bool inlines)
+{
+	uint32_t n = 1;
+
+	for (uint32_t i = 0; i < t->image.n_methods; i++) {
+		const uint32_t n_insns = t->image.methods[i].n_insns;
+
+		if (i != method && (!inlines || n_insns > JOB_CANDIDATE_INSNS_MAX))
+			continue;
+		bodies[i == method ? 0 : n++] = (struct job_body){
+			.method = i,
+			.n_insns = n_insns,
+			.insns = image_method_insns(&t->image, i),
+			.name = image_method_name(&t->image, i),
+		};
+	}
+	return n;
+}
+
+static bool compile_tier1(struct tiers *t, uint32_t method, bool inlines, struct refusal *refusal)
+{
+	const struct image *image = &t->image;
+	_cleanup_(freep) struct job_body *bodies = calloc(image->n_methods, sizeof(*bodies));
+	_cleanup_(freep) void *block = NULL;
+	struct job_compile job = {
+		.level = TIER_LEVEL_TIER1, .method = method, .n_methods = image->n_methods, .n_imports = image->n_imports,
+		.n_rodata = image->n_rodata, .n_data = image->n_data, .n_bss = image->n_bss, .bodies = bodies,
+	};
+	struct code_result code;
+
+	if (!bodies) {
+		refuse(refusal, "out of memory");
+		return false;
+	}
+	job.n_bodies = fill_bodies(t, bodies, method, inlines);
+	return codegen_compile(&job, &code, &block, refusal) && place(t, method, &code, refusal);
+}
+
+bool tiers_compile(struct tiers *t, enum tiers_kind kind, uint32_t method, bool inlines, struct refusal *refusal)
+{
+	return kind == TIERS_0 ? compile_tier0(t, method, refusal) : compile_tier1(t, method, inlines, refusal);
+}
+
+bool tiers_compile_all(struct tiers *t, enum tiers_kind kind, bool inlines, struct refusal *refusal)
+{
+	for (uint32_t i = 0; i < t->image.n_methods; i++) {
+		if (!tiers_compile(t, kind, i, inlines, refusal))
+			return false;
+		tiers_select(t, kind, i);
+	}
+	return true;
+}
+
+/* As DESIGN §4 has it: a final tier is what direct calls reach, others only what the precode leads to. */
+void tiers_select(struct tiers *t, enum tiers_kind kind, uint32_t method)
+{
+	record_of(t, method)->precode = t->code[kind][method];
+	record_of(t, method)->entry = kind == TIERS_1 ? t->code[kind][method] : tier_layout_precode(&t->layout, method);
+}
+
+/* -- Running --- */
+static uint64_t method_address(void *userdata, uint32_t method)
+{
+	const struct tiers *t = userdata;
+
+	return tier_layout_precode(&t->layout, method);
+}
+
+static int64_t method_at(void *userdata, uint64_t address)
+{
+	const struct tiers *t = userdata;
+	const uint64_t distance = address - tier_layout_precode(&t->layout, 0);
+
+	return distance % TIER_PRECODE_SIZE || distance / TIER_PRECODE_SIZE >= t->image.n_methods
+		     ? -1 : (int64_t)(distance / TIER_PRECODE_SIZE);
+}
+
+const char *tiers_interpret(struct tiers *t, uint32_t method, const uint64_t args[5], uint64_t *ret)
+{
+	struct reference reference = {
+		.image = &t->image,
+		.rodata = t->layout.base + t->layout.rodata,
+		.data = t->layout.base + t->layout.data,
+		.bss = t->layout.base + t->layout.bss,
+		.imports = (const reference_function *)import_cells(t),
+		.method_address = method_address,
+		.method_at = method_at,
+		.userdata = t,
+		.n_steps = t->n_steps,
+	};
+
+	return reference_call(&reference, method, args, ret) ? NULL : reference.fault;
+}
+
+/* rbx, rbp, r12..r15 = @patterns, the five arguments, call @code; what those six hold afterwards goes to @after. rax and
+ * r9..r11 hold rubbish on the way in, as they may. */
+uint64_t tiers_enter(uint64_t code, const uint64_t args[5], const uint64_t patterns[6], uint64_t after[6]);
+__asm__(".pushsection .text\n"
+	".type tiers_enter, @function\n"
+	"tiers_enter:\n"
+	"	push %rbp\n	push %rbx\n	push %r12\n	push %r13\n	push %r14\n	push %r15\n	push %rcx\n"
+	"	mov %rdi, %r11\n	mov %rsi, %r10\n"
+	"	mov (%rdx), %rbx\n	mov 8(%rdx), %rbp\n	mov 16(%rdx), %r12\n"
+	"	mov 24(%rdx), %r13\n	mov 32(%rdx), %r14\n	mov 40(%rdx), %r15\n"
+	"	mov (%r10), %rdi\n	mov 8(%r10), %rsi\n	mov 16(%r10), %rdx\n	mov 24(%r10), %rcx\n	mov 32(%r10), %r8\n"
+	"	mov $-1, %rax\n	mov $-2, %r9\n	mov $-3, %r10\n"
+	"	call *%r11\n"
+	"	pop %rcx\n"
+	"	mov %rbx, (%rcx)\n	mov %rbp, 8(%rcx)\n	mov %r12, 16(%rcx)\n"
+	"	mov %r13, 24(%rcx)\n	mov %r14, 32(%rcx)\n	mov %r15, 40(%rcx)\n"
+	"	pop %r15\n	pop %r14\n	pop %r13\n	pop %r12\n	pop %rbx\n	pop %rbp\n"
+	"	ret\n"
+	".size tiers_enter, . - tiers_enter\n"
+	".popsection\n");
+
+const char *tiers_call(struct tiers *t, uint32_t method, const uint64_t args[5], uint64_t *ret)
+{
+	static const uint64_t patterns[6] = {
+		0x1b1b1b1b1b1b1b1b, 0x2c2c2c2c2c2c2c2c, 0x3d3d3d3d3d3d3d3d,
+		0x4e4e4e4e4e4e4e4e, 0x5f5f5f5f5f5f5f5f, 0x6a6a6a6a6a6a6a6a,
+	};
+	uint64_t after[6];
+
+	*ret = tiers_enter(tier_layout_precode(&t->layout, method), args, patterns, after);
+	return memcmp(after, patterns, sizeof(after)) ? "the code changed a register that a C function keeps" : NULL;
+}

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* One module in this process, run by whatever is asked to: tier 0, tier 1, or the reference interpreter
+ *
+ * All three meet the same span, laid out as records.h draws it, so they see the same addresses: of methods, of segments,
+ * of imports. Methods of different tiers call each other through their entry cells, as they do in a client. */
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "bytecode/image.h"
+#include "jit/emit.h"
+#include "reference/reference.h"
+#include "tier/records.h"
+
+#define TIERS_METHODS 4096u
+#define TIERS_IMPORTS 64u
+#define TIERS_SEGMENT (4u << 20)	/* room for .rodata; for .data; for .bss */
+
+enum tiers_kind { TIERS_0, TIERS_1, TIERS_REFERENCE, _TIERS_N };
+extern const char *const tiers_names[_TIERS_N];	/* "0", "1", "reference" */
+
+struct tiers {
+	void *span;
+	uint8_t *alias;			/* of the code segment, writable */
+	struct tier_layout layout;
+	struct emit e;			/* over all of the code segment */
+	struct image image;		/* the caller's bytes */
+	uint64_t code[2][TIERS_METHODS];	/* per tier; 0: not compiled */
+	uint64_t n_steps;		/* that the reference may take in one run */
+};
+
+/* NULL and errno: the machine has no memory for it. Tier 1 needs codegen_init() before. */
+struct tiers *tiers_new(void);
+struct tiers *tiers_free(struct tiers *tiers);
+
+/* Takes in a checked image, whose bytes must live on: verifies it, fills the segments, binds the imports. No method has
+ * code then. False: the sentence of the verifier, or that the module is too large for here. */
+bool tiers_load(struct tiers *tiers, const struct image *image, const reference_function *imports, struct refusal *refusal);
+/* What a run may have changed: .data and .bss as they were loaded. */
+void tiers_reset(struct tiers *tiers);
+
+/* Compiles one method, or all. At tier 1 with @inlines the other methods are candidates for inlining. */
+bool tiers_compile(struct tiers *tiers, enum tiers_kind kind, uint32_t method, bool inlines, struct refusal *refusal);
+bool tiers_compile_all(struct tiers *tiers, enum tiers_kind kind, bool inlines, struct refusal *refusal);
+/* From now on a call of @method runs its code of @kind, which is compiled. */
+void tiers_select(struct tiers *tiers, enum tiers_kind kind, uint32_t method);
+
+/* Calls @method as a host would: the reference, or the code that was selected. NULL, or what went wrong: the reference gave up,
+ * or the code changed a register that a C function keeps. */
+const char *tiers_interpret(struct tiers *tiers, uint32_t method, const uint64_t args[5], uint64_t *ret);
+const char *tiers_call(struct tiers *tiers, uint32_t method, const uint64_t args[5], uint64_t *ret);
