@@ -18,6 +18,7 @@
 
 #define TIERS_CODE (64u << 20)
 #define TIERS_GUARD 4096u
+#define TIERS_SPAN ((void *)0x300000000000)	/* wanted, so that runs can be repeated; any other does */
 
 const char *const tiers_names[] = { [TIERS_0] = "0", [TIERS_1] = "1", [TIERS_REFERENCE] = "reference" };
 
@@ -49,7 +50,7 @@ static bool map(struct tiers *t)
 
 	if (fd < 0 || ftruncate(fd, TIERS_CODE))
 		return false;
-	t->span = mmap(NULL, t->layout.size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	t->span = mmap(TIERS_SPAN, t->layout.size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	t->alias = mmap(NULL, TIERS_CODE, rw, MAP_SHARED, fd, 0);
 	if (t->span == MAP_FAILED || t->alias == MAP_FAILED)
 		return false;
