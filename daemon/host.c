@@ -32,6 +32,7 @@ struct host *host_free(struct host *host)
 	if (!host)
 		return NULL;
 	free(host->ahead);
+	calls_free(host->calls);
 	symtab_free(host->symtab);
 	arena_free(host->arena);
 	free(host->bytes);
@@ -252,7 +253,7 @@ enum tier_error host_build(struct host **ret, const struct host_plan *plan, void
 	host_write_head(host);
 	if (!host_fill_data(host, refusal))
 		return TIER_ERROR_BAD_MODULE;
-	if (symtab_new(&host->symtab, &host->image) || host_compile_ahead(host)) {
+	if (symtab_new(&host->symtab, &host->image) || calls_new(&host->calls, &host->image) || host_compile_ahead(host)) {
 		refuse(refusal, "out of memory");
 		return TIER_ERROR_NO_MEMORY;
 	}

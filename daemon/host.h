@@ -12,6 +12,7 @@
 #include "arena/arena.h"
 #include "arena/place.h"
 #include "arena/symtab.h"
+#include "bytecode/calls.h"
 #include "bytecode/image.h"
 #include "tier/types.h"
 #include "tiering/core.h"
@@ -23,6 +24,7 @@ struct host {
 	struct image image;
 	struct arena *arena;
 	struct symtab *symtab;
+	struct calls *calls;
 	struct host_ahead *ahead;	/* tier-0 code of huge methods, by method; owned */
 	uint32_t n_ahead;
 };

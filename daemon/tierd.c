@@ -13,6 +13,7 @@
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+#include "describe.h"
 #include "host.h"
 #include "journal/journal.h"
 #include "listen.h"
@@ -497,7 +498,8 @@ static int tierd_init_server(struct tierd *tierd)
 		.load = op_load, .release = op_release, .find = op_find, .method_name = op_method_name,
 		.import_name = op_import_name, .segment_fd = op_segment_fd, .probe_page_fd = op_probe_page_fd,
 		.drain = op_drain, .kernel_works = op_kernel_works, .events = op_events, .newest_event = op_newest_event,
-		.stats = op_stats,
+		.stats = op_stats, .describe = describe_method, .related = describe_related, .insns = describe_insns,
+		.lines = describe_lines,
 	};
 	struct server_config config = SERVER_CONFIG_DEFAULT;
 	int r;

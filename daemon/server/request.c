@@ -6,6 +6,7 @@
 #include "server/feed.h"
 #include "server/hold.h"
 #include "server/load.h"
+#include "server/look.h"
 #include "server/query.h"
 #include "server/report.h"
 #include "server/request.h"
@@ -40,6 +41,11 @@ static const struct request_row request_rows[] = {
 	[WIRE_CLIENTS] = { "CLIENTS", 0, report_clients },
 	[WIRE_EVENTS] = { "EVENTS", 0, feed_request },
 	[WIRE_THRESHOLD] = { "THRESHOLD", 0, query_threshold },
+	[WIRE_DESCRIBE] = { "DESCRIBE", 0, look_describe },
+	[WIRE_HISTORY] = { "HISTORY", 0, look_history },
+	[WIRE_RELATED] = { "RELATED", 0, look_related },
+	[WIRE_BYTECODE] = { "BYTECODE", 0, look_bytecode },
+	[WIRE_LINES] = { "LINES", 0, look_lines },
 };
 #define REQUEST_COUNT(name, number, type) +1
 _Static_assert(ARRAY_SIZE(request_rows) == 1 WIRE_REQUEST_LIST(REQUEST_COUNT), "a row for each request");
@@ -84,6 +90,14 @@ static const struct rule rules[] = {
 	RULE(PENDING, struct wire_pending, scope, BELOW, WIRE_SCOPE_ALL + 1),
 	RULE(PENDING, struct wire_pending, reserved, BITS, 0),
 	RULE(STATS, struct wire_empty, reserved, BITS, 0),
+	RULE(DESCRIBE, struct wire_method_ref, reserved, BITS, 0),
+	RULE(HISTORY, struct wire_look, relation, BITS, 0),
+	RULE(HISTORY, struct wire_look, version, BITS, 0),
+	RULE(RELATED, struct wire_look, relation, BELOW, _WIRE_RELATION_N),
+	RULE(BYTECODE, struct wire_look, relation, BITS, 0),
+	RULE(BYTECODE, struct wire_look, version, BITS, 0),
+	RULE(LINES, struct wire_look, relation, BITS, 0),
+	RULE(LINES, struct wire_look, version, BITS, 0),
 };
 
 static bool text_is_sound(const unsigned char *p, size_t n)

@@ -30,6 +30,12 @@ struct server_ops {
 	/* false: no such index; @flags as in wire_name_row */
 	bool (*method_name)(void *module_context, uint32_t index, const char **name, uint32_t *flags);
 	bool (*import_name)(void *module_context, uint32_t index, const char **name, uint32_t *flags);
+	/* One page each about a method that exists; *ret is zeroes and gets what there is from @from on (wire.h says what counts).
+	 * @relation is any but INLINED. */
+	void (*describe)(void *module_context, uint32_t method, struct wire_description *ret);
+	void (*related)(void *module_context, uint32_t method, enum wire_relation relation, uint64_t from, struct wire_names *ret);
+	void (*insns)(void *module_context, uint32_t method, uint64_t from, struct wire_insns *ret);
+	void (*lines)(void *module_context, uint32_t method, uint64_t from, struct wire_source *ret);
 	int (*segment_fd)(void *module_context, enum tier_segment segment);	/* borrowed */
 
 	int (*probe_page_fd)(void *context);				/* borrowed */

@@ -137,6 +137,21 @@ enum core_scope { CORE_SCOPE_MODULE, CORE_SCOPE_UID, CORE_SCOPE_ALL };
 /* Methods queued or compiling, as far as thresholds were handled: core_sweep() first, to be exact. */
 uint32_t core_pending(struct core *core, enum core_scope scope, struct module *module, uid_t uid);
 
+/* A code version, as the ledger has it */
+struct core_version_info {
+	uint64_t id;
+	uint64_t code, size, stub;	/* addresses, bytes; 0 where there is none */
+	uint64_t published_ns;		/* CLOCK_REALTIME, whole milliseconds; 0: not live */
+	enum tier_level level;
+	enum tier_version_state state;
+	bool is_active;			/* what calls reach */
+	uint32_t threshold, n_inlined;
+};
+/* The method's newest version with an id below @before (0: of all). False: there is none. @method is in range, here and below. */
+bool core_version_below(const struct module *module, uint32_t method, uint64_t before, struct core_version_info *ret);
+/* The @i-th method that @version of the method inlined. False: there is none, or no such version. */
+bool core_version_inlined(const struct module *module, uint32_t method, uint64_t version, uint32_t i, uint32_t *ret);
+
 struct core_stats {
 	uint64_t n_modules, n_methods, n_versions;
 	uint64_t n_thresholds[_TIER_SOURCE_N];	/* confirmed, by how they were learnt of */

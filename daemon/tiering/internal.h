@@ -148,7 +148,7 @@ struct ledger_version *version_active(const struct method *method);
 struct ledger_version *version_newest(const struct method *method);
 /* In a transaction: the method gets a newest version in state MAKING. Returns its image. */
 struct ledger_version *version_new(struct method *method, struct ledger_method *image, enum tier_level level);
-void version_set_live(struct ledger_version *image, const struct core_code *code);
+void version_set_live(struct core *core, struct ledger_version *image, const struct core_code *code);
 /* Writes down whom the newest version inlined, before the transaction that publishes it. False: an index is out of range, or
  * there is no room. *ret is the first edge. */
 bool version_note_inlined(struct method *method, const uint32_t *inlined, uint32_t n_inlined, uint32_t *ret);

@@ -91,8 +91,8 @@ struct ledger_version {
 	uint32_t cell, threshold;
 	uint32_t older;			/* the method's version before this one */
 	uint32_t edges;			/* whom it inlined: first of a chain */
-	uint8_t level, state;
-	uint8_t reserved[6];
+	uint64_t level : 8, state : 8;
+	uint64_t published_ms : 48;	/* CLOCK_REALTIME; 0 unless LIVE */
 };
 
 #define LEDGER_EDGE_METHODS 9u

@@ -173,7 +173,7 @@ static void method_publish_first(struct method *method, const struct core_code *
 		plan = count_plan(method, core->ledger.global->next_version, code->address, core->config.threshold);
 	image = method_begin_record(method);
 	version = version_new(method, image, TIER_LEVEL_TIER0);
-	version_set_live(version, code);
+	version_set_live(core, version, code);
 	module_note_code(method->module, code);
 	image->active = image->newest;
 	image->generation++;

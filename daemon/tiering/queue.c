@@ -42,7 +42,7 @@ static void queue_publish(struct method *method, const struct core_code *code, u
 	struct ledger_method *image = method_begin(method);
 	struct ledger_version *version = ledger_edit(&core->ledger, version_newest(method));
 
-	version_set_live(version, code);
+	version_set_live(core, version, code);
 	version->edges = edges;
 	module_note_code(method->module, code);
 	image->active = image->newest;

@@ -38,12 +38,73 @@ struct ledger_version *version_new(struct method *method, struct ledger_method *
 	return version;
 }
 
-void version_set_live(struct ledger_version *image, const struct core_code *code)
+void version_set_live(struct core *core, struct ledger_version *image, const struct core_code *code)
 {
 	assert(image->state == LEDGER_MAKING);
 	image->state = LEDGER_LIVE;
 	image->code = code->address;
 	image->size = code->size;
+	image->published_ms = core->ops->wall(core->context) / 1000000u;
+}
+
+/* -- Questions --- */
+_Static_assert((int)LEDGER_MAKING == TIER_VERSION_MAKING && (int)LEDGER_LIVE == TIER_VERSION_LIVE
+	       && (int)LEDGER_FAILED == TIER_VERSION_FAILED, "the ledger's states are the public ones");
+
+/* The newest version with an id below @before (0: of all); LEDGER_NONE */
+static uint32_t version_below(const struct method *method, uint64_t before)
+{
+	const struct ledger *ledger = &method_core(method)->ledger;
+	uint32_t slot = method->durable ? method->durable->newest : LEDGER_NONE;
+
+	while (before && slot != LEDGER_NONE && ledger_version(ledger, slot)->id >= before)
+		slot = ledger_version(ledger, slot)->older;
+	return slot;
+}
+
+bool core_version_below(const struct module *module, uint32_t index, uint64_t before, struct core_version_info *ret)
+{
+	const struct method *method = &module->methods[index];
+	const struct ledger *ledger = &module->core->ledger;
+	uint32_t slot = version_below(method, before);
+	const struct ledger_version *version;
+
+	if (slot == LEDGER_NONE)
+		return false;
+	version = ledger_version(ledger, slot);
+	*ret = (struct core_version_info){
+		.id = version->id,
+		.code = version->code,
+		.size = version->size,
+		.stub = version->stub,
+		.published_ns = version->published_ms * 1000000u,
+		.level = version->level,
+		.state = version->state,
+		.is_active = method->durable->active == slot,
+		.threshold = version->threshold,
+	};
+	for (slot = version->edges; slot != LEDGER_NONE; slot = ledger_edge(ledger, slot)->next)
+		ret->n_inlined += ledger_edge(ledger, slot)->n_methods;
+	return true;
+}
+
+bool core_version_inlined(const struct module *module, uint32_t index, uint64_t version, uint32_t i, uint32_t *ret)
+{
+	const struct ledger *ledger = &module->core->ledger;
+	uint32_t slot = version < UINT64_MAX ? version_below(&module->methods[index], version + 1) : LEDGER_NONE;
+
+	if (slot == LEDGER_NONE || ledger_version(ledger, slot)->id != version)
+		return false;
+	for (slot = ledger_version(ledger, slot)->edges; slot != LEDGER_NONE; slot = ledger_edge(ledger, slot)->next) {
+		const struct ledger_edge *edge = ledger_edge(ledger, slot);
+
+		if (i < edge->n_methods) {
+			*ret = edge->methods[i];
+			return true;
+		}
+		i -= edge->n_methods;
+	}
+	return false;
 }
 
 /* -- Whom a version inlined --- */

@@ -140,6 +140,29 @@ struct tier_climb {
 #define TIER_CLIMB(m) ((struct tier_climb){ .method = (m) })
 TIER_API int tier_climb_next(struct tier_climb *climb, uint64_t timeout_ns, struct tier_cancel *cancel, uint32_t *calls);
 
+/* -- Looking into a method --- */
+struct wire_description;	/* tier/wire.h */
+struct wire_version_row;
+/* What it is: size, attributes, and its signature as far as the object told. */
+TIER_API int tier_describe(const struct tier_method *method, struct wire_description *ret);
+/* Calls @fn for each of its code versions, newest first, until it returns non-zero, which is returned. */
+TIER_API int tier_versions(const struct tier_method *method, int (*fn)(const struct wire_version_row *row, void *context),
+			   void *context);
+/* Calls @fn in the same way for what has to do with it: @relation is an enum wire_relation of tier/wire.h, @version the
+ * version whose inlined methods are meant, for WIRE_RELATION_INLINED. */
+TIER_API int tier_related(const struct tier_method *method, unsigned int relation, uint64_t version,
+			  int (*fn)(uint32_t index, const char *name, void *context), void *context);
+/* Its instructions as struct wire_insns has them: stores at most @n_max, returns how many there are in *ret_n. */
+TIER_API int tier_bytecode(const struct tier_method *method, uint64_t *insns, uint32_t n_max, uint32_t *ret_n);
+/* Calls @fn in the same way for each change of source line: from instruction @insn on the source is there. @line 0: not known. */
+TIER_API int tier_lines(const struct tier_method *method,
+			int (*fn)(uint32_t insn, const char *file, uint32_t line, uint32_t column, void *context), void *context);
+/* The machine code of a version, mapped while the module is open; NULL: those bytes are not code of this module. */
+TIER_API const void *tier_code(const struct tier_module *module, uint64_t address, uint64_t n);
+/* Where everything of the module lies (tier/records.h). */
+TIER_API const struct tier_layout *tier_module_layout(const struct tier_module *module);
+TIER_API const char *tier_import_name(const struct tier_module *module, uint32_t index);	/* NULL: no such import */
+
 /* -- The daemon --- */
 /* Methods queued or being compiled: of one module, of the caller's uid, of all. 0 is idle. */
 TIER_API int tier_pending_module(struct tier_module *module, uint32_t *ret);

@@ -89,6 +89,12 @@
 	_(DELAY_PAUSED, 10, "delay-paused")                                                                            \
 	_(DELAY_RESUMED, 11, "delay-resumed")
 
+/* What a code version is: on its way, in use (or kept for activations that still run in it), or given up */
+#define TIER_VERSION_LIST(_)                                                                                           \
+	_(MAKING, 0, "making")                                                                                         \
+	_(LIVE, 1, "live")                                                                                             \
+	_(FAILED, 2, "failed")
+
 /* How the daemon learnt of an event */
 #define TIER_SOURCE_LIST(_)                                                                                            \
 	_(DAEMON, 0, "daemon")                                                                                         \
@@ -103,6 +109,7 @@
 #define TIER_ERROR_ENUM(name, number, ...) TIER_ERROR_##name = number,
 #define TIER_EVENT_ENUM(name, number, ...) TIER_EVENT_##name = number,
 #define TIER_SOURCE_ENUM(name, number, ...) TIER_SOURCE_##name = number,
+#define TIER_VERSION_ENUM(name, number, ...) TIER_VERSION_##name = number,
 
 enum tier_level { TIER_LEVEL_LIST(TIER_LEVEL_ENUM) _TIER_LEVEL_N };
 enum tier_stage { TIER_STAGE_LIST(TIER_STAGE_ENUM) _TIER_STAGE_N };
@@ -111,6 +118,7 @@ enum tier_reason { TIER_REASON_LIST(TIER_REASON_ENUM) _TIER_REASON_N };
 enum tier_error { TIER_ERROR_LIST(TIER_ERROR_ENUM) _TIER_ERROR_N };
 enum tier_event_kind { TIER_EVENT_LIST(TIER_EVENT_ENUM) _TIER_EVENT_N };
 enum tier_source { TIER_SOURCE_LIST(TIER_SOURCE_ENUM) _TIER_SOURCE_N };
+enum tier_version_state { TIER_VERSION_LIST(TIER_VERSION_ENUM) _TIER_VERSION_N };
 
 /* A name is never NULL: an unknown number reads "unknown". */
 #define TIER_NAME_ROW(name, number, text, ...) [number] = text,
@@ -131,6 +139,7 @@ TIER_NAME_FUNCTION(tier_status_name, TIER_STATUS_LIST, _TIER_STATUS_N)
 TIER_NAME_FUNCTION(tier_reason_name, TIER_REASON_LIST, _TIER_REASON_N)
 TIER_NAME_FUNCTION(tier_event_name, TIER_EVENT_LIST, _TIER_EVENT_N)
 TIER_NAME_FUNCTION(tier_source_name, TIER_SOURCE_LIST, _TIER_SOURCE_N)
+TIER_NAME_FUNCTION(tier_version_state_name, TIER_VERSION_LIST, _TIER_VERSION_N)
 
 static inline const char *tier_error_name(unsigned int number)
 {

@@ -46,7 +46,12 @@
 	_(STATS, 17, struct wire_empty)		/* → STATISTICS */                                                     \
 	_(CLIENTS, 18, struct wire_cursor)	/* own sessions (root: all), numbers above cursor → SESSIONS */        \
 	_(EVENTS, 19, struct wire_events_from)	/* → BATCH, ERROR GAP, TIMEOUT or CANCELED (first: where to go on) */  \
-	_(THRESHOLD, 20, struct wire_bell)	/* one-way: the socket path's bell; no reply */
+	_(THRESHOLD, 20, struct wire_bell)	/* one-way: the socket path's bell; no reply */                         \
+	_(DESCRIBE, 21, struct wire_method_ref)	/* what a method is → DESCRIPTION */                                   \
+	_(HISTORY, 22, struct wire_look)	/* its versions, newest first, ids below cursor (0: all) → VERSIONS */ \
+	_(RELATED, 23, struct wire_look)	/* names that have to do with it, from the cursor-th on → NAMES */     \
+	_(BYTECODE, 24, struct wire_look)	/* its instructions, slots from cursor on → INSNS */                   \
+	_(LINES, 25, struct wire_look)		/* its source lines, for slots from cursor on → SOURCE */
 
 /* name, number, body of the reply */
 #define WIRE_REPLY_LIST(_)                                                                                             \
@@ -63,7 +68,11 @@
 	_(COUNT, 110, struct wire_count)                                                                               \
 	_(STATISTICS, 111, struct wire_stats)                                                                          \
 	_(SESSIONS, 112, struct wire_sessions)                                                                         \
-	_(BATCH, 113, struct wire_batch)
+	_(BATCH, 113, struct wire_batch)                                                                               \
+	_(DESCRIPTION, 114, struct wire_description)                                                                   \
+	_(VERSIONS, 115, struct wire_versions)                                                                         \
+	_(INSNS, 116, struct wire_insns)                                                                               \
+	_(SOURCE, 117, struct wire_source)
 
 struct wire_header {
 	uint32_t magic;
@@ -233,6 +242,77 @@ struct wire_sessions {
 		char program[32];
 		char why[128];
 	} rows[WIRE_SESSIONS_MAX];
+};
+
+
+/* -- Looking into a method --- */
+enum wire_method_flags {
+	WIRE_METHOD_GLOBAL = 1u << 0,
+	WIRE_METHOD_WEAK = 1u << 1,
+	WIRE_METHOD_NO_OPTIMIZATION = 1u << 2,
+	WIRE_METHOD_AGGRESSIVE_OPTIMIZATION = 1u << 3,
+	WIRE_METHOD_PINNED = 1u << 4,
+};
+#define WIRE_SIGNATURE_MAX 512u
+struct wire_description {
+	uint64_t module;
+	uint32_t method;
+	uint32_t flags;			/* enum wire_method_flags */
+	uint32_t n_insns;		/* slots of 8 bytes: a 64-bit immediate is two */
+	uint32_t n_params;
+	uint32_t section_offset;	/* bytes */
+	uint32_t reserved;
+	uint64_t signature_hash;	/* equal when the values have the same kinds and sizes; 0 when there is no signature */
+	char signature[WIRE_SIGNATURE_MAX];	/* in C; "": unknown */
+	char section[WIRE_METHOD_NAME_MAX];
+	char note[WIRE_METHOD_NAME_MAX];	/* what of the object's debug information was left out, and why; "": nothing */
+};
+enum wire_relation {
+	WIRE_RELATION_CALLERS,		/* methods that call it; row indices are methods' */
+	WIRE_RELATION_CALLEES,		/* methods that it calls */
+	WIRE_RELATION_ADDRESSES,	/* methods whose address it takes */
+	WIRE_RELATION_IMPORTS,		/* imports that it calls or whose address it takes; indices are imports' */
+	WIRE_RELATION_INLINED,		/* methods that @version inlined */
+	WIRE_RELATION_TAGS,		/* its decl_tags; indices count them */
+	WIRE_RELATION_FILES,		/* the module's source files; indices are files' */
+	_WIRE_RELATION_N,
+};
+struct wire_look {
+	uint64_t module;
+	uint32_t method;
+	uint32_t relation;		/* RELATED: enum wire_relation; else 0 */
+	uint64_t version;		/* RELATED to INLINED: whose; else 0 */
+	uint64_t cursor;
+};
+enum wire_version_flags { WIRE_VERSION_ACTIVE = 1u << 0 };	/* it is what calls reach */
+#define WIRE_VERSIONS_MAX 64u
+struct wire_versions {
+	uint32_t n, more;		/* more: ask again with the last id */
+	struct wire_version_row {
+		uint64_t version;
+		uint64_t code, size;	/* 0 unless live */
+		uint64_t stub;		/* address of its call-counting stub, or 0 */
+		uint64_t published_ns;	/* CLOCK_REALTIME, whole milliseconds; 0 unless live */
+		uint32_t tier, state;	/* enum tier_level, enum tier_version_state */
+		uint32_t flags, n_inlined;
+		uint32_t threshold, reserved;
+	} rows[WIRE_VERSIONS_MAX];
+};
+#define WIRE_INSNS_MAX 1024u
+struct wire_insns {
+	uint32_t n, more;		/* more: ask again with cursor + n */
+	uint64_t insns[WIRE_INSNS_MAX];	/* RFC 9669's encoding, but for what a loader resolves: src_reg of a 64-bit immediate says
+					 * 1 = method, 2 = import (the number in the second half), 3 = .rodata, 4 = .data, 5 = .bss
+					 * (an offset); of a call 1 = method, 2 = import (the number is the immediate) */
+};
+#define WIRE_LINES_MAX 512u
+struct wire_source {
+	uint32_t n, more;		/* more: ask again with the last slot + 1 */
+	struct wire_line_row {
+		uint32_t insn;		/* slot in the method: from there on, up to the next row */
+		uint32_t file;
+		uint32_t line, column;	/* 0: unknown */
+	} rows[WIRE_LINES_MAX];
 };
 
 #define WIRE_ENUM(name, number, type) WIRE_##name = number,

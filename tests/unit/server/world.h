@@ -56,6 +56,10 @@ struct message {
 		struct wire_stats stats;
 		struct wire_sessions sessions;
 		struct wire_batch batch;
+		struct wire_description description;
+		struct wire_versions versions;
+		struct wire_insns insns;
+		struct wire_source source;
 	};
 	int fds[LANE_FDS_MAX];
 };
@@ -119,6 +123,39 @@ static inline bool world_import_name(void *module_context, uint32_t index, const
 	return index < 1;
 }
 
+/* Every method has 1500 instructions, three tags, and a line for each even instruction. */
+#define WORLD_INSNS 1500u
+static inline void world_describe(void *module_context, uint32_t method, struct wire_description *ret)
+{
+	ret->n_insns = WORLD_INSNS;
+	ret->n_params = 2;
+	ret->flags = WIRE_METHOD_PINNED;
+	snprintf(ret->signature, sizeof(ret->signature), "u64 method_%u(u64 a, u64 b)", method);
+}
+
+static inline void world_related(void *module_context, uint32_t method, enum wire_relation relation, uint64_t from,
+				 struct wire_names *ret)
+{
+	for (uint64_t i = from; i < 3 && relation == WIRE_RELATION_TAGS; i++) {
+		ret->rows[ret->n].index = i;
+		snprintf(ret->rows[ret->n++].name, sizeof(ret->rows[0].name), "tag %u", (unsigned int)i);
+	}
+}
+
+static inline void world_insns(void *module_context, uint32_t method, uint64_t from, struct wire_insns *ret)
+{
+	for (uint64_t i = from; i < WORLD_INSNS && ret->n < WIRE_INSNS_MAX; i++)
+		ret->insns[ret->n++] = i;
+	ret->more = from + ret->n < WORLD_INSNS;
+}
+
+static inline void world_lines(void *module_context, uint32_t method, uint64_t from, struct wire_source *ret)
+{
+	for (uint64_t i = from + from % 2; i < WORLD_INSNS && ret->n < WIRE_LINES_MAX; i += 2)
+		ret->rows[ret->n++] = (struct wire_line_row){ .insn = i, .line = i + 1 };
+	ret->more = from + ret->n * 2 < WORLD_INSNS;
+}
+
 static inline struct world *world_of(void *module_context) { return ((struct fake_module *)module_context)->fake->test; }
 static inline int world_segment_fd(void *module_context, enum tier_segment segment)
 {
@@ -174,6 +211,10 @@ static const struct server_ops world_ops = {
 	.events = world_events,
 	.newest_event = world_newest_event,
 	.stats = world_stats,
+	.describe = world_describe,
+	.related = world_related,
+	.insns = world_insns,
+	.lines = world_lines,
 };
 
 /* -- News of the core --- */

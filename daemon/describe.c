@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+#include "describe.h"
+#include "host.h"
+#include "util/base.h"
+
+_Static_assert((int)WIRE_METHOD_GLOBAL == IMAGE_METHOD_GLOBAL && (int)WIRE_METHOD_WEAK == IMAGE_METHOD_WEAK
+	       && (int)WIRE_METHOD_NO_OPTIMIZATION == IMAGE_METHOD_NO_OPTIMIZATION
+	       && (int)WIRE_METHOD_AGGRESSIVE_OPTIMIZATION == IMAGE_METHOD_AGGRESSIVE_OPTIMIZATION
+	       && (int)WIRE_METHOD_PINNED == IMAGE_METHOD_PINNED, "the image's flags are the wire's");
+_Static_assert(sizeof(((struct wire_insns *)0)->insns[0]) == sizeof(struct insn), "instructions travel as they are");
+_Static_assert(WIRE_SIGNATURE_MAX > IMAGE_SIGNATURE_MAX && WIRE_METHOD_NAME_MAX > IMAGE_NAME_MAX, "every text fits");
+
+static const struct image *image_of(void *host)
+{
+	return &((const struct host *)host)->image;
+}
+
+void describe_method(void *host, uint32_t index, struct wire_description *ret)
+{
+	const struct image *image = image_of(host);
+	const struct image_method *method = &image->methods[index];
+
+	ret->flags = method->flags;
+	ret->n_insns = method->n_insns;
+	ret->n_params = method->n_params;
+	ret->section_offset = method->section_offset;
+	ret->signature_hash = method->signature_hash;
+	strncpy(ret->signature, image_method_signature(image, index), sizeof(ret->signature) - 1);
+	strncpy(ret->section, image->strings + method->section, sizeof(ret->section) - 1);
+	if (image->header->note)
+		strncpy(ret->note, image->strings + image->header->note, sizeof(ret->note) - 1);
+}
+
+/* -- Names --- */
+/* False: the page is full. */
+static bool names_add(struct wire_names *names, uint32_t index, uint32_t flags, const char *name)
+{
+	struct wire_name_row *row = &names->rows[names->n];
+
+	if (names->n == WIRE_NAMES_MAX) {
+		names->more = 1;
+		return false;
+	}
+	row->index = index;
+	row->flags = flags;
+	strncpy(row->name, name, sizeof(row->name) - 1);
+	names->n++;
+	return true;
+}
+
+/* Rows [from, n) of a table of strings. */
+static void names_of_strings(struct wire_names *ret, const struct image *image, const uint32_t *table, uint32_t n, uint64_t from)
+{
+	for (uint64_t i = from; i < n && names_add(ret, i, 0, image->strings + table[i]); i++)
+		;
+}
+
+static void names_of_calls(struct wire_names *ret, const struct host *host, uint32_t method, enum calls_relation relation,
+			   uint64_t from)
+{
+	const struct image *image = &host->image;
+	uint32_t n;
+	const uint32_t *targets = calls_of(host->calls, relation, method, &n);
+
+	for (uint64_t i = from; i < n; i++) {
+		uint32_t target = targets[i];
+		bool is_import = relation == CALLS_IMPORTS;
+		uint32_t flags = is_import ? image->imports[target].flags & IMAGE_IMPORT_WEAK
+					   : image->methods[target].flags & IMAGE_METHOD_GLOBAL;
+		const char *name = is_import ? image_import_name(image, target) : image_method_name(image, target);
+
+		if (!names_add(ret, target, flags, name))
+			return;
+	}
+}
+
+void describe_related(void *context, uint32_t method, enum wire_relation relation, uint64_t from, struct wire_names *ret)
+{
+	static const enum calls_relation relations[] = {
+		[WIRE_RELATION_CALLERS] = CALLS_CALLERS,
+		[WIRE_RELATION_CALLEES] = CALLS_CALLEES,
+		[WIRE_RELATION_ADDRESSES] = CALLS_ADDRESSES,
+		[WIRE_RELATION_IMPORTS] = CALLS_IMPORTS,
+	};
+	const struct host *host = context;
+	const struct image *image = &host->image;
+	const struct image_method *m = &image->methods[method];
+
+	switch (relation) {
+	case WIRE_RELATION_TAGS:
+		names_of_strings(ret, image, image->tags + m->tag, m->n_tags, from);
+		return;
+	case WIRE_RELATION_FILES:
+		names_of_strings(ret, image, image->files, image->n_files, from);
+		return;
+	case WIRE_RELATION_CALLERS: case WIRE_RELATION_CALLEES: case WIRE_RELATION_ADDRESSES: case WIRE_RELATION_IMPORTS:
+		names_of_calls(ret, host, method, relations[relation], from);
+		return;
+	default:	/* what a version inlined is the core's to tell */
+		return;
+	}
+}
+
+/* -- Code --- */
+void describe_insns(void *host, uint32_t method, uint64_t from, struct wire_insns *ret)
+{
+	const struct image *image = image_of(host);
+	uint32_t n_insns = image->methods[method].n_insns;
+
+	if (from >= n_insns)
+		return;
+	ret->n = MIN(n_insns - from, (uint64_t)WIRE_INSNS_MAX);
+	ret->more = from + ret->n < n_insns;
+	memcpy(ret->insns, image_method_insns(image, method) + from, ret->n * sizeof(struct insn));
+}
+
+void describe_lines(void *host, uint32_t method, uint64_t from, struct wire_source *ret)
+{
+	const struct image *image = image_of(host);
+	const struct image_method *m = &image->methods[method];
+
+	if (from >= m->n_insns)
+		return;
+	for (uint32_t i = image_lines_from(image, m->insn + from); i < image->n_lines; i++) {
+		const struct image_line *line = &image->lines[i];
+
+		if (line->insn >= m->insn + m->n_insns)
+			return;
+		if (ret->n == WIRE_LINES_MAX) {
+			ret->more = 1;
+			return;
+		}
+		ret->rows[ret->n++] = (struct wire_line_row){
+			.insn = line->insn - m->insn, .file = line->file, .line = line->line, .column = line->column,
+		};
+	}
+}
