@@ -133,13 +133,11 @@ static int file_name(const struct tier_method *method, uint32_t index, struct wi
 	return look_wrong(method, "a source line without its file");
 }
 
-int tier_lines(const struct tier_method *method,
-	       int (*fn)(uint32_t insn, const char *file, uint32_t line, uint32_t column, void *context), void *context)
+int tier_lines(const struct tier_method *method, int (*fn)(const struct tier_line *line, void *context), void *context)
 {
 	struct wire_look look = look_at(method);
 	struct wire_names names = { 0 };
 	struct wire_source page;
-	const char *file = "";
 	int r;
 
 	do {
@@ -150,13 +148,14 @@ int tier_lines(const struct tier_method *method,
 			return look_wrong(method, "an impossible number of source lines");
 		for (uint32_t i = 0; i < page.n; i++) {
 			const struct wire_line_row *row = &page.rows[i];
+			struct tier_line line = { .insn = row->insn, .line = row->line, .column = row->column };
 
 			if (row->insn < look.cursor)
 				return look_wrong(method, "source lines out of order");
 			look.cursor = row->insn + 1ull;
-			r = file_name(method, row->file, &names, &file);
+			r = file_name(method, row->file, &names, &line.file);
 			if (!r)
-				r = fn(row->insn, file, row->line, row->column, context);
+				r = fn(&line, context);
 			if (r)
 				return r;
 		}

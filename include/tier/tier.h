@@ -154,9 +154,13 @@ TIER_API int tier_related(const struct tier_method *method, unsigned int relatio
 			  int (*fn)(uint32_t index, const char *name, void *context), void *context);
 /* Its instructions as struct wire_insns has them: stores at most @n_max, returns how many there are in *ret_n. */
 TIER_API int tier_bytecode(const struct tier_method *method, uint64_t *insns, uint32_t n_max, uint32_t *ret_n);
-/* Calls @fn in the same way for each change of source line: from instruction @insn on the source is there. @line 0: not known. */
-TIER_API int tier_lines(const struct tier_method *method,
-			int (*fn)(uint32_t insn, const char *file, uint32_t line, uint32_t column, void *context), void *context);
+/* Calls @fn in the same way for each change of source line. */
+struct tier_line {
+	uint32_t insn;		/* from this slot on */
+	uint32_t line, column;	/* 0: not known */
+	const char *file;	/* valid during the call */
+};
+TIER_API int tier_lines(const struct tier_method *method, int (*fn)(const struct tier_line *line, void *context), void *context);
 /* The machine code of a version, mapped while the module is open; NULL: those bytes are not code of this module. */
 TIER_API const void *tier_code(const struct tier_module *module, uint64_t address, uint64_t n);
 /* Where everything of the module lies (tier/records.h). */
