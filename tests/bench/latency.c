@@ -46,8 +46,9 @@ static void require(int r, const char *what)
 void latency_of_loads(const struct daemon *daemon)
 {
 	struct tier_conn *conn = daemon_connect(daemon);
-	struct series load = { .n = 0 };
+	struct series load = { .n = 0 }, called = { .n = 0 };
 	struct tier_module *module;
+	struct tier_method *method;
 	char name[32];
 
 	for (unsigned int i = 0; i < N_SMALL; i++) {
@@ -56,10 +57,14 @@ void latency_of_loads(const struct daemon *daemon)
 		snprintf(name, sizeof(name), "load%u", i);
 		require(tier_load(conn, workload_object("fnv1a"), name, 0, &module), name);
 		series_add(&load, measure_now_ns() - begin);
+		require(tier_find(module, "fnv1a", &method), name);
+		tier_entry(method)((uintptr_t)name, 1, 0, 0, 0);
+		series_add(&called, measure_now_ns() - begin);
 		tier_close(module);
 		require(tier_unload(conn, name), name);
 	}
 	print_figure("load and open a small module (worker, checks, mapping)", &load, 1e3, "us");
+	print_figure("the same, with tier-0 compile and call of its two methods", &called, 1e3, "us");
 	tier_disconnect(conn);
 }
 
