@@ -10,8 +10,6 @@
  * S + addend must lie in the module's span, which also makes every difference fit: the span is smaller than 2 GiB. More
  * is not asked of an addend, since a program may well form a pointer before its array, or past it. */
 
-#define PLACE_FIELD 4u
-
 static const char *const target_names[] = {
 	[CODE_TARGET_ENTRY] = "entry cell", [CODE_TARGET_METHOD] = "method", [CODE_TARGET_IMPORT] = "import",
 	[CODE_TARGET_RODATA] = ".rodata", [CODE_TARGET_DATA] = ".data", [CODE_TARGET_BSS] = ".bss",
@@ -65,7 +63,7 @@ static bool check_shape(const struct code_result *code, const struct tier_layout
 		refuse(refusal, "the compiled code wants alignment %u; a power of two from 16 to 4096 is allowed", code->align);
 	else if (code->entry >= code->n_bytes)
 		refuse(refusal, "the compiled code's entry %u lies outside its %u bytes", code->entry, code->n_bytes);
-	else if (code->n_relocs > code->n_bytes / PLACE_FIELD)
+	else if (code->n_relocs > code->n_bytes / 4)
 		refuse(refusal, "%u relocations overlap in %u bytes of compiled code", code->n_relocs, code->n_bytes);
 	else if (code->n_inlined > layout->n_methods)
 		refuse(refusal, "%u inlined methods in a module of %u", code->n_inlined, layout->n_methods);
@@ -77,14 +75,15 @@ static bool check_shape(const struct code_result *code, const struct tier_layout
 static bool check_reloc(const struct code_result *code, uint32_t i, const struct tier_layout *layout, struct refusal *refusal)
 {
 	const struct code_reloc *reloc = &code->relocs[i];
+	uint32_t size = code_reloc_size(reloc);
 	uint64_t s;
 
-	if (code->n_bytes < PLACE_FIELD || reloc->offset > code->n_bytes - PLACE_FIELD) {
-		refuse(refusal, "relocation %u: field at %u lies outside the code's %u bytes", i, reloc->offset, code->n_bytes);
+	if (reloc->target >= _CODE_TARGET_N || reloc->kind >= _CODE_RELOC_N) {
+		refuse(refusal, "relocation %u at %u: unknown target %u or kind %u", i, reloc->offset, reloc->target, reloc->kind);
 		return false;
 	}
-	if (reloc->target >= _CODE_TARGET_N) {
-		refuse(refusal, "relocation %u at %u: unknown target %u", i, reloc->offset, reloc->target);
+	if (code->n_bytes < size || reloc->offset > code->n_bytes - size) {
+		refuse(refusal, "relocation %u: field at %u lies outside the code's %u bytes", i, reloc->offset, code->n_bytes);
 		return false;
 	}
 	if (reloc->index >= target_count(layout, reloc->target)) {
@@ -111,7 +110,7 @@ static bool check_disjoint(const struct code_result *code, struct refusal *refus
 		return false;
 	}
 	for (uint32_t i = 0; i < code->n_relocs; i++)
-		for (uint32_t k = 0; k < PLACE_FIELD; k++) {
+		for (uint32_t k = 0; k < code_reloc_size(&code->relocs[i]); k++) {
 			uint32_t at = code->relocs[i].offset + k;
 
 			if (taken[at / 8] & 1u << at % 8) {
@@ -143,7 +142,10 @@ static void apply_reloc(const struct code_reloc *reloc, const struct tier_layout
 	uint64_t s = target_address(layout, reloc->target, reloc->index) + reloc->addend;
 	int32_t field = s - (span->address + reloc->offset);
 
-	memcpy(span->write + reloc->offset, &field, sizeof(field));
+	if (reloc->kind == CODE_RELOC_ABSOLUTE)
+		memcpy(span->write + reloc->offset, &s, sizeof(s));
+	else
+		memcpy(span->write + reloc->offset, &field, sizeof(field));
 }
 
 int place_code(struct placed *ret, struct arena *arena, const struct code_result *code, struct refusal *refusal)

@@ -4,8 +4,7 @@
 /* Optimized code on its way from a compile worker into a module's arena: bytes and a flat list of relocations
  *
  * The worker has already resolved whatever lies inside the bytes (jump tables, constants). What is left refers to the
- * module: every relocation is a 4-byte pc-relative field, field = S + addend - address of the field, where S is what
- * kind and index name. */
+ * module: S is what target and index name, and its addresses are the same in every process. */
 
 #include <stddef.h>
 #include <stdint.h>
@@ -21,9 +20,16 @@ enum code_target {
 	_CODE_TARGET_N,
 };
 
+enum code_reloc_kind {
+	CODE_RELOC_RELATIVE,	/* 4 bytes: S + addend - address of the field */
+	CODE_RELOC_ABSOLUTE,	/* 8 bytes: S + addend; in tables of pointers that the compiler made of a switch */
+	_CODE_RELOC_N,
+};
+
 struct code_reloc {
-	uint32_t offset;	/* of the 4-byte field in the bytes */
-	uint32_t target;	/* enum code_target */
+	uint32_t offset;	/* of the field in the bytes */
+	uint16_t target;	/* enum code_target */
+	uint16_t kind;		/* enum code_reloc_kind */
 	uint32_t index;
 	int32_t addend;		/* already includes what the instruction's end needs (usually -4) */
 };
@@ -38,5 +44,11 @@ struct code_result {
 	const uint32_t *inlined;
 	uint32_t n_inlined;
 };
+
+/* Bytes of its field */
+static inline uint32_t code_reloc_size(const struct code_reloc *reloc)
+{
+	return reloc->kind == CODE_RELOC_ABSOLUTE ? 8 : 4;
+}
 
 #define CODE_BYTES_MAX (64u << 20)

@@ -233,11 +233,13 @@ static bool code_relocs_check(const struct code_reloc *relocs, const struct code
 	uint32_t end = 0;
 
 	for (uint32_t i = 0; i < header->n_relocs; i++) {
-		if (relocs[i].offset < end || relocs[i].offset > header->n_bytes - 4)
+		uint32_t size = code_reloc_size(&relocs[i]);
+
+		if (relocs[i].target >= _CODE_TARGET_N || relocs[i].kind >= _CODE_RELOC_N)
+			return refused(refusal, "a relocation or its target is of an unknown kind");
+		if (relocs[i].offset < end || header->n_bytes < size || relocs[i].offset > header->n_bytes - size)
 			return refused(refusal, "a relocation overlaps another, is out of order or lies outside the code");
-		if (relocs[i].target >= _CODE_TARGET_N)
-			return refused(refusal, "a relocation's target is of an unknown kind");
-		end = relocs[i].offset + 4;
+		end = relocs[i].offset + size;
 	}
 	return true;
 }

@@ -49,11 +49,16 @@ static void check_placed(struct arena *arena, const struct code_result *code, co
 	assert(offset + code->n_bytes <= layout->segment[TIER_SEGMENT_CODE].size);
 	assert(arena_code_used(arena) == offset + code->n_bytes);
 	for (uint32_t i = 0; i < code->n_relocs; i++) {
+		uint32_t offset = code->relocs[i].offset, size = code_reloc_size(&code->relocs[i]);
+		uint64_t address;
 		int32_t field;
 
-		memcpy(&field, bytes + code->relocs[i].offset, sizeof(field));
-		assert(start + code->relocs[i].offset + field - layout->base < layout->size);
-		memcpy(bytes + code->relocs[i].offset, code->bytes + code->relocs[i].offset, sizeof(field));
+		memcpy(&field, bytes + offset, sizeof(field));
+		address = start + offset + field;
+		if (size == sizeof(address))
+			memcpy(&address, bytes + offset, sizeof(address));
+		assert(address - layout->base < layout->size);
+		memcpy(bytes + offset, code->bytes + offset, size);
 	}
 	assert(!memcmp(bytes, code->bytes, code->n_bytes));
 }

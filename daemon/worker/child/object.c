@@ -130,7 +130,15 @@ static const char *symbol_name(const struct object *object, const Elf64_Sym *sym
 
 /* -- Layout -------------------------------------------------------------------------------------------------------- */
 
-/* Code and constants are placed; what is not mapped at run time is left out; anything else cannot be shared. */
+/* Code and constants, which .data.rel.ro holds too: they are final once the daemon has relocated them. */
+static bool is_constant(const struct object *object, const Elf64_Shdr *header)
+{
+	if (header->sh_type != SHT_PROGBITS || header->sh_flags & SHF_TLS)
+		return false;
+	return !(header->sh_flags & SHF_WRITE) || !strncmp(section_name(object, header), ".data.rel.ro", 12);
+}
+
+/* Constants are placed; what is not mapped at run time is left out; anything else cannot be shared. */
 static bool place_section(struct object *object, uint32_t i)
 {
 	const Elf64_Shdr *header = &object->sections[i];
@@ -139,7 +147,7 @@ static bool place_section(struct object *object, uint32_t i)
 	object->places[i] = NOT_PLACED;
 	if (!(header->sh_flags & SHF_ALLOC) || !header->sh_size)
 		return true;
-	if (header->sh_type != SHT_PROGBITS || header->sh_flags & (SHF_WRITE | SHF_TLS)) {
+	if (!is_constant(object, header)) {
 		refuse(object->refusal, "the compiler produced section '%s', which is neither code nor constants",
 		       section_name(object, header));
 		return false;
@@ -237,6 +245,7 @@ static bool relocate_outside(struct object *object, const Elf64_Sym *symbol, con
 	}
 	if (rela->r_addend < INT32_MIN || rela->r_addend > INT32_MAX)
 		return refused(object, "a relocation's addend does not fit");
+	reloc->kind = ELF64_R_TYPE(rela->r_info) == R_X86_64_64 ? CODE_RELOC_ABSOLUTE : CODE_RELOC_RELATIVE;
 	reloc->offset = field;
 	reloc->addend = rela->r_addend;
 	object->code.n_relocs++;
@@ -246,21 +255,23 @@ static bool relocate_outside(struct object *object, const Elf64_Sym *symbol, con
 static bool relocate(struct object *object, uint32_t section, const Elf64_Rela *rela)
 {
 	uint32_t type = ELF64_R_TYPE(rela->r_info), index = ELF64_R_SYM(rela->r_info);
+	uint32_t field, size = type == R_X86_64_64 ? 8 : 4;
 	const Elf64_Sym *symbol = &object->symbols[index];
-	uint32_t field;
+	bool is_outside;
 
 	if (type == R_X86_64_NONE)
 		return true;
-	if (index >= object->n_symbols || object->sections[section].sh_size < 4
-	    || rela->r_offset > object->sections[section].sh_size - 4)
+	if (index >= object->n_symbols || object->sections[section].sh_size < size
+	    || rela->r_offset > object->sections[section].sh_size - size)
 		return refused(object, "a relocation is out of range");
-	if (type != R_X86_64_PC32 && type != R_X86_64_PLT32) {
+	is_outside = symbol->st_shndx == SHN_UNDEF;
+	if (type != R_X86_64_PC32 && type != R_X86_64_PLT32 && !(type == R_X86_64_64 && is_outside)) {
 		refuse(object->refusal, "the compiled code has a relocation of type %u against '%s' in section '%s'", type,
 		       symbol_name(object, symbol), section_name(object, &object->sections[section]));
 		return false;
 	}
 	field = object->places[section] + rela->r_offset;
-	if (symbol->st_shndx == SHN_UNDEF)
+	if (is_outside)
 		return relocate_outside(object, symbol, rela, field);
 	return relocate_inside(object, symbol, rela, field);
 }
@@ -294,7 +305,8 @@ static bool relocate_sections(struct object *object)
 	if (object->code.n_relocs)
 		qsort((void *)object->code.relocs, object->code.n_relocs, sizeof(struct code_reloc), reloc_compare);
 	for (uint32_t i = 1; i < object->code.n_relocs; i++)
-		if (object->code.relocs[i].offset < object->code.relocs[i - 1].offset + 4)
+		if (object->code.relocs[i].offset < object->code.relocs[i - 1].offset
+						    + code_reloc_size(&object->code.relocs[i - 1]))
 			return refused(object, "two relocations overlap");
 	return true;
 }

@@ -130,6 +130,35 @@ static void every_target_is_where_the_layout_says(void **state)
 	assert_int_equal(bytes[8], 9);
 }
 
+static void an_absolute_field_holds_the_address_in_eight_bytes(void **state)
+{
+	struct fixture *fixture = *state;
+	const struct tier_layout *layout = arena_layout(fixture->arena);
+	const uint8_t *bytes;
+	uint64_t field;
+
+	add_reloc(fixture, N_BYTES - 8, CODE_TARGET_RODATA, 0, 7);
+	fixture->relocs[0].kind = CODE_RELOC_ABSOLUTE;
+	bytes = expect_placed(fixture);
+	memcpy(&field, bytes + N_BYTES - 8, sizeof(field));
+	assert_true(field == layout->base + layout->rodata + 7);
+	assert_memory_equal(bytes, fixture->bytes, N_BYTES - 8);
+}
+
+static void an_absolute_field_is_checked_as_others_are(void **state)
+{
+	struct fixture *fixture = *state;
+
+	add_reloc(fixture, N_BYTES - 7, CODE_TARGET_RODATA, 0, 7);
+	fixture->relocs[0].kind = CODE_RELOC_ABSOLUTE;
+	expect_refusal(fixture, "field at 57 lies outside");
+	fixture->relocs[0].offset = 20;
+	add_reloc(fixture, 24, CODE_TARGET_METHOD, 0, -4);
+	expect_refusal(fixture, "relocation 1 at 24 overlaps");
+	fixture->relocs[0].kind = _CODE_RELOC_N;
+	expect_refusal(fixture, "unknown target 3 or kind 2");
+}
+
 static void the_alignment_asked_for_is_given(void **state)
 {
 	struct fixture *fixture = *state;
@@ -213,8 +242,8 @@ static void a_target_that_nobody_knows_is_refused(void **state)
 
 	add_reloc(fixture, 0, _CODE_TARGET_N, 0, -4);
 	expect_refusal(fixture, "unknown target 6");
-	fixture->relocs[0].target = UINT32_MAX;
-	expect_refusal(fixture, "unknown target 4294967295");
+	fixture->relocs[0].target = UINT16_MAX;
+	expect_refusal(fixture, "unknown target 65535");
 }
 
 static void an_index_out_of_range_is_refused(void **state)
@@ -301,6 +330,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(bytes_without_relocations_are_placed_as_they_are),
 		TEST(every_target_is_where_the_layout_says),
+		TEST(an_absolute_field_holds_the_address_in_eight_bytes),
+		TEST(an_absolute_field_is_checked_as_others_are),
 		TEST(the_alignment_asked_for_is_given),
 		TEST(code_of_no_size_or_of_too_many_bytes_is_refused),
 		TEST(an_alignment_that_is_none_is_refused),

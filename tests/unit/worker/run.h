@@ -153,11 +153,11 @@ static inline void run_place(struct run *run, uint32_t method, const struct code
 	memcpy(run->alias + at, code->bytes, code->n_bytes);
 	for (uint32_t i = 0; i < code->n_relocs; i++) {
 		uint64_t field = (uint64_t)run->span + RUN_CODE + at + code->relocs[i].offset;
-		int64_t value = run_target(run, &code->relocs[i]) + code->relocs[i].addend - field;
-		int32_t narrow = value;
+		bool is_absolute = code->relocs[i].kind == CODE_RELOC_ABSOLUTE;
+		int64_t value = run_target(run, &code->relocs[i]) + code->relocs[i].addend - (is_absolute ? 0 : field);
 
-		assert_true(narrow == value);
-		memcpy(run->alias + at + code->relocs[i].offset, &narrow, 4);
+		assert_true(is_absolute || (int32_t)value == value);
+		memcpy(run->alias + at + code->relocs[i].offset, &value, code_reloc_size(&code->relocs[i]));
 	}
 	run->n_code = at + code->n_bytes;
 	*run_entry(run, method) = (uint64_t)run->span + RUN_CODE + at + code->entry;

@@ -168,11 +168,18 @@ static void a_library_function_is_refused_by_name(void **state)
 	assert_not_flattened(&file, "tier.entry.4x");
 }
 
-static void an_absolute_relocation_is_refused(void **state)
+static void an_absolute_relocation_has_eight_bytes(void **state)
 {
-	struct object_file file = object_example("tier.method.1", R_X86_64_64);
+	struct object_file file = object_example("tier.rodata.0", R_X86_64_64);
+	struct code_result code;
+	struct refusal refusal;
 
-	assert_not_flattened(&file, "type 1");
+	assert_true(flatten(&file, &code, &refusal));
+	assert_int_equal(code.n_relocs, 1);
+	file.rela.r_offset = 16 - 7;
+	assert_not_flattened(&file, "out of range");
+	file.rela.r_info = ELF64_R_INFO(2, R_X86_64_32S);
+	assert_not_flattened(&file, "relocation of type");
 }
 
 static void a_writable_section_is_refused(void **state)
@@ -279,7 +286,7 @@ int main(void)
 		cmocka_unit_test(another_tier_is_refused_by_name),
 		cmocka_unit_test(an_object_that_names_the_module_is_flattened),
 		cmocka_unit_test(a_library_function_is_refused_by_name),
-		cmocka_unit_test(an_absolute_relocation_is_refused),
+		cmocka_unit_test(an_absolute_relocation_has_eight_bytes),
 		cmocka_unit_test(a_writable_section_is_refused),
 		cmocka_unit_test(an_object_that_points_outside_itself_is_refused),
 		cmocka_unit_test(an_object_with_a_flipped_byte_stays_inside),

@@ -199,6 +199,11 @@ static void relocations_must_lie_inside_and_apart(void **state)
 	memcpy(bad, relocs, sizeof(bad));
 	bad[0].target = _CODE_TARGET_N;
 	assert_code_refused(&code, "target");
+	memcpy(bad, relocs, sizeof(bad));
+	bad[0].kind = _CODE_RELOC_N;
+	assert_code_refused(&code, "unknown kind");
+	bad[0].kind = CODE_RELOC_ABSOLUTE;	/* 8 bytes from 3 on */
+	assert_code_refused(&code, "overlaps");
 }
 
 static void a_method_is_listed_as_inlined_once(void **state)
