@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "bench/inputs.h"
-#include "bench/settle.h"
+#include "system/both.h"
 #include "system/harness.h"
 #include "system/results.h"
 #include "util/base.h"
@@ -33,15 +33,14 @@ static const struct target targets[] = {
 static const char *const levels[] = { "-O0", "-O1", "-O2", "-Os" };
 
 struct fixture {
-	struct daemon staying, climbing;
-	struct tier_conn *at_tier0, *on_the_way;
+	struct both both;
 	bool has_compiler[ARRAY_SIZE(targets)];
 	unsigned int n_built;
 };
 
 static void object_path(char path[256], const struct fixture *f, const char *file, const char *level)
 {
-	snprintf(path, 256, "%s/%s%s.o", f->staying.folder, file, level);
+	snprintf(path, 256, "%s/%s%s.o", f->both.staying.folder, file, level);
 }
 
 /* At all levels, two compilers at a time */
@@ -84,38 +83,21 @@ static void check_results(const struct workload *workload, const struct tier_met
 static void check_at_tier0(struct fixture *f, const struct workload *workload, const char *path)
 {
 	struct tier_module *module;
-	struct tier_method *method = load(f->at_tier0, workload, path, &module);
+	struct tier_method *method = load(f->both.at_tier0, workload, path, &module);
 
 	check_results(workload, method);
 	assert_int_equal(tier_status(method).tier, TIER_LEVEL_TIER0);
 	tier_close(module);
 }
 
-/* No method of the module may be final for another reason than its promotion. */
-static void check_promotions(struct tier_module *module)
-{
-	struct tier_method *method;
-
-	for (uint32_t i = 0; i < tier_module_n_methods(module); i++) {
-		assert_done(tier_method_at(module, i, &method));
-		struct tier_answer answer = tier_status(method);
-
-		if (answer.status == TIER_STATUS_FINAL && answer.reason != TIER_REASON_PROMOTED)
-			fail_msg("%s is final, for: %s", tier_method_name(method), tier_reason_name(answer.reason));
-	}
-}
-
 static void check_on_the_way(struct fixture *f, const struct workload *workload, const char *path)
 {
 	struct workload_input *input = input_make(workload->name);
 	struct tier_module *module;
-	struct tier_method *method = load(f->on_the_way, workload, path, &module);
+	struct tier_method *method = load(f->both.on_the_way, workload, path, &module);
 
-	climb(method, input->args);
-	assert_true(settle(module, input, tier_entry(method)) >= 0);
+	both_climb(module, method, input);
 	check_results(workload, method);
-	assert_int_equal(tier_status(method).tier, TIER_LEVEL_TIER1);
-	check_promotions(module);
 	tier_close(module);
 	input_free(input);
 }
@@ -168,17 +150,11 @@ static void every_program_gives_the_native_results_however_it_was_compiled(void 
 		if (!f.has_compiler[i])
 			print_message("no %s here: without -mcpu=%s of it\n", targets[i].compiler, targets[i].version);
 	}
-	daemon_start(&f.staying, ARGS("--call-counting=off"));
-	daemon_start(&f.climbing, ARGS("--call-counting-delay=0", "--call-count-threshold=2"));
-	f.at_tier0 = daemon_connect(&f.staying);
-	f.on_the_way = daemon_connect(&f.climbing);
+	both_start(&f.both);
 	check_programs(&f, workloads, n_workloads);
 	check_programs(&f, workload_find("imports"), 1);
 	print_message("%u objects\n", f.n_built);
-	tier_disconnect(f.at_tier0);
-	tier_disconnect(f.on_the_way);
-	daemon_stop(&f.staying);
-	daemon_stop(&f.climbing);
+	both_stop(&f.both);
 }
 
 int main(void)
