@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Fuzzing the optimizer with what the verifier lets through: every method becomes code that crosses the pipe as it is. A
+ * refusal would be a method that stays slow for ever, so it is a finding like a crash.
+ *
+ * links: daemon/worker/child/elf*.c daemon/worker/child/btf*.c daemon/worker/child/lower.c daemon/worker/child/arith.c daemon/worker/child/plan.c
+ * links: daemon/worker/child/provenance.c daemon/worker/child/codegen.c daemon/worker/child/object.c tests/tiers/program.c
+ * links: -lelf llvm */
+#include <stdio.h>
+#include "fuzz/input.h"
+#include "worker/child/codegen.h"
+#include "worker/job.h"
+
+#define METHODS_MAX 4u		/* compiled of one input; LLVM takes its time */
+#define INSNS_MAX 600u
+
+int LLVMFuzzerInitialize(int *argc, char ***argv);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+	return codegen_init();
+}
+
+static void check_crossing(const struct code_result *code)
+{
+	struct refusal refusal = { "" };
+	struct code_result again;
+	void *bytes;
+	size_t n;
+
+	if (job_put_code(code, &bytes, &n))
+		abort();
+	if (!job_get_code(&again, bytes, n, &refusal)) {
+		fprintf(stderr, "%s\n", refusal.text);
+		abort();
+	}
+	free(bytes);
+}
+
+/* The job as the daemon would send it: the method first, all others as candidates. */
+static void compile(const struct image *image, uint32_t method)
+{
+	struct job_body bodies[METHODS_MAX];
+	struct job_compile job = {
+		.level = TIER_LEVEL_TIER1, .method = method, .n_methods = image->n_methods, .n_imports = image->n_imports,
+		.n_rodata = image->n_rodata, .n_data = image->n_data, .n_bss = image->n_bss, .bodies = bodies,
+	};
+	struct refusal refusal = { "" };
+	struct code_result code;
+	void *block;
+
+	for (uint32_t i = 0; i < image->n_methods && job.n_bodies < METHODS_MAX; i++) {
+		const uint32_t m = i == 0 ? method : i <= method ? i - 1 : i;
+
+		bodies[job.n_bodies++] = (struct job_body){ .method = m, .n_insns = image->methods[m].n_insns,
+							    .insns = image_method_insns(image, m), .name = "method" };
+	}
+	if (!codegen_compile(&job, &code, &block, &refusal)) {
+		fprintf(stderr, "%s\n", refusal.text);
+		abort();
+	}
+	check_crossing(&code);
+	free(block);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
+{
+	struct image image;
+	void *bytes;
+
+	if (input_image(data, n, &bytes, &image) && image.n_insns <= INSNS_MAX)
+		for (uint32_t method = 0; method < image.n_methods && method < METHODS_MAX; method++)
+			compile(&image, method);
+	free(bytes);
+	return 0;
+}
