@@ -9,13 +9,14 @@
  *
  *   r10-8    fuel                          r10-24        address of an array of 64 bytes, the second argument: the caller's
  *   r10-16   address of the context        r10-96..-33   the method's own array of 64 bytes
+ *                                          r10-104       a pointer on its way through memory
  *
  * Where a frame lies is the one thing in which two executions may differ. So what is derived from r10 stays in a register
- * only within an item, is stored nowhere but in r10-24, and goes to callees only as that second argument. */
+ * only within an item, is stored nowhere but in r10-24 and r10-104, and goes to callees only as that second argument. */
 
 enum {
 	N_ITEMS = 24, N_INSNS = 1024, N_TREE = 3, N_ARRAY = 64, N_WORDS = GENERATE_RESULTS,
-	FUEL = -8, CONTEXT = -16, ARRAY = -24, OWN = -96,
+	FUEL = -8, CONTEXT = -16, ARRAY = -24, OWN = -96, SPILL = -104,
 };
 
 /* where memory accesses go */
@@ -237,6 +238,17 @@ static void item_access(struct generator *g)
 		scrub(g, base);
 }
 
+static struct insn any_condition(void)
+{
+	static const uint8_t conditions[] = {
+		BPF_JEQ, BPF_JGT, BPF_JGE, BPF_JSET, BPF_JNE, BPF_JSGT, BPF_JSGE, BPF_JLT, BPF_JLE, BPF_JSLT, BPF_JSLE,
+	};
+	const uint32_t code = conditions[random_below(ARRAY_SIZE(conditions))] | (random_below(2) ? BPF_JMP : BPF_JMP32);
+
+	return random_below(2) ? INSN(code | BPF_X, any_register(), any_register(), 0, 0)
+			       : INSN(code, any_register(), 0, 0, random_below(2) ? 0 : random_value());
+}
+
 /* An access with a constant offset from r10 */
 static void item_frame(struct generator *g)
 {
@@ -246,18 +258,100 @@ static void item_frame(struct generator *g)
 	ADD(g, insn);
 }
 
-/* An access at an index that is only known when it runs */
+/* Two registers that are not r0, so that cmpxchg takes no pointer for its operand, and an access whose operand is neither */
+static struct insn access_beside(uint32_t *p, uint32_t *q)
+{
+	uint32_t value;
+
+	*p = 1 + random_below(9);
+	*q = 1 + (*p + random_below(8)) % 9;
+	do
+		value = any_register();
+	while (value == *p || value == *q);
+	return any_access(any_size(), value);
+}
+
+/* An access at an index that is only known when it runs: base + index, index + base, or base - -index */
 static void item_indexed(struct generator *g)
 {
-	const uint32_t base = 1 + random_below(9), index = other_register(base);
-	const struct insn insn = any_access(any_size(), random_below(3) ? index : other_register(base));
+	uint32_t base, index;
+	const struct insn insn = access_beside(&base, &index);
 	const enum place place = any_place(!insn_loads(&insn));
+	const uint32_t form = random_below(3);
 
 	ADD(g, ALU_K(BPF_AND, index, random_below(4)), ALU_K(BPF_LSH, index, 3));
 	point(g, base, place);
-	ADD(g, ALU_X(BPF_ADD, base, index), based(insn, base, place_bytes(place) - 3 * 8));
-	if (is_secret(place))
+	if (form == 0)
+		ADD(g, ALU_X(BPF_ADD, base, index));
+	else if (form == 1)
+		ADD(g, ALU_X(BPF_ADD, index, base));
+	else
+		ADD(g, ALU_K(BPF_NEG, index, 0), ALU_X(BPF_SUB, base, index));
+	ADD(g, based(insn, form == 1 ? index : base, place_bytes(place) - 3 * 8));
+	if (is_secret(place)) {
 		scrub(g, base);
+		scrub(g, index);
+	}
+}
+
+/* A pointer that is one of two, depending on the path */
+static void item_select(struct generator *g)
+{
+	uint32_t p, q, jump;
+	const struct insn insn = access_beside(&p, &q);
+	const bool writes = !insn_loads(&insn);
+
+	point(g, p, any_place(writes));
+	jump = g->n;
+	ADD(g, any_condition());
+	while (g->insns[jump].dst == p || g->insns[jump].src == p)
+		g->insns[jump] = any_condition();
+	point(g, p, any_place(writes));
+	g->insns[jump].off = g->n - (jump + 1);
+	ADD(g, based(insn, p, N_ARRAY));
+	scrub(g, p);
+}
+
+/* A pointer that went through memory, through arithmetic that has no pointers, or was rounded down */
+static void item_detour(struct generator *g)
+{
+	uint32_t p, q;
+	const struct insn insn = access_beside(&p, &q);
+	const int32_t mask = random_value();
+
+	point(g, p, any_place(!insn_loads(&insn)));
+	switch (random_below(4)) {
+	case 0:
+		ADD(g, STORE(BPF_DW, INSN_R10, SPILL, p), LOAD(BPF_DW, q, INSN_R10, SPILL));
+		break;
+	case 1:
+		ADD(g, ALU_K(BPF_XOR, p, mask), ALU_X(BPF_MOV, q, p), ALU_K(BPF_XOR, q, mask));
+		break;
+	case 2:
+		ADD(g, ALU_X(BPF_MOV, q, p), ALU_K(BPF_ADD, q, random_below(8)), ALU_K(BPF_AND, q, -8));
+		break;
+	default:
+		ADD(g, ALU_X(BPF_MOV, q, p), ALU_K(BPF_ADD, q, mask), ALU_K(BPF_SUB, q, mask));
+	}
+	ADD(g, based(insn, q, N_ARRAY));
+	scrub(g, p);
+	scrub(g, q);
+}
+
+/* Two pointers into one array: their distance and their order are the same everywhere. */
+static void item_distance(struct generator *g)
+{
+	const enum place place = any_place(false);
+	uint32_t p, q, jump;
+
+	access_beside(&p, &q);
+	point(g, p, place);
+	ADD(g, ALU_X(BPF_MOV, q, p), ALU_K(BPF_ADD, q, random_below(N_ARRAY)), ALU_K(BPF_ADD, p, random_below(N_ARRAY)));
+	jump = g->n;
+	ADD(g, INSN(BPF_JMP | BPF_X | (random_below(2) ? BPF_JGT : BPF_JEQ), p, q, 3, 0));
+	ADD(g, ALU_X(BPF_SUB, p, q), ALU_K(BPF_MOV, q, 1), INSN(BPF_JMP | BPF_JA, 0, 0, 2, 0));
+	ADD(g, ALU_X(BPF_SUB, q, p), ALU_K(BPF_MOV, p, 2));
+	assert(g->n == jump + 6);
 }
 
 /* A counted loop over an array, as compilers write them: the kind that an optimizer unrolls and vectorizes */
@@ -297,17 +391,6 @@ static void add_jump(struct generator *g, uint32_t item, struct insn insn)
 	ADD(g, insn);
 }
 
-static struct insn any_condition(void)
-{
-	static const uint8_t conditions[] = {
-		BPF_JEQ, BPF_JGT, BPF_JGE, BPF_JSET, BPF_JNE, BPF_JSGT, BPF_JSGE, BPF_JLT, BPF_JLE, BPF_JSLT, BPF_JSLE,
-	};
-	const uint32_t code = conditions[random_below(ARRAY_SIZE(conditions))] | (random_below(2) ? BPF_JMP : BPF_JMP32);
-
-	return random_below(2) ? INSN(code | BPF_X, any_register(), any_register(), 0, 0)
-			       : INSN(code, any_register(), 0, 0, random_below(2) ? 0 : random_value());
-}
-
 static void item_forward(struct generator *g)
 {
 	const uint32_t item = g->n_items + 1 + random_below(g->n_items_max - g->n_items);
@@ -333,12 +416,17 @@ static void item_call(struct generator *g)
 	const uint32_t reg = (3 + random_below(8)) % 10;	/* neither r1 nor r2 */
 
 	if (!n_behind || !random_below(3)) {
-		ADD(g, CALL(INSN_CALL_IMPORT, random_below(GENERATE_IMPORTS)));
+		const uint32_t import = random_below(GENERATE_IMPORTS);
+
+		if (random_below(3))
+			ADD(g, CALL(INSN_CALL_IMPORT, import));
+		else
+			ADD(g, LDDW(reg, INSN_REF_IMPORT, 0, import), CALLX(reg));
 		return;
 	}
 	point(g, INSN_R1, PLACE_CONTEXT);
 	point(g, INSN_R2, any_place(true));
-	switch (random_below(4)) {
+	switch (random_below(6)) {
 	case 0:
 		ADD(g, LDDW(reg, INSN_REF_METHOD, 0, callee), CALLX(reg));
 		break;
@@ -355,7 +443,7 @@ static void generate_item(struct generator *g)
 {
 	static void (*const items[])(struct generator *g) = {
 		item_forward, item_forward, item_backward, item_call, item_access, item_access, item_frame, item_frame,
-		item_indexed, item_loop, item_constant, item_swap,
+		item_indexed, item_select, item_detour, item_distance, item_loop, item_constant, item_swap,
 	};
 	const uint32_t i = random_below(ARRAY_SIZE(items) + 10);
 
