@@ -21,7 +21,6 @@ struct tier_conn {
 	struct tier_module *modules;	/* that the session holds; process_page()->links guards it */
 
 	/* the session; replaced as a whole in a fork */
-	pid_t owner;		/* the process whose descriptors the lanes are */
 	uint64_t session[2];
 	uint8_t *probes;	/* the probe page; NULL: could not be mapped */
 	enum wire_path_kind path;

@@ -15,7 +15,6 @@
 struct tier_events {
 	struct tier_conn *conn;
 	uint32_t epoch;		/* the session that the lane belongs to */
-	pid_t owner;		/* and the process that made it */
 	int poll_fd;		/* epoll of the next two */
 	int left_fd;		/* eventfd: there are events left in the batch */
 	struct lane lane;
@@ -76,7 +75,7 @@ static bool events_is_foreign(const struct tier_events *events)
 /* Lets go of the lane: in a fork of what it inherited, as far as that is safe. */
 static void events_leave(struct tier_events *events)
 {
-	if (!events_is_foreign(events) || fork_has_own_descriptors(events->owner))
+	if (!events_is_foreign(events) || lane_is_copy(&events->lane))
 		events_release(events);
 	events->poll_fd = events->left_fd = -1;
 	events->is_posted = false;
@@ -89,7 +88,6 @@ static int events_join(struct tier_events *events, const uint64_t *mask)
 	int r;
 
 	events->epoch = conn->epoch;
-	events->owner = conn->owner;
 	events->lane = conn_lane(conn);
 	r = session_join(conn, &events->lane, WIRE_LANE_EVENTS, deadline_ns, mask);
 	return r < 0 ? r : events_make_pollable(events);

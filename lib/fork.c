@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <linux/kcmp.h>
 #include "connection.h"
 #include "error.h"
 #include "fork.h"
@@ -73,18 +72,12 @@ struct process_page *process_page(void)
 	return &__atomic_load_n(&process, __ATOMIC_ACQUIRE)->process;
 }
 
-bool fork_has_own_descriptors(pid_t owner)
-{
-	return sys_kcmp(sys_getpid(), owner, KCMP_FILES) > 0;
-}
-
 void fork_forget(struct tier_conn *conn)
 {
-	const bool is_own = fork_has_own_descriptors(conn->owner);
 	struct lane *const lanes[] = { &conn->api, &conn->prestub };
 
 	for (int i = 0; i < 2; i++) {
-		if (is_own)
+		if (lane_is_copy(lanes[i]))
 			lane_close(lanes[i]);
 		lanes[i]->fd = -1;
 	}

@@ -5,7 +5,6 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include <sys/types.h>
 
 struct tier_conn;
 
@@ -37,8 +36,5 @@ struct process_page *process_page(void);
  * fresh probe page and attaches the modules that the parent had open. All signals are blocked. 0, or a negative errno
  * with a sentence; then the next call tries again. */
 int fork_recover(struct tier_conn *conn, uint64_t deadline_ns);
-/* Whether closing a descriptor here closes it in this process only: a raw clone may share the table with its parent,
- * whose process @owner is. When the kernel does not say, an open descriptor too many is the smaller evil. */
-bool fork_has_own_descriptors(pid_t owner);
 /* In a fork: lets go of what it inherited of the parent's session. */
 void fork_forget(struct tier_conn *conn);

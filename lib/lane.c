@@ -31,6 +31,33 @@ bool lane_is_intact(const struct lane *lane)
 	return lane->fd >= 0 && socket_cookie(lane->fd) == lane->cookie;
 }
 
+/* A record lock belongs to the descriptor table through which it was taken, and lives no longer than that. So it tells a
+ * table from its copies, without a process id that another process may have by now or another namespace has not, and
+ * without a privilege. */
+static bool socket_mark(int fd)
+{
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+
+	return sys_fcntl(fd, F_SETLK, (long)&lock) == 0;
+}
+
+/* 1: such a lock would stand in the way, of a table that is not its own (F_GETLK) or of anybody (F_OFD_GETLK) */
+static int socket_ask_mark(int fd, int how)
+{
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	int r;
+
+	r = sys_fcntl(fd, how, (long)&lock);
+	return r < 0 ? r : lock.l_type != F_UNLCK;
+}
+
+bool lane_is_copy(const struct lane *lane)
+{
+	if (!lane->is_marked || !lane_is_intact(lane))
+		return false;
+	return socket_ask_mark(lane->fd, F_GETLK) == 1 || socket_ask_mark(lane->fd, F_OFD_GETLK) == 0;
+}
+
 bool lane_is_alive(const struct lane *lane)
 {
 	struct pollfd poll = { .fd = lane->fd, .events = POLLRDHUP };
@@ -106,6 +133,7 @@ int lane_open(struct lane *lane, uint64_t deadline_ns)
 				 lane->address->sun_path, error_word(r));
 	}
 	lane->cookie = socket_cookie(fd);
+	lane->is_marked = socket_mark(fd);
 	lane->is_broken = false;
 	lane->fd = fd;
 	return 0;

@@ -26,6 +26,7 @@ struct lane {
 	uint64_t cookie;	/* of the socket: the program may have closed it and opened something else under its number */
 	uint64_t serial;	/* of the last request */
 	bool is_broken;
+	bool is_marked;		/* its descriptor table can be told from a fork's copy */
 	const uint32_t *mine;	/* the connection's words: zero in a fork; grows when a fork starts its own session */
 	const uint32_t *epoch;
 	const struct sockaddr_un *address;
@@ -49,6 +50,9 @@ struct request {
 int lane_open(struct lane *lane, uint64_t deadline_ns);
 /* Closes the descriptor, unless the program has put something else there. */
 void lane_close(struct lane *lane);
+/* In a fork: whether closing the lane closes this process's copy only. A raw clone may share the table of its parent, whose
+ * session would end; then, and where the kernel does not say, an open descriptor too many is the smaller evil. */
+bool lane_is_copy(const struct lane *lane);
 /* Ends the connection but keeps the descriptor's number, for others may be about to use it. */
 void lane_shut(struct lane *lane);
 /* Whether the descriptor is still the socket that lane_open() made. */

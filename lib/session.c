@@ -84,7 +84,6 @@ int session_start(struct tier_conn *conn, uint64_t deadline_ns, const uint64_t *
 	r = session_hello(&conn->api, &hello, &welcome, &fd, deadline_ns, mask);
 	if (r < 0)
 		return r;
-	conn->owner = sys_getpid();
 	memcpy(conn->session, welcome.session, sizeof(conn->session));
 	session_probe(conn, fd, welcome.nonce);
 	r = session_settle(conn, welcome.nonce, deadline_ns, mask);

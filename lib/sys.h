@@ -57,7 +57,6 @@ static inline void sys_sigmask(int how, const uint64_t *set, uint64_t *old)
 }
 static inline pid_t sys_getpid(void) { return sys_call(SYS_getpid, 0, 0, 0, 0, 0, 0); }
 static inline pid_t sys_gettid(void) { return sys_call(SYS_gettid, 0, 0, 0, 0, 0, 0); }
-static inline int sys_kcmp(pid_t a, pid_t b, int type) { return sys_call(SYS_kcmp, a, b, type, 0, 0, 0); }
 /* Reads this process's own memory: what is not mapped is an error, not a signal. */
 static inline long sys_peek(pid_t self, const void *from, void *to, size_t n)
 {

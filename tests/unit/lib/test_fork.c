@@ -405,6 +405,69 @@ static void a_forks_session_ends_with_it(void **state)
 	family_end(&family);
 }
 
+/* -- Forks that outlive their parents --- */
+struct orphan {
+	struct fake *fake;
+	long flags;
+	int gone[2];		/* the parent closes its end by ending */
+	int said[2];
+};
+
+static char orphan_says(struct orphan *orphan, struct tier_method *cold)
+{
+	char byte;
+
+	close(orphan->gone[1]);
+	if (read(orphan->gone[0], &byte, 1) != 0)
+		return 'r';
+	if (!call_works(cold, 1))
+		return 'c';
+	/* what is left of two sessions is the orphan's own */
+	for (int i = 0; i < 50000 && fake_load(&orphan->fake->n_live) != 1; i++)
+		usleep(100);
+	return fake_load(&orphan->fake->n_live) == 1 && orphan->fake->n_sessions == 2 ? '+' : 'n';
+}
+
+static int parent_connects_forks_and_ends(void *context)
+{
+	struct orphan *orphan = context;
+	struct tier_conn *conn = client_connect(orphan->fake);
+	struct tier_method *cold = client_method(client_open(conn, "demo"), 0);
+	char said;
+
+	if (orphan->flags == BY_FORK ? fork() : (pid_t)syscall(SYS_clone, orphan->flags | SIGCHLD, 0, 0, 0, 0))
+		return 0;
+	alarm(20);
+	said = orphan_says(orphan, cold);
+	_exit(write(orphan->said[1], &said, 1) != 1);
+}
+
+static void child_outlives_its_parent(void **state, long flags)
+{
+	struct orphan orphan = { .fake = fake_of(state), .flags = flags };
+	char said = 0;
+
+	assert_int_equal(pipe(orphan.gone), 0);
+	assert_int_equal(pipe(orphan.said), 0);
+	assert_int_equal(child_run(BY_FORK, parent_connects_forks_and_ends, &orphan), 0);
+	close(orphan.gone[1]);
+	close(orphan.said[1]);
+	assert_int_equal(read(orphan.said[0], &said, 1), 1);
+	assert_int_equal(said, '+');
+	close(orphan.gone[0]);
+	close(orphan.said[0]);
+}
+
+static void a_fork_that_outlives_its_parent_lets_the_session_end(void **state)
+{
+	child_outlives_its_parent(state, BY_FORK);
+}
+
+static void a_raw_clone_that_outlives_its_parent_lets_the_session_end(void **state)
+{
+	child_outlives_its_parent(state, 0);
+}
+
 /* -- A process in the same memory is no fork --- */
 static int sibling_main(void *context)
 {
@@ -567,6 +630,8 @@ int main(void)
 		CASE(a_fork_does_not_touch_descriptors_that_are_the_programs),
 		CASE(a_fork_closes_its_copies_of_the_parents_lanes),
 		CASE(a_forks_session_ends_with_it),
+		CASE(a_fork_that_outlives_its_parent_lets_the_session_end),
+		CASE(a_raw_clone_that_outlives_its_parent_lets_the_session_end),
 		CASE(a_process_in_the_same_memory_uses_the_session_it_finds),
 		CASE(a_fork_that_cannot_connect_says_so),
 		CASE(a_threshold_in_a_fork_does_not_wait_for_a_silent_daemon),
