@@ -77,7 +77,7 @@ bool core_version_below(const struct module *module, uint32_t index, uint64_t be
 		.code = version->code,
 		.size = version->size,
 		.stub = version->stub,
-		.published_ns = version->published_ms * 1000000u,
+		.published_ns = (uint64_t)version->published_ms * 1000000u,	/* a product of 48 bits otherwise */
 		.level = version->level,
 		.state = version->state,
 		.is_active = method->durable->active == slot,

@@ -69,7 +69,7 @@ struct fake {
 
 /* -- What the core is given --- */
 static inline uint64_t fake_now(void *context) { return ((struct fake *)context)->now_ns; }
-static inline uint64_t fake_wall(void *context) { return ((struct fake *)context)->now_ns + 1000000 * (uint64_t)FAKE_MS; }
+static inline uint64_t fake_wall(void *context) { return ((struct fake *)context)->now_ns + 1000000000000 * (uint64_t)FAKE_MS; }
 static inline void fake_arm(void *context, uint64_t deadline_ns) { ((struct fake *)context)->armed_ns = deadline_ns; }
 
 static inline void fake_crash_point(void)
