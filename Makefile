@@ -26,6 +26,8 @@ CLANG ?= $(firstword $(foreach c,clang clang-19 clang-18 clang-17 clang-16 clang
 BPFTOOL ?= $(firstword $(foreach c,bpftool /usr/sbin/bpftool,$(shell command -v $(c))) bpftool)
 LLVM_CONFIG ?= $(firstword $(foreach v,19 20 18 17 16 15,$(shell command -v llvm-config-$(v))) llvm-config)
 PKG_CONFIG ?= pkg-config
+# optional: the disassembler of `tierctl show --native`
+CAPSTONE := $(shell $(PKG_CONFIG) --exists capstone 2>/dev/null && echo capstone)
 
 LLVM_CFLAGS = $(shell $(LLVM_CONFIG) --cflags 2>/dev/null | tr ' ' '\n' | grep '^-[ID]' | sed 's/^-I/-isystem /' | tr '\n' ' ')
 LLVM_LIBS = $(shell $(LLVM_CONFIG) --ldflags --libs 2>/dev/null)
@@ -131,7 +133,7 @@ format:  ## clang-format over the tree
 $(B)/obj/daemon/worker/child/%.o: private ALL_CFLAGS += $(LLVM_CFLAGS)
 $(B)/obj/daemon/%.o: private ALL_CFLAGS += -Idaemon
 $(B)/obj/lib/%.o: private ALL_CFLAGS += -Ilib
-$(B)/obj/cli/%.o: private ALL_CFLAGS += -Icli
+$(B)/obj/cli/%.o: private ALL_CFLAGS += -Icli $(if $(CAPSTONE),-DHAVE_CAPSTONE $(shell $(PKG_CONFIG) --cflags capstone))
 
 $(call objects,daemon/trace): | $(B)/tracer.skel.h
 
@@ -154,7 +156,7 @@ $(B)/tierd-worker: $(B)/obj/daemon/worker/child/main.o $(WORKER_ARCHIVES)
 	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) -o $@.new $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(CHILD_LIBS) && mv $@.new $@
 
 $(B)/tierctl: $(call objects,cli) $(B)/libtier.a
-	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) -o $@.new $^ -lsmartcols -lpthread && mv $@.new $@
+	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) -o $@.new $^ -lsmartcols $(if $(CAPSTONE),$(shell $(PKG_CONFIG) --libs capstone)) -lpthread && mv $@.new $@
 
 # One object whose hidden symbols are local: a program that links statically sees no more names than the shared library has.
 $(B)/libtier.a: $(call objects,lib)
@@ -212,7 +214,7 @@ $(foreach f,$(FLOORS) lib,$(eval $(call unit_test,$(f))))
 # Tests of the compilers have both tiers and the reference interpreter in one process.
 TIERS_OBJECTS := $(call objects,tests/tiers) $(call objects,tests/reference)
 CONFORMANCE_OBJECTS := $(B)/obj/tests/conformance/assemble.o $(B)/obj/tests/conformance/datafile.o $(TIERS_OBJECTS)
-DIFFERENTIAL_OBJECTS := $(B)/obj/tests/differential/generate.o $(TIERS_OBJECTS)
+DIFFERENTIAL_OBJECTS := $(B)/obj/tests/differential/generate.o $(B)/obj/tests/differential/check.o $(TIERS_OBJECTS)
 TIERS_ARCHIVES := $(call archive,child worker jit bytecode util)
 define tiers_link
 	@mkdir -p $(@D)

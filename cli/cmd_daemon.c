@@ -40,13 +40,9 @@ static const struct column event_columns[] = {
 
 static void event_row(struct table *table, const struct tier_event *event)
 {
-	time_t seconds = event->time_ns / 1000000000u;
-	char day[32], time[64];
-	struct tm tm;
+	char time[64];
 
-	gmtime_r(&seconds, &tm);
-	strftime(day, sizeof(day), "%Y-%m-%dT%H:%M:%S", &tm);
-	snprintf(time, sizeof(time), "%s.%09" PRIu64 "Z", day, event->time_ns % 1000000000u);
+	format_time(time, sizeof(time), event->time_ns);
 	table_row(table);
 	table_number(table, event->sequence);
 	table_text(table, time);

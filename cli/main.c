@@ -18,6 +18,8 @@ enum option {
 	OPT_MODULE = 1u << 8,
 	OPT_LIBRARY = 1u << 9,
 	OPT_ROUNDS = 1u << 10,
+	OPT_BYTECODE = 1u << 11,
+	OPT_NATIVE = 1u << 12,
 };
 
 struct verb {
@@ -33,6 +35,7 @@ static const struct verb verbs[] = {
 	{ "unload", 1, 1, 0, cmd_unload, "MODULE", "remove a module's name; it lives on for those who have it open" },
 	{ "list", 0, 0, OPT_JSON, cmd_list, "", "the modules that you may see" },
 	{ "status", 1, 1, OPT_JSON, cmd_status, "MODULE:METHOD", "where a method is on its way to its final tier" },
+	{ "show", 1, 1, OPT_BYTECODE | OPT_NATIVE | OPT_JSON, cmd_show, "MODULE:METHOD", "what a method is: signature, versions, callers, instructions" },
 	{ "remaining", 1, 1, OPT_JSON, cmd_remaining, "MODULE:METHOD", "calls to the next tier" },
 	{ "wait", 1, 1, OPT_TIMEOUT | OPT_JSON, cmd_wait, "MODULE:METHOD", "wait until it is final, cold, or counting with calls left" },
 	{ "call", 1, -1, OPT_COUNT | OPT_LIBRARY | OPT_JSON, cmd_call, "MODULE:METHOD [ARG...]", "call a method here, print what it returns" },
@@ -59,6 +62,8 @@ static const struct option_row options[] = {
 	{ "name", OPT_NAME, VALUE_TEXT, FIELD(name), "the module's name; default the file's without .bpf.o or .o" },
 	{ "shared", OPT_SHARED, VALUE_NONE, FIELD(shared), "other users may open it" },
 	{ "timeout", OPT_TIMEOUT, VALUE_DURATION, FIELD(timeout_ns), "give up after this time (a number with ns, us, ms, s, min, h; without unit ms)" },
+	{ "bytecode", OPT_BYTECODE, VALUE_NONE, FIELD(bytecode), "its instructions too, with their source lines" },
+	{ "native", OPT_NATIVE, VALUE_NONE, FIELD(native), "the machine code of its active version too" },
 	{ "count", OPT_COUNT, VALUE_NUMBER, FIELD(count), "how many calls; default 1" },
 	{ "rounds", OPT_ROUNDS, VALUE_NUMBER, FIELD(rounds), "rounds whose median is printed; default 15" },
 	{ "library", OPT_LIBRARY, VALUE_TEXT, FIELD(library), "a shared library that has the module's imports" },

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include "table.h"
 
 /* A table of libsmartcols. In streaming mode each complete row is printed at once: plain text as tab-separated cells, JSON
@@ -64,6 +65,17 @@ static const char *table_cell_text(struct table *table, unsigned int i)
 	const char *text = scols_cell_get_data(scols_line_get_cell(table->line, i));
 
 	return text ? text : "";
+}
+
+void format_time(char *to, size_t n, uint64_t ns)
+{
+	time_t seconds = ns / 1000000000u;
+	char day[32];
+	struct tm tm;
+
+	gmtime_r(&seconds, &tm);
+	strftime(day, sizeof(day), "%Y-%m-%dT%H:%M:%S", &tm);
+	snprintf(to, n, "%s.%09" PRIu64 "Z", day, ns % 1000000000u);
 }
 
 void print_json_string(const char *text)

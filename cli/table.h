@@ -4,6 +4,7 @@
 /* Tables and JSON: one description of the columns prints both. Without memory the program ends with a sentence. */
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 enum column_kind { COLUMN_TEXT, COLUMN_NUMBER, COLUMN_FLOAT, COLUMN_BOOL };
@@ -23,5 +24,7 @@ void table_float(struct table *table, double number, int digits);	/* NaN: no val
 void table_bool(struct table *table, bool value);
 void table_end(struct table *table);	/* prints what is left and frees */
 
+/* Nanoseconds since 1970 as a time in UTC, as ISO 8601 has it */
+void format_time(char *to, size_t n, uint64_t ns);
 /* For JSON that is no table: the text in quotes, with what JSON wants escaped. */
 void print_json_string(const char *text);
