@@ -37,32 +37,56 @@ static int listen_choose(struct listen_place *place, const char *path, bool user
 	return 0;
 }
 
-static int listen_make_folder(const char *path)
+/* The last part of the path, in its folder */
+static const char *listen_name(const struct listen_place *place)
 {
-	char folder[sizeof(((struct listen_place *)0)->path)];
-	char *slash;
+	const char *slash = strrchr(place->path, '/');
 
-	strcpy(folder, path);
-	slash = strrchr(folder, '/');
-	if (!slash || slash == folder)
+	return slash ? slash + 1 : place->path;
+}
+
+/* Whoever can write to the folder can put another socket there, or a link before bind(); with the sticky bit only its owner. */
+static int listen_check_folder(const struct listen_place *place, const char *folder)
+{
+	struct stat status;
+
+	if (fstat(place->folder_fd, &status) < 0)
+		return error_origin(-errno);
+	if (!(status.st_mode & S_IWOTH) || status.st_mode & S_ISVTX)
 		return 0;
-	*slash = '\0';
+	log_line(LOG_ERROR, "everybody can write to the folder %s and replace the socket there; take that right away, or choose "
+			    "another --socket", folder);
+	return -EPERM;
+}
+
+static int listen_open_folder(struct listen_place *place)
+{
+	char folder[sizeof(place->path)];
+
+	snprintf(folder, sizeof(folder), "%.*s", (int)(listen_name(place) - place->path), place->path);
+	if (!*folder)
+		strcpy(folder, ".");
 	if (mkdir(folder, 0755) < 0 && errno != EEXIST) {
 		log_line(LOG_ERROR, "cannot make the folder %s: %s", folder, strerrordesc_np(errno));
 		return -errno;
 	}
-	return 0;
+	place->folder_fd = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (place->folder_fd < 0) {
+		log_line(LOG_ERROR, "cannot open the folder %s: %s", folder, strerrordesc_np(errno));
+		return -errno;
+	}
+	return listen_check_folder(place, folder);
 }
 
 /* The lock file, not the socket, says whether a daemon lives: it goes with its process however that ends. */
 static int listen_lock(struct listen_place *place)
 {
-	char path[sizeof(place->path) + 8];
+	char name[sizeof(place->path) + 8];
 
-	snprintf(path, sizeof(path), "%s.lock", place->path);
-	place->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	snprintf(name, sizeof(name), "%s.lock", listen_name(place));
+	place->lock_fd = openat(place->folder_fd, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (place->lock_fd < 0) {
-		log_line(LOG_ERROR, "cannot open %s: %s", path, strerrordesc_np(errno));
+		log_line(LOG_ERROR, "cannot open %s.lock: %s", place->path, strerrordesc_np(errno));
 		return -errno;
 	}
 	if (flock(place->lock_fd, LOCK_EX | LOCK_NB) < 0) {
@@ -73,38 +97,49 @@ static int listen_lock(struct listen_place *place)
 	return 0;
 }
 
-int listen_open(struct listen_place *place, const char *path, bool user)
+/* The socket has its mode from the start, from the umask: chmod() of the path would follow a link put there meanwhile. Who may
+ * do what is decided per request by the peer's uid, so everybody may connect to the system's daemon. */
+static int listen_bind(const struct listen_place *place, bool user)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	const mode_t old = umask(user ? 0177 : 0111);
+	int r;
+
+	strcpy(address.sun_path, place->path);
+	r = bind(place->fd, (struct sockaddr *)&address, sizeof(address)) < 0 ? -errno : 0;
+	umask(old);
+	return r;
+}
+
+int listen_open(struct listen_place *place, const char *path, bool user)
+{
 	int r;
 
 	*place = (struct listen_place)LISTEN_PLACE_NULL;
 	r = listen_choose(place, path, user);
 	if (!r)
-		r = listen_make_folder(place->path);
+		r = listen_open_folder(place);
 	if (!r)
 		r = listen_lock(place);
 	if (r)
 		return r;
-	strcpy(address.sun_path, place->path);
-	unlink(place->path);
+	unlinkat(place->folder_fd, listen_name(place), 0);
 	place->fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (place->fd < 0)
 		return error_origin(-errno);
-	/* Who may do what is decided per request by the peer's uid, so everybody may connect to the system's daemon. */
-	if (bind(place->fd, (struct sockaddr *)&address, sizeof(address)) < 0 || chmod(place->path, user ? 0600 : 0666) < 0
-	    || listen(place->fd, SOMAXCONN) < 0) {
+	r = listen_bind(place, user);
+	if (!r && listen(place->fd, SOMAXCONN) < 0)
 		r = -errno;
+	if (r)
 		log_line(LOG_ERROR, "cannot listen on %s: %s", place->path, strerrordesc_np(-r));
-		return r;
-	}
-	return 0;
+	return r;
 }
 
 void listen_close(struct listen_place *place)
 {
 	if (place->lock_fd >= 0)
-		unlink(place->path);
+		unlinkat(place->folder_fd, listen_name(place), 0);	/* the daemon may be in another folder by now */
+	place->folder_fd = close_fd(place->folder_fd);
 	place->fd = close_fd(place->fd);
 	place->lock_fd = close_fd(place->lock_fd);
 }

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <tier/wire.h>
@@ -185,6 +186,54 @@ static void a_socket_that_cannot_be_is_refused(void **state)
 	is_refused("socket", "longer than", ARGS(path));
 }
 
+static mode_t mode_of(const char *path)
+{
+	struct stat status;
+
+	assert_int_equal(lstat(path, &status), 0);
+	return status.st_mode;
+}
+
+static void a_folder_in_which_anybody_could_replace_the_socket_is_refused(void **state)
+{
+	char option[128], folder[96];
+	struct daemon outer, inner;
+
+	daemon_start(&outer, NULL);
+	snprintf(folder, sizeof(folder), "%s/all", outer.folder);
+	snprintf(option, sizeof(option), "--socket=%s/sock", folder);
+	assert_int_equal(mkdir(folder, 0700), 0);
+	assert_int_equal(chmod(folder, 0777), 0);
+	is_refused("everybody can write", folder, ARGS(option));
+	assert_int_equal(chmod(folder, 01777), 0);
+	daemon_start(&inner, ARGS(option));
+	daemon_stop(&inner);
+	daemon_stop(&outer);
+}
+
+/* What lies in the socket's place is removed, never followed; and the mode is the socket's from its first moment. */
+static void a_link_in_the_sockets_place_is_replaced(void **state)
+{
+	char option[128], link[96], target[96];
+	struct daemon outer, inner;
+
+	daemon_start(&outer, NULL);
+	assert_int_equal(mode_of(outer.socket), S_IFSOCK | 0666);
+	snprintf(link, sizeof(link), "%s/link", outer.folder);
+	snprintf(target, sizeof(target), "%s/target", outer.folder);
+	snprintf(option, sizeof(option), "--socket=%s", link);
+	assert_int_equal(close(open(target, O_CREAT | O_WRONLY, 0600)), 0);
+	assert_int_equal(symlink(target, link), 0);
+	daemon_start(&inner, ARGS(option));
+	assert_int_equal(mode_of(link), S_IFSOCK | 0666);
+	assert_int_equal(mode_of(target), S_IFREG | 0600);
+	daemon_stop(&inner);
+	daemon_start(&inner, ARGS(option, "--user"));
+	assert_int_equal(mode_of(link), S_IFSOCK | 0600);
+	daemon_stop(&inner);
+	daemon_stop(&outer);
+}
+
 /* -- Users --- */
 static void the_kernels_probes_are_not_for_everybody(void **state)
 {
@@ -251,6 +300,8 @@ int main(void)
 		cmocka_unit_test(a_second_daemon_on_a_socket_is_refused),
 		cmocka_unit_test(a_dead_daemons_socket_is_replaced),
 		cmocka_unit_test(a_socket_that_cannot_be_is_refused),
+		cmocka_unit_test(a_folder_in_which_anybody_could_replace_the_socket_is_refused),
+		cmocka_unit_test(a_link_in_the_sockets_place_is_replaced),
 		cmocka_unit_test(the_kernels_probes_are_not_for_everybody),
 		cmocka_unit_test(a_users_own_daemon_serves_that_user_only),
 	};
