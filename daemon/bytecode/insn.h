@@ -113,7 +113,7 @@ enum insn_ref {
 
 /* what a normalized call calls (its src_reg) */
 enum insn_call {
-	INSN_CALL_HELPER = 0,	/* helper number imm: refused by verify unless a host table allows it */
+	INSN_CALL_HELPER = 0,	/* helper number imm: refused by verify; who has helpers makes imports of them before */
 	INSN_CALL_METHOD = 1,	/* method imm of the same module */
 	INSN_CALL_IMPORT = 2,	/* import imm */
 	_INSN_CALL_N,

@@ -23,6 +23,7 @@
 #define FOLDER "tests/conformance"
 
 static struct tiers *tiers;
+static bool inlines;		/* at tier 1 */
 static char current[512];	/* for the signal handler */
 
 static void on_fault(int number)
@@ -53,7 +54,7 @@ static bool check_run(enum tiers_kind kind, const struct datafile *file, struct 
 	assert_true(file->n_mem <= sizeof(mem));
 	if (file->n_mem)
 		memcpy(mem, file->mem, file->n_mem);
-	if (kind != TIERS_REFERENCE && !tiers_compile_all(tiers, kind, false, why))
+	if (kind != TIERS_REFERENCE && !tiers_compile_all(tiers, kind, inlines, why))
 		return false;
 	fault = call(kind, args, &result);
 	if (fault)
@@ -142,6 +143,12 @@ static void every_file_passes_at_tier_0(void **state) { check_folder(TIERS_0); }
 static void every_file_passes_at_tier_1(void **state) { check_folder(TIERS_1); }
 static void every_file_passes_in_the_reference(void **state) { check_folder(TIERS_REFERENCE); }
 
+static void every_file_passes_at_tier_1_with_callees_inlined(void **state)
+{
+	inlines = true;
+	check_folder(TIERS_1);
+}
+
 static int setup(void **state)
 {
 	signal(SIGSEGV, on_fault);
@@ -165,6 +172,7 @@ int main(void)
 		cmocka_unit_test(every_file_passes_in_the_reference),
 		cmocka_unit_test(every_file_passes_at_tier_0),
 		cmocka_unit_test(every_file_passes_at_tier_1),
+		cmocka_unit_test(every_file_passes_at_tier_1_with_callees_inlined),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
