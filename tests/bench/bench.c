@@ -5,6 +5,7 @@
 #include "bench/latency.h"
 #include "bench/measure.h"
 #include "bench/settle.h"
+#include "bench/sizes.h"
 #include "system/harness.h"
 
 /* make bench: how fast, and how long until fast
@@ -93,6 +94,8 @@ int main(void)
 	latency_of_cold_calls(&daemon);
 	latency_of_climbs(&daemon);
 	latency_of_futex();
+	sizes_of_loads(&daemon);
+	sizes_of_methods(&daemon);
 	print_speed(&daemon);
 	daemon_stop(&daemon);
 	return 0;
