@@ -27,17 +27,40 @@ struct host_ahead {
 DEFINE_CLEANUP(struct host *, host_free)
 DEFINE_CLEANUP(struct flow *, flow_free)
 
+static void host_deinit(struct host *host)
+{
+	free(TAKE_PTR(host->ahead));
+	host->calls = calls_free(host->calls);
+	host->symtab = symtab_free(host->symtab);
+	host->arena = arena_free(host->arena);
+	free(TAKE_PTR(host->bytes));
+}
+
 struct host *host_free(struct host *host)
 {
-	if (!host)
-		return NULL;
-	free(host->ahead);
-	calls_free(host->calls);
-	symtab_free(host->symtab);
-	arena_free(host->arena);
-	free(host->bytes);
-	free(host);
+	if (host) {
+		host_deinit(host);
+		free(host);
+	}
 	return NULL;
+}
+
+/* In the thread */
+static void host_end(struct task *task)
+{
+	host_deinit(container_of(task, struct host, end));
+}
+
+/* Back in the loop; what never ran is done here. */
+static void host_ended(struct task *task)
+{
+	host_free(container_of(task, struct host, end));
+}
+
+void host_release(struct host *host, struct task_thread *thread)
+{
+	host->end = (struct task)TASK_NULL(host->end);
+	task_submit(thread, &host->end, host_end, host_ended);
 }
 
 /* -- Code --- */

@@ -16,6 +16,7 @@
 #include "bytecode/image.h"
 #include "tier/types.h"
 #include "tiering/core.h"
+#include "util/task.h"
 #include "worker/job.h"
 
 struct host {
@@ -27,6 +28,7 @@ struct host {
 	struct calls *calls;
 	struct host_ahead *ahead;	/* tier-0 code of huge methods, by method; owned */
 	uint32_t n_ahead;
+	struct task end;	/* host_release() */
 };
 
 struct host_plan {
@@ -38,6 +40,8 @@ struct host_plan {
 /* Takes @bytes (malloc()ed, @n) in any case. On success TIER_ERROR_NONE and *ret; else the error, @refusal its sentence. */
 enum tier_error host_build(struct host **ret, const struct host_plan *plan, void *bytes, size_t n, struct refusal *refusal);
 struct host *host_free(struct host *host);
+/* The same in @thread: unmapping a module of a million instructions takes milliseconds. Nobody may use it any more. */
+void host_release(struct host *host, struct task_thread *thread);
 
 /* Tier 0 (of a huge method it is there already: compiling it would hold the loop), and a call-counting stub: 0, CORE_E_FULL or -ENOMEM (see struct core_ops). */
 int host_tier0(struct host *host, uint32_t method, struct core_code *ret);

@@ -246,10 +246,14 @@ static int op_load(void *context, uid_t uid, const char *name, bool shared, int 
 
 static void op_release(void *context, struct module *module)
 {
+	struct tierd *tierd = context;
 	struct host *host = core_module_context(module);
 
 	core_module_remove(module);
-	host_free(host);
+	if (tierd->checker)
+		host_release(host, tierd->checker);
+	else
+		host_free(host);	/* the daemon ends */
 }
 
 static int64_t op_find(void *module_context, const char *method)
