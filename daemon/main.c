@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include "options.h"
 #include "tierd.h"
@@ -15,6 +16,49 @@
 /* tierd's own exit status: 0 after SIGTERM or SIGINT, 2 for anything that kept it from serving. */
 enum { EXIT_SERVED = 0, EXIT_FAILED = 2 };
 
+/* What a caller waits for the end of (a terminal, `x=$(tierd)`, ssh) must not stay open here or in the workers; a file may.
+ * Until the daemon serves, or says why it cannot, the log still goes where the caller looks. */
+static int let_go_of_caller(void)
+{
+	_cleanup_(closep) int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	struct stat status;
+
+	if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(null, STDOUT_FILENO) < 0)
+		return -errno;
+	if (fstat(STDERR_FILENO, &status) == 0) {
+		if (S_ISREG(status.st_mode))
+			return 0;
+		log_set_fd(fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1));
+	}
+	return dup2(null, STDERR_FILENO) < 0 ? -errno : 0;
+}
+
+static void leave_caller(void)
+{
+	int fd = log_set_fd(STDERR_FILENO);
+
+	if (fd != STDERR_FILENO)
+		close_fd(fd);
+	if (chdir("/") < 0)		/* no file system stays busy because of the daemon */
+		log_line(LOG_WARNING, "cannot change to /: %s", strerrordesc_np(errno));
+}
+
+/* Workers must not keep the ready descriptor open, and going to the background must not replace it. */
+static int keep_ready_fd(struct options *options)
+{
+	int fd = options->ready_fd;
+
+	if (fd < 0 || (fd <= STDERR_FILENO && options->foreground))
+		return 0;
+	fd = fd > STDERR_FILENO ? fd : fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+	if (fd < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0) {
+		log_line(LOG_ERROR, "--ready-fd %d is not open: %s", options->ready_fd, strerrordesc_np(errno));
+		return -errno;
+	}
+	options->ready_fd = fd;
+	return 0;
+}
+
 /* Goes to the background: the parent stays until the child serves (a byte on the pipe) or has ended. Returns the child's
  * end of the pipe, or -errno. */
 static int background(void)
@@ -22,6 +66,7 @@ static int background(void)
 	int ends[2];
 	char byte;
 	pid_t pid;
+	int r;
 
 	if (pipe2(ends, O_CLOEXEC) < 0)
 		return -errno;
@@ -34,7 +79,8 @@ static int background(void)
 	}
 	close(ends[0]);
 	setsid();
-	return ends[1];
+	r = let_go_of_caller();
+	return r ? r : ends[1];
 }
 
 static void say_ready(int fd)
@@ -61,6 +107,8 @@ int main(int argc, char **argv)
 		break;
 	}
 	log_set_level(options.log_level);
+	if (keep_ready_fd(&options))
+		return EXIT_FAILED;
 	signal(SIGPIPE, SIG_IGN);
 	prctl(PR_SET_DUMPABLE, 0);	/* nobody else's descriptors through /proc, no ptrace by other users */
 	if (!options.foreground) {
@@ -73,6 +121,8 @@ int main(int argc, char **argv)
 	r = tierd_new(&tierd, &options);
 	if (r)
 		return EXIT_FAILED;
+	if (!options.foreground)
+		leave_caller();
 	say_ready(options.ready_fd);
 	say_ready(parent);
 	r = tierd_run(tierd);

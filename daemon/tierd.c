@@ -400,6 +400,7 @@ static int tierd_init_loop(struct tierd *tierd)
 }
 
 /* beside this program, or where `make install` puts it */
+/* @n: at least PATH_MAX */
 static int worker_path(const struct options *options, char *path, size_t n)
 {
 	static const char *const places[] = { "tierd-worker", "../libexec/tierd/tierd-worker" };
@@ -407,8 +408,8 @@ static int worker_path(const struct options *options, char *path, size_t n)
 	ssize_t length = readlink("/proc/self/exe", self, sizeof(self) - 1);
 
 	if (options->worker) {
-		snprintf(path, n, "%s", options->worker);
-		return access(path, X_OK) ? -errno : 0;
+		/* absolute: the daemon leaves the folder that it was started in */
+		return !realpath(options->worker, path) || access(path, X_OK) ? -errno : 0;
 	}
 	if (length < 0)
 		return -errno;

@@ -7,10 +7,19 @@
 #include "util/log.h"
 
 static enum log_level log_threshold = LOG_INFO;
+static int log_fd = STDERR_FILENO;
 
 void log_set_level(enum log_level level)
 {
 	log_threshold = level;
+}
+
+int log_set_fd(int fd)
+{
+	int old = log_fd;
+
+	log_fd = fd;
+	return old;
 }
 
 void log_line(enum log_level level, const char *format, ...)
@@ -23,7 +32,7 @@ void log_line(enum log_level level, const char *format, ...)
 
 	if (level > log_threshold)
 		return;
-	begin = n = snprintf(line, sizeof(line), "%stierd: ", isatty(STDERR_FILENO) ? "" : prefix[level]);
+	begin = n = snprintf(line, sizeof(line), "%stierd: ", isatty(log_fd) ? "" : prefix[level]);
 	va_start(args, format);
 	m = vsnprintf(line + n, sizeof(line) - n - 1, format, args);
 	va_end(args);
@@ -35,6 +44,6 @@ void log_line(enum log_level level, const char *format, ...)
 		if ((unsigned char)line[i] < ' ' || line[i] == 0x7f)
 			line[i] = '?';
 	line[n++] = '\n';
-	(void)!write(STDERR_FILENO, line, n);
+	(void)!write(log_fd, line, n);
 	errno = saved;
 }

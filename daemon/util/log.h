@@ -5,7 +5,9 @@
 
 enum log_level { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG, _LOG_LEVEL_N };
 
-void log_set_level(enum log_level level);	/* default LOG_INFO; call before threads start */
+/* Before threads start: */
+void log_set_level(enum log_level level);	/* default LOG_INFO */
+int log_set_fd(int fd);				/* default standard error; returns the one before */
 
 /* Thread-safe: a line is one write(2). Nothing is formatted when @level is off. errno is kept; %m is not supported. */
 void log_line(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
 #include <string.h>
@@ -24,7 +25,8 @@
 
 static int nursery_dispatch(struct dispatch_file *file, uint32_t events);
 
-/* posix_spawn() shares memory with the daemon until exec: no page table of a large daemon is copied in the loop's turn. */
+/* The program gets the channel, the log, and no other descriptor, whatever the daemon itself inherited.
+ * posix_spawn() shares memory with the daemon until exec: no page table of a large daemon is copied in the loop's turn. */
 static int spawn_program(pid_t *ret, const char *path, int fd)
 {
 	posix_spawn_file_actions_t actions;
@@ -40,9 +42,13 @@ static int spawn_program(pid_t *ret, const char *path, int fd)
 	posix_spawnattr_setsigmask(&attributes, &none);
 	posix_spawnattr_setsigdefault(&attributes, &all);
 	posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-	r = posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", 0, 0);
+	r = posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+	if (!r)
+		r = posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
 	if (!r)
 		r = posix_spawn_file_actions_adddup2(&actions, fd, ZYGOTE_FD);
+	if (!r)
+		r = posix_spawn_file_actions_addclosefrom_np(&actions, ZYGOTE_FD + 1);
 	if (!r)
 		r = posix_spawn(ret, path, &actions, &attributes, argv, environ);
 	posix_spawnattr_destroy(&attributes);

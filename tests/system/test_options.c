@@ -6,9 +6,11 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -234,6 +236,104 @@ static void a_link_in_the_sockets_place_is_replaced(void **state)
 	daemon_stop(&outer);
 }
 
+/* -- The background --- */
+#define STRAY_FD 77
+
+/* Runs `tierd ARGS` with both outputs in one pipe, an open descriptor that nobody told it about, and the ready pipe. */
+static void background_exec(const struct daemon *daemon, int out, int ready)
+{
+	char program[4096], option[32];
+
+	snprintf(option, sizeof(option), "--ready-fd=%d", dup(ready));
+	snprintf(program, sizeof(program), "%s/tierd", getenv("TIER_BUILD") ?: "build");
+	dup2(out, STDOUT_FILENO);
+	dup2(out, STDERR_FILENO);
+	dup2(open("/dev/zero", O_RDONLY | O_CLOEXEC), STRAY_FD);
+	execl(program, program, "--socket", daemon->socket, option, "--events=socket", NULL);
+	_exit(127);
+}
+
+/* Everything up to the end of the file, which comes only when nobody has the other end open. */
+static const char *read_to_the_end(int fd)
+{
+	static char text[4096];
+	size_t n = 0;
+	ssize_t r;
+
+	alarm(TEST_DEADLINE_NS / 1000000000u);
+	while ((r = read(fd, text + n, sizeof(text) - 1 - n)) > 0)
+		n += r;
+	alarm(0);
+	text[n] = '\0';
+	close(fd);
+	return text;
+}
+
+static const char *link_of(pid_t pid, const char *what)
+{
+	static char target[4096];
+	char path[64];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, what);
+	n = readlink(path, target, sizeof(target) - 1);
+	target[n > 0 ? n : 0] = '\0';
+	return target;
+}
+
+static void expect_no_stray(pid_t pid, void *context)
+{
+	char what[16];
+
+	snprintf(what, sizeof(what), "fd/%d", STRAY_FD);
+	assert_string_equal(link_of(pid, what), "");
+	assert_string_equal(link_of(pid, "fd/0"), "/dev/null");
+	assert_string_equal(link_of(pid, "fd/1"), "/dev/null");
+	++*(int *)context;
+}
+
+static void expect_in_the_background(const struct daemon *daemon)
+{
+	int n_workers = 0;
+
+	assert_string_equal(link_of(daemon->pid, "cwd"), "/");
+	for (int i = 0; i < 3; i++)
+		assert_string_equal(link_of(daemon->pid, (char[]){ 'f', 'd', '/', '0' + i, '\0' }), "/dev/null");
+	wait_until("the workers' parent", (each_descendant(daemon->pid, expect_no_stray, &n_workers), n_workers));
+}
+
+static void in_the_background_nothing_of_the_callers_stays_open(void **state)
+{
+	int out[2], ready[2];
+	struct daemon outer, inner;
+	struct wire_stats stats;
+	struct tier_conn *conn;
+
+	daemon_start(&outer, NULL);
+	inner = outer;
+	snprintf(inner.socket, sizeof(inner.socket), "%.80s/inner", outer.folder);
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	pipe_open(out);
+	pipe_open(ready);
+	inner.pid = fork();
+	if (!inner.pid)
+		background_exec(&inner, out[1], ready[1]);
+	close(out[1]);
+	close(ready[1]);
+	child_end(inner.pid);
+	assert_string_equal(read_to_the_end(ready[0]), "ready\n");
+	assert_non_null(strstr(read_to_the_end(out[0]), "serving"));
+	conn = daemon_connect(&inner);
+	assert_done(tier_stats(conn, &stats));
+	inner.pid = stats.pid;
+	tier_disconnect(conn);
+	expect_in_the_background(&inner);
+	kill(inner.pid, SIGTERM);
+	child_end(inner.pid);
+	assert_int_not_equal(access(inner.socket, F_OK), 0);
+	daemon_stop(&outer);
+}
+
 /* -- Users --- */
 static void the_kernels_probes_are_not_for_everybody(void **state)
 {
@@ -302,6 +402,7 @@ int main(void)
 		cmocka_unit_test(a_socket_that_cannot_be_is_refused),
 		cmocka_unit_test(a_folder_in_which_anybody_could_replace_the_socket_is_refused),
 		cmocka_unit_test(a_link_in_the_sockets_place_is_replaced),
+		cmocka_unit_test(in_the_background_nothing_of_the_callers_stays_open),
 		cmocka_unit_test(the_kernels_probes_are_not_for_everybody),
 		cmocka_unit_test(a_users_own_daemon_serves_that_user_only),
 	};
