@@ -60,6 +60,13 @@ struct fake_module {
 	uint64_t n_versions;
 };
 
+struct fake_looks {			/* the answers of one page of everything; the second page is what a cursor gets */
+	struct wire_versions versions;
+	struct wire_names names;
+	struct wire_insns insns;
+	struct wire_source source;
+};
+
 struct fake_session {
 	uint64_t token[2], nonce;
 	uint32_t n_lanes;
@@ -103,6 +110,7 @@ struct fake {
 	bool is_unnamed[FAKE_MODULES];
 	struct tier_event events[FAKE_EVENTS];
 	uint32_t n_events, n_forgotten;	/* events 1..n_forgotten are a gap */
+	struct fake_looks looks[2];
 
 	/* seen by the server */
 	uint32_t n_sessions, n_live, n_requests[32], n_held;
