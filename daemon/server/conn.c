@@ -174,7 +174,7 @@ static int conn_receive(struct conn *conn, struct datagram *datagram)
 {
 	union {
 		struct cmsghdr header;
-		unsigned char bytes[CMSG_SPACE(LANE_FDS_MAX * sizeof(int))];
+		unsigned char bytes[CMSG_SPACE(LANE_FDS_ROOM * sizeof(int))];
 	} control;
 	struct iovec iov = { .iov_base = datagram->bytes, .iov_len = sizeof(datagram->bytes) };
 	struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
@@ -190,7 +190,7 @@ static int conn_receive(struct conn *conn, struct datagram *datagram)
 	datagram->is_control_truncated = message.msg_flags & MSG_CTRUNC;
 	/* An empty datagram looks like the end; a descriptor tells it apart, and neither is worth answering. */
 	if (!n)
-		lane_drop_fds(datagram);
+		lane_drop_fds(&conn->lane, datagram);
 	return n ? 1 : -1;
 }
 
@@ -217,15 +217,6 @@ static void conn_read(struct conn *conn)
 }
 
 /* -- Life --- */
-void conn_farewell(int fd)
-{
-	shutdown(fd, SHUT_RDWR);
-	/* Without room for control data descriptors are dropped by the kernel. The queue cannot grow any more. */
-	while (recv(fd, NULL, 0, MSG_DONTWAIT | MSG_TRUNC) > 0)
-		;
-	close_fd(fd);
-}
-
 static void conn_free(struct conn *conn)
 {
 	struct list *pos, *after;
@@ -235,7 +226,7 @@ static void conn_free(struct conn *conn)
 		parcel_free(list_entry(pos, struct parcel, link));
 	list_remove(&conn->link);
 	dispatch_file_deinit(&conn->file);
-	conn_farewell(conn->fd);
+	closing_take_socket(conn->lane.server, conn->lane.uid, conn->fd);
 	charge_deinit(&conn->charge);
 	free(conn);
 }

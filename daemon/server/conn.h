@@ -25,7 +25,3 @@ enum {
 /* Takes @fd on success; belongs to server->conns then. */
 int conn_new(struct server *server, int fd, uid_t uid, pid_t pid);
 void conn_free_all(struct server *server);
-
-/* Ends a socket so that the peer can read what was sent to it: a close with unread data in the queue would tell
- * it ECONNRESET instead. Closes @fd. */
-void conn_farewell(int fd);

@@ -30,10 +30,10 @@ void lane_deinit(struct lane *lane)
 }
 
 /* -- In --- */
-void lane_drop_fds(struct datagram *datagram)
+void lane_drop_fds(struct lane *lane, struct datagram *datagram)
 {
 	while (datagram->n_fds)
-		close_fd(datagram->fds[--datagram->n_fds]);
+		closing_take(lane->server, lane->uid, datagram->fds[--datagram->n_fds]);
 }
 
 /* Descriptors that the daemon had no room for are not the client's fault. */
@@ -66,7 +66,9 @@ int lane_feed(struct lane *lane, struct datagram *datagram)
 
 	lane->server->n_requests++;
 	r = lane_answer(lane, datagram);
-	lane_drop_fds(datagram);
+	lane_drop_fds(lane, datagram);
+	if (r != LANE_E_END && !closing_admits(lane->server, lane->uid))
+		return lane_break(lane, 0, "this user sent too many descriptors that are not closed yet");
 	return r;
 }
 

@@ -12,7 +12,8 @@
 #include <sys/types.h>
 #include "tier/wire.h"
 
-#define LANE_FDS_MAX 4u		/* a message carries at most so many, in either direction */
+#define LANE_FDS_MAX 4u		/* a message of the protocol carries at most so many, in either direction */
+#define LANE_FDS_ROOM 253u	/* a datagram can bring so many (SCM_MAX_FD): what has no room the kernel closes here and now */
 #define LANE_DATAGRAM_MAX 512u	/* room for the largest request, and to see that one is larger */
 
 struct server;
@@ -30,7 +31,7 @@ struct datagram {
 	bool is_truncated;		/* was longer than the room for it */
 	bool is_control_truncated;	/* had more control data, or descriptors could not be received */
 	unsigned int n_fds;
-	int fds[LANE_FDS_MAX];
+	int fds[LANE_FDS_ROOM];
 };
 
 void lane_init(struct lane *lane, struct server *server, uid_t uid, pid_t pid,
@@ -40,7 +41,7 @@ void lane_deinit(struct lane *lane);
 
 /* Takes the datagram's descriptors in any case. */
 int lane_feed(struct lane *lane, struct datagram *datagram);
-void lane_drop_fds(struct datagram *datagram);
+void lane_drop_fds(struct lane *lane, struct datagram *datagram);
 
 /* -- Replies --- */
 /* @body is of the type that the wire fixes for @type (enum wire_type); @fds are borrowed. */

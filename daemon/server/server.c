@@ -20,7 +20,9 @@ static void server_init(struct server *server, struct dispatch *dispatch, struct
 	server->charges.limits[SERVER_SLOT_CONNS] = (uint64_t)config->sessions_per_uid * _WIRE_LANE_N;
 	server->charges.limits[SERVER_SLOT_SESSIONS] = config->sessions_per_uid;
 	server->charges.limits[SERVER_SLOT_LOADS] = config->loads_per_uid;
+	server->charges.limits[SERVER_SLOT_CLOSINGS] = CLOSING_PER_UID;
 	list_init(&server->conns);
+	list_init(&server->closings.list);
 	list_init(&server->sessions);
 	list_init(&server->loads);
 	list_init(&server->feeds);
@@ -44,6 +46,9 @@ int server_new(struct server **ret, struct dispatch *dispatch, struct core *core
 	server_init(server, dispatch, core, config, ops, context);
 	if (getrandom(&server->seed, sizeof(server->seed), 0) != sizeof(server->seed))
 		return error_origin(-EIO);
+	r = closing_init(server);
+	if (r)
+		return error_fold(r);
 	if (listen_fd >= 0) {
 		r = listener_init(&server->listener, server, listen_fd);
 		if (r)
@@ -64,6 +69,7 @@ struct server *server_free(struct server *server)
 	dispatch_timer_disarm(&server->news_timer);
 	dispatch_timer_disarm(&server->deadline_timer);
 	deadline_heap_deinit(&server->deadlines);
+	closing_deinit(server);
 	charge_table_deinit(&server->charges);
 	free(server);
 	return NULL;

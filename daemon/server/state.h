@@ -13,6 +13,7 @@
  * a socket. Objects die bottom up: a lane takes its waits along, the last lane its session, a session its holds. Nothing
  * is freed from inside emit(). */
 
+#include "server/closing.h"
 #include "server/deadline.h"
 #include "server/listener.h"
 #include "server/server.h"
@@ -21,7 +22,7 @@
 #define SERVER_RESIDENT_BUCKETS 256u
 #define SERVER_WAIT_BUCKETS 4096u
 
-enum server_slot { SERVER_SLOT_CONNS, SERVER_SLOT_SESSIONS, SERVER_SLOT_LOADS, _SERVER_SLOT_N };
+enum server_slot { SERVER_SLOT_CONNS, SERVER_SLOT_SESSIONS, SERVER_SLOT_LOADS, SERVER_SLOT_CLOSINGS, _SERVER_SLOT_N };
 _Static_assert(_SERVER_SLOT_N <= CHARGE_SLOTS_MAX, "a slot per quota");
 
 struct server {
@@ -32,6 +33,7 @@ struct server {
 	void *context;
 	struct listener listener;
 	struct charge_table charges;
+	struct closings closings;
 	bool is_closing;		/* the daemon ends, not its clients' sessions */
 
 	struct list conns;

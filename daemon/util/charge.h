@@ -11,7 +11,7 @@
 #include <sys/types.h>
 #include "util/list.h"
 
-#define CHARGE_SLOTS_MAX 4
+#define CHARGE_SLOTS_MAX 8
 #define CHARGE_BUCKETS 64
 
 enum {

@@ -159,6 +159,12 @@ struct task_thread *task_thread_free(struct task_thread *thread)
 	return NULL;
 }
 
+void task_thread_abandon(struct task_thread *thread)
+{
+	dispatch_file_deinit(&thread->file);
+	pthread_detach(thread->id);
+}
+
 void task_submit(struct task_thread *thread, struct task *task, task_fn run, task_fn done)
 {
 	assert(!task->under_way);

@@ -9,7 +9,7 @@
  * touches must not be touched by the loop.
  *
  * Every submitted task ends with exactly one done(): task_thread_free() lets the running one finish and calls done() for
- * all that are left, with task->ran false for those that never ran. */
+ * all that are left, with task->ran false for those that never ran. The exception is task_thread_abandon(). */
 
 #include <stdbool.h>
 #include "util/dispatch.h"
@@ -31,6 +31,9 @@ struct task {
 /* @name: a literal, at most 15 bytes: the thread's name, and the completions' in the loop. 0 or -errno. */
 int task_thread_new(struct task_thread **ret, struct dispatch *dispatch, const char *name);
 struct task_thread *task_thread_free(struct task_thread *thread);	/* NULL is fine; not from inside done() */
+/* For work that may never end: leaves the thread to what it has, until the process exits. No done() will be called; the
+ * tasks stay the thread's for good. */
+void task_thread_abandon(struct task_thread *thread);
 
 /* The task must not be under way. Never fails; from the loop only. */
 void task_submit(struct task_thread *thread, struct task *task, task_fn run, task_fn done);

@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +20,7 @@
 #include "system/harness.h"
 #include "system/raw.h"
 #include "system/solo.h"
+#include "util/base.h"
 
 /* Clients that speak the protocol badly
  *
@@ -597,6 +599,67 @@ static void a_client_that_never_reads_its_replies_holds_up_nobody(void **state)
 	world_close(&world);
 }
 
+/* -- Descriptors whose close takes as long as their owner likes --- */
+/* A TCP socket with more to send than its peer takes: who closes it last waits for half a minute. */
+static int lingering_socket(int *ret_peer)
+{
+	static const char bytes[1 << 16];
+	struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t n = sizeof(address);
+	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	assert_int_equal(bind(listener, (struct sockaddr *)&address, n), 0);
+	assert_int_equal(listen(listener, 1), 0);
+	assert_int_equal(getsockname(listener, (struct sockaddr *)&address, &n), 0);
+	assert_int_equal(connect(fd, (struct sockaddr *)&address, n), 0);
+	*ret_peer = accept(listener, NULL, NULL);
+	assert_true(*ret_peer >= 0);
+	close(listener);
+	while (send(fd, bytes, sizeof(bytes), MSG_DONTWAIT) > 0)
+		;
+	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){ 1, 30 }, sizeof(struct linger)), 0);
+	return fd;
+}
+
+/* Sends @n_ahead broken datagrams, then one with the socket, of which @n_fds copies come along; the last ones outside. */
+static int send_lingering(const struct daemon *daemon, int n_ahead, unsigned int n_fds)
+{
+	int fd = raw_connect(daemon), peer, passed = lingering_socket(&peer), fds[8];
+
+	for (int i = 0; i < n_ahead; i++)
+		assert_true(raw_send(fd, "x", 1, NULL, 0));
+	for (unsigned int i = 0; i < n_fds; i++)
+		fds[i] = passed;
+	(void)raw_send(fd, "hello", 5, fds, n_fds);	/* may be hung up on already */
+	close(passed);
+	close(fd);
+	return peer;
+}
+
+/* Received and refused; more than a message may carry; never read because the connection broke before. */
+static void a_descriptor_that_cannot_be_closed_holds_up_nobody(void **state)
+{
+	static const struct { int n_ahead; unsigned int n_fds; } cases[] = { { 0, 1 }, { 0, 8 }, { 1, 1 }, { 0, 1 } };
+	int peers[ARRAY_SIZE(cases)], fd;
+	struct daemon daemon;
+
+	daemon_start(&daemon, NULL);
+	fd = raw_connect(&daemon);
+	raw_hello(fd, NULL);
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		uint64_t begin = test_now_ns();
+
+		peers[i] = send_lingering(&daemon, cases[i].n_ahead, cases[i].n_fds);
+		for (int n = 0; n < 20; n++)
+			raw_stats(fd);
+		assert_true(test_now_ns() - begin < TEST_DEADLINE_NS / 4);
+	}
+	close(fd);
+	daemon_stop(&daemon);
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
+		close(peers[i]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -609,6 +672,7 @@ int main(void)
 		cmocka_unit_test(probes_called_with_wrong_arguments_are_counted_and_change_nothing),
 		cmocka_unit_test(a_client_that_leaves_takes_its_waits_along_and_its_load_ends_in_order),
 		cmocka_unit_test(a_client_that_never_reads_its_replies_holds_up_nobody),
+		cmocka_unit_test(a_descriptor_that_cannot_be_closed_holds_up_nobody),
 	};
 
 	signal(SIGPIPE, SIG_IGN);
