@@ -282,8 +282,10 @@ int mapping_map(struct mapping *mapping, const int fds[_TIER_SEGMENT_N])
 	if (!r)
 		r = sys_fstat(fds[TIER_SEGMENT_RECORDS], &status);
 	if (r < 0) {
-		unsettled_end();
+		/* from here on it may be gone already, and the addresses be somebody else's */
+		__atomic_store_n(&unsettled.header, tier_layout_segment(layout, TIER_SEGMENT_RECORDS), __ATOMIC_RELEASE);
 		span_unmap(layout);
+		unsettled_end();
 		return r;
 	}
 	mapping->device = status.st_dev;

@@ -117,7 +117,8 @@ TIER_API int tier_status_ask(const struct tier_method *method, struct tier_answe
 TIER_API uint32_t tier_remaining(const struct tier_method *method);
 
 /* Waits until the method is in a quiet state: final, cold, or counting with calls left; never for a promotion, so a
- * caller that calls too little is never stuck. 0 and *ret; -ETIMEDOUT; -ECANCELED. @cancel and @ret may be NULL. */
+ * caller that calls too little is never stuck. 0 and *ret; -ETIMEDOUT; -ECANCELED; -ECONNRESET when the connection is lost and
+ * -ENOTCONN when it was closed: then nobody would say when the state changes. @cancel and @ret may be NULL. */
 TIER_API int tier_wait(const struct tier_method *method, uint64_t timeout_ns, struct tier_cancel *cancel, struct tier_answer *ret);
 
 /* A token that ends waits: all that wait with it now or later return -ECANCELED. tier_cancel() is async-signal-safe. */
