@@ -99,6 +99,7 @@ static bool loader_open(struct loader *loader, void *file)
 	loader->elf = elf_memory(file, loader->n_file);
 	if (!loader->elf || elf_kind(loader->elf) != ELF_K_ELF || !gelf_getehdr(loader->elf, &header))
 		return loader_refuse(loader, "libelf cannot read it: %s", elf_errmsg(-1));
+	loader->file_flags = header.e_flags;
 	return loader_check_header(loader, &header);
 }
 
@@ -211,6 +212,33 @@ static bool is_relocated(const struct loader *loader, const struct loader_sectio
 	return kind == SECTION_CODE || kind == SECTION_DATA || kind == SECTION_LAZY;
 }
 
+/* gcc's objects say so in .comment; GNU as 2.41 and later says in the header for which version of the instructions. */
+static bool is_old_gnu(const struct loader *loader)
+{
+	for (uint32_t i = 1; i < loader->n_sections; i++) {
+		const struct loader_section *section = &loader->sections[i];
+
+		if (section->bytes && !strcmp(section->name, ".comment") && memmem(section->bytes, section->size, "GCC: (", 6))
+			return !loader->file_flags;
+	}
+	return false;
+}
+
+/* GNU as before 2.41 had numbers of its own for pointers in data, and added the value of a symbol (other than a section's)
+ * to the field, in a call as if it counted instructions. */
+static void reloc_translate(const struct loader *loader, struct loader_reloc *reloc)
+{
+	enum { OLD_DATA_32 = 11, OLD_DATA_64 = 12 };
+	const struct loader_symbol *symbol = &loader->symbols[reloc->symbol];
+
+	if (reloc->type == OLD_DATA_64)
+		reloc->type = BPF_RELOC_64_ABS64;
+	else if (reloc->type == OLD_DATA_32)
+		reloc->type = BPF_RELOC_64_ABS32;
+	if (symbol->type != STT_SECTION && symbol->section < loader->n_sections)
+		reloc->symbol_value = symbol->value;
+}
+
 static bool loader_read_reloc(struct loader *loader, uint32_t table, Elf_Data *data, int index)
 {
 	const struct loader_section *section = &loader->sections[table];
@@ -230,6 +258,8 @@ static bool loader_read_reloc(struct loader *loader, uint32_t table, Elf_Data *d
 	if (reloc.symbol >= loader->n_symbols)
 		return loader_refuse_at(loader, reloc.section, reloc.offset, "its relocation names symbol %" PRIu32
 					" of %" PRIu32, reloc.symbol, loader->n_symbols);
+	if (loader->is_old_gnu && !reloc.has_addend)
+		reloc_translate(loader, &reloc);
 	loader->relocs[loader->n_relocs++] = reloc;
 	return true;
 }
@@ -263,6 +293,7 @@ static bool loader_read_reloc_table(struct loader *loader, uint32_t table)
 
 static bool loader_read_relocs(struct loader *loader)
 {
+	loader->is_old_gnu = is_old_gnu(loader);
 	for (uint32_t i = 1; i < loader->n_sections; i++)
 		if (is_relocated(loader, &loader->sections[i]) && !loader_read_reloc_table(loader, i))
 			return false;

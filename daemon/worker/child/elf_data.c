@@ -143,6 +143,7 @@ static bool relocate_field(struct loader *loader, const struct loader_reloc *rel
 	if (!reloc->has_addend && width == 4)
 		addend = (int32_t)((uint32_t)field[0] | field[1] << 8 | field[2] << 16 | (uint32_t)field[3] << 24);
 	memset(field, 0, width);
+	addend = (uint64_t)addend - reloc->symbol_value;
 	if (!loader_resolve(loader, reloc->section, reloc->offset, reloc->symbol, addend, &target))
 		return false;
 	builder_reloc(&loader->builder, &(struct image_reloc){

@@ -57,6 +57,7 @@ struct loader_symbol {
 struct loader_reloc {
 	uint64_t offset;
 	int64_t addend;			/* only when RELA */
+	uint64_t symbol_value;		/* what an old GNU assembler put into the field beside the addend; else 0 */
 	uint32_t section, symbol, type;	/* section: where the field lies */
 	bool has_addend;
 };
@@ -77,6 +78,8 @@ struct loader {
 	struct loader_function *functions;	/* by (section, offset); their indices are the methods' */
 	uint32_t n_sections, n_symbols, n_relocs, n_functions;
 	uint32_t symbol_table;			/* index of the section */
+	uint32_t file_flags;			/* e_flags */
+	bool is_old_gnu;			/* see reloc_translate() */
 	struct builder builder;
 	struct refusal *refusal;
 };

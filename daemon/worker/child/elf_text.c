@@ -45,15 +45,16 @@ static void write_ref(struct insn *insn, const struct loader_target *target)
 static bool normalize_lddw_reloc(const struct place *place)
 {
 	struct insn *insn = place->insn;
-	int64_t addend = place->reloc->has_addend ? place->reloc->addend : (int64_t)insn_imm64(insn);
+	const struct loader_reloc *reloc = place->reloc;
+	int64_t addend = reloc->has_addend ? reloc->addend : (int64_t)(insn_imm64(insn) - reloc->symbol_value);
 	struct loader_target target;
 
-	if (place->reloc->type != BPF_RELOC_64_64)
+	if (reloc->type != BPF_RELOC_64_64)
 		return refuse_reloc(place, "a 64-bit immediate");
 	if (insn->src)
 		return loader_refuse_at(place->loader, place->section, place->offset,
 					"a 64-bit immediate of kind %u with a relocation", insn->src);
-	if (!loader_resolve(place->loader, place->section, place->offset, place->reloc->symbol, addend, &target))
+	if (!loader_resolve(place->loader, place->section, place->offset, reloc->symbol, addend, &target))
 		return false;
 	write_ref(insn, &target);
 	return true;
@@ -109,7 +110,7 @@ static bool normalize_call_reloc(const struct place *place)
 	struct insn *insn = place->insn;
 	const struct loader_reloc *reloc = place->reloc;
 	/* the field holds (S + A) / 8 - 1: -1 for a symbol's start */
-	int64_t addend = reloc->has_addend ? reloc->addend : ((int64_t)insn->imm + 1) * (int64_t)sizeof(*insn);
+	int64_t addend = reloc->has_addend ? reloc->addend : (int64_t)(((uint64_t)insn->imm + 1 - reloc->symbol_value) * sizeof(*insn));
 	struct loader_target target;
 
 	if (reloc->type != BPF_RELOC_64_32)
