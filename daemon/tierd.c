@@ -518,6 +518,19 @@ static int tierd_init_server(struct tierd *tierd)
 	return 0;
 }
 
+/* A successor goes on where its predecessor's spans end. */
+static void tierd_init_window(struct tierd *tierd)
+{
+	const struct core_window known = core_window(tierd->core);
+
+	if (known.base) {
+		tierd->loading.window = (struct window){ known.base, known.next };
+		return;
+	}
+	window_init(&tierd->loading.window, tierd->options->window);
+	core_window_choose(tierd->core, tierd->loading.window.base);
+}
+
 static int tierd_init(struct tierd *tierd)
 {
 	const struct options *o = tierd->options;
@@ -545,7 +558,7 @@ static int tierd_init(struct tierd *tierd)
 	tierd->loading.pool = tierd->pool;
 	tierd->loading.checker = tierd->checker;
 	tierd->loading.n_code = o->code_size;
-	window_init(&tierd->loading.window, o->window);
+	tierd_init_window(tierd);
 	return 0;
 }
 

@@ -79,6 +79,15 @@ int core_new(struct core **ret, const struct core_config *config, const struct c
 	     size_t n_memory);
 struct core *core_free(struct core *core);	/* forgets the heap; the ledger stays as it is */
 
+/* -- The window --- */
+/* Addresses that modules get, each once, also over takeovers. What is durable of it: */
+struct core_window {
+	uint64_t base;		/* as core_window_choose() recorded it; 0: not yet */
+	uint64_t next;		/* all spans of modules that core_module_add() has seen end here or below */
+};
+struct core_window core_window(const struct core *core);
+void core_window_choose(struct core *core, uint64_t base);	/* once */
+
 /* -- Modules --- */
 struct core_module_info {
 	uint64_t id;

@@ -23,7 +23,7 @@
 #include "tier/records.h"
 
 #define LEDGER_MAGIC 0x3152474444454954ull /* "TIEDDGR1" */
-#define LEDGER_FORMAT 1u
+#define LEDGER_FORMAT 2u
 #define LEDGER_NAME_MAX 63u
 #define LEDGER_NONE UINT32_MAX	/* no slot, no cell */
 #define LEDGER_EVENTS 4096u	/* the newest events, by number modulo this */
@@ -47,6 +47,7 @@ struct ledger_global {
 	uint64_t next_module, next_version;	/* ids to give out */
 	uint64_t next_ticket;			/* places in lists: whoever came first has the lower one */
 	uint64_t sequence;			/* of the newest event */
+	uint64_t window_base, window_next;	/* where spans begin; end of the highest one that a module got. 0: not chosen yet */
 };
 
 struct ledger_module {

@@ -115,6 +115,19 @@ uint64_t core_take_module_id(struct core *core)
 	return id;
 }
 
+struct core_window core_window(const struct core *core)
+{
+	return (struct core_window){ core->ledger.global->window_base, core->ledger.global->window_next };
+}
+
+void core_window_choose(struct core *core, uint64_t base)
+{
+	assert(!core->ledger.global->window_base);
+	ledger_begin(&core->ledger);
+	core->ledger.edited->window_base = core->ledger.edited->window_next = base;
+	ledger_commit(&core->ledger);
+}
+
 /* The uid's user, or a new one whose record the caller's transaction will write; NULL: no memory. */
 static struct user *module_user(struct core *core, uid_t uid)
 {
@@ -139,6 +152,7 @@ static void module_commit_new(struct module *module, struct user *user, const st
 
 	ledger_begin(ledger);
 	*ledger_edit(ledger, module->durable) = *record;
+	ledger->edited->window_next = MAX(ledger->edited->window_next, record->layout.base + record->layout.size);
 	if (is_first)
 		*ledger_edit(ledger, user->durable) =
 			(struct ledger_user){ .owner = (uint64_t)user->uid + 1, .turn = ledger_ticket(ledger) };

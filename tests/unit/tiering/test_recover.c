@@ -285,6 +285,29 @@ static void waiters_of_the_last_transition_are_woken_again(void **state)
 	assert_int_equal(ledger_delivered(&ledger), n_events);
 }
 
+static void the_window_is_remembered_beyond_its_modules(void **state)
+{
+	const uint64_t base = TIER_WINDOW_LOW + (1ull << 28);
+	struct fake *fake = *state;
+	struct fake_module *first, *second;
+	uint64_t end;
+
+	assert_true(!core_window(fake->core).base);
+	core_window_choose(fake->core, base);
+	assert_true(core_window(fake->core).next == base);
+	first = fake_load(fake, UID, "first", 1);
+	second = fake_load(fake, UID + 1, "second", 1);
+	end = second->layout.base + second->layout.size;
+	assert_true(end > first->layout.base + first->layout.size);
+	fake_remove(fake, second);		/* its addresses stay used */
+	fake_restart(fake);
+	assert_true(core_window(fake->core).base == base);
+	assert_true(core_window(fake->core).next == end);
+	fake_remove(fake, first);
+	fake_restart(fake);
+	assert_true(core_window(fake->core).next == end);
+}
+
 static void a_threshold_crossed_while_no_daemon_lived_is_found(void **state)
 {
 	struct fake *fake = *state;
@@ -362,6 +385,7 @@ int main(void)
 		FAKE_TEST(the_scenario_shows_every_kind_of_event),
 		FAKE_TEST(a_successor_goes_on_wherever_the_daemon_dies),
 		FAKE_TEST(waiters_of_the_last_transition_are_woken_again),
+		FAKE_TEST(the_window_is_remembered_beyond_its_modules),
 		FAKE_TEST(a_threshold_crossed_while_no_daemon_lived_is_found),
 		FAKE_TEST(interrupted_jobs_come_before_those_that_waited),
 		FAKE_TEST(a_module_that_cannot_be_attached_again_can_be_removed),
