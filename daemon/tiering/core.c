@@ -5,7 +5,7 @@
 
 /* The core's own life: birth (from nothing or from a predecessor's ledger), the timer, the bells.
  *
- * One timer serves everything that waits: the ticks of each uid's delay, the sweep, and work that was cut into slices
+ * One timer serves everything that waits: the ticks of each uid's delay, the sweep, jobs that could not start, and work that was cut into slices
  * (which asks for a deadline that is already over). */
 
 #define DEADLINE_NOW 1u		/* long past: the timer fires in the next turn of the loop */
@@ -91,11 +91,15 @@ void core_ring(struct core *core, struct module *module, uint32_t method)
 /* -- Time --- */
 static uint64_t core_deadline(const struct core *core)
 {
-	uint64_t delay = delay_deadline(core), sweep = core->sweep_deadline_ns;
+	const uint64_t deadlines[] = { delay_deadline(core), core->sweep_deadline_ns, core->retry_ns };
+	uint64_t first = 0;
 
 	if (core->is_busy)
 		return DEADLINE_NOW;
-	return !delay || (sweep && sweep < delay) ? sweep : delay;
+	for (unsigned int i = 0; i < ARRAY_SIZE(deadlines); i++)
+		if (deadlines[i] && (!first || deadlines[i] < first))
+			first = deadlines[i];
+	return first;
 }
 
 void core_arm(struct core *core)
@@ -129,6 +133,7 @@ void core_tick(struct core *core)
 	delay_tick(core, now);
 	delay_install(core, &budget);
 	count_tick(core, now);
+	queue_tick(core, now);
 	count_sweep(core, &budget);
 	core_proceed(core);
 }

@@ -57,8 +57,9 @@ struct core_ops {
 	int (*stub)(void *context, void *module_context, uint32_t method, uint32_t cell, uint64_t version, uint64_t code,
 		    struct core_code *ret);
 
-	/* Start an optimizing compile; it ends with one core_compile_done(), from the loop, never from inside. 0 or -errno
-	 * (then the method becomes final with NO_WORKER). Nobody waits for jobs of a module that was removed: they may end
+	/* Start an optimizing compile; it ends with one core_compile_done(), from the loop, never from inside. 0 or -errno:
+	 * after -EMFILE, -ENFILE and -ENOMEM the method stays queued and is tried again a moment later; after any other
+	 * the method becomes final with NO_WORKER. Nobody waits for jobs of a module that was removed: they may end
 	 * or be cancelled. After a takeover a job is started again if its end had not come. */
 	int (*compile)(void *context, void *module_context, uint32_t method, uint64_t version, enum tier_level level);
 

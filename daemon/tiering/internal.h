@@ -46,6 +46,7 @@ struct core {
 	uint32_t n_running;		/* jobs outside */
 	uint32_t n_interrupted;		/* jobs that a predecessor had outside */
 
+	uint64_t retry_ns;		/* no job starts before: memory or descriptors were short; 0: any time */
 	uint64_t sweep_deadline_ns;	/* 0 while nothing is armed */
 	uint64_t armed_ns;		/* what ops->arm() was told last */
 	bool is_busy;			/* a slice ended before its work did */
@@ -186,3 +187,4 @@ uint64_t delay_deadline(const struct core *core);	/* 0: none */
 /* -- queue.c --- */
 void queue_promote(struct method *method, struct ledger_method *image, const struct ledger_version *active);
 void queue_run(struct core *core);
+void queue_tick(struct core *core, uint64_t now);

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
 #include "tiering/internal.h"
 #include "util/error.h"
 
@@ -8,8 +9,10 @@
  * its jobs wait: the processor belongs to those who are starting up. A job that a predecessor had outside is taken up
  * again before all others and whatever the delay says; the history has its start already.
  *
- * A promotion that fails is final: the method keeps its code and says why. */
+ * A promotion that fails is final: the method keeps its code and says why. A job that cannot start because the daemon is short of
+ * memory or descriptors has not failed: it stays where it is, and all starts wait a moment. */
 
+#define QUEUE_RETRY_NS 100000000u
 #define QUEUE_STARTS_MAX 64u	/* in one turn of the loop; more only when each start fails at once */
 
 void queue_promote(struct method *method, struct ledger_method *image, const struct ledger_version *active)
@@ -92,17 +95,28 @@ static void queue_announce(struct method *method)
 	method_commit(method);
 }
 
+/* The whole daemon's, and it passes: no reason to give a method up. */
+static bool queue_is_shortage(int r)
+{
+	return r == -EMFILE || r == -ENFILE || r == -ENOMEM;
+}
+
+/* The history says that a job began once it has: until then its method is queued. */
 static void queue_start(struct method *method)
 {
 	struct core *core = method_core(method);
 	const struct ledger_version *version = version_newest(method);
 	int r;
 
+	r = core->ops->compile(core->context, method->module->context, method_index(method), version->id, version->level);
+	if (queue_is_shortage(r)) {
+		core->retry_ns = core->ops->now(core->context) + QUEUE_RETRY_NS;
+		return;
+	}
 	if (method->place == PLACE_QUEUE)
 		queue_announce(method);
 	else
 		method_move(method, PLACE_RUNNING);
-	r = core->ops->compile(core->context, method->module->context, method_index(method), version->id, version->level);
 	if (error_fold(r))
 		queue_fail(method, TIER_REASON_NO_WORKER);
 }
@@ -141,13 +155,19 @@ void queue_run(struct core *core)
 	uint32_t n_starts = 0;
 	struct method *method;
 
-	while (core->n_running < core->config.jobs_total && (method = queue_next(core))) {
+	while (!core->retry_ns && core->n_running < core->config.jobs_total && (method = queue_next(core))) {
 		if (n_starts++ == QUEUE_STARTS_MAX) {
 			core->is_busy = true;
 			return;
 		}
 		queue_start(method);
 	}
+}
+
+void queue_tick(struct core *core, uint64_t now)
+{
+	if (now >= core->retry_ns)
+		core->retry_ns = 0;
 }
 
 /* -- Questions --- */

@@ -159,6 +159,35 @@ static void without_a_worker_all_methods_become_final_in_slices(void **state)
 		assert_int_equal(fake_answer(fm, i).reason, TIER_REASON_NO_WORKER);
 }
 
+static void a_shortage_puts_jobs_off_and_fails_none(void **state)
+{
+	static const int shortages[] = { -EMFILE, -ENFILE, -ENOMEM };
+	struct fake *fake = *state;
+	struct fake_module *fm = counting(fake, UID, "m", 2);
+	uint32_t n;
+
+	fake_pass(fake, 200);
+	fake->compile_result = -EMFILE;
+	fake_calls(fm, 0, FAKE_N);
+	n = fake->n_events;
+	for (uint32_t i = 0; i < ARRAY_SIZE(shortages); i++) {
+		fake->compile_result = shortages[i];
+		fake_pass(fake, 1000);
+		assert_int_equal(fake->n_events, n);
+		assert_int_equal(fake_answer(fm, 0).stage, TIER_STAGE_QUEUED);
+		assert_int_equal(fake_answer(fm, 0).tier, TIER_LEVEL_TIER0);
+		assert_int_equal(pending(fake, UID), 1);
+		fake_check(fake);
+	}
+	fake_calls(fm, 1, FAKE_N);
+	fake->compile_result = 0;
+	assert_int_equal(fake->n_jobs, 0);
+	fake_pass(fake, 200);
+	for (uint32_t i = 0; i < 2; i++)	/* in their order */
+		assert_true(fake_end(fake, fm, i, TIER_REASON_NONE));
+	assert_int_equal(pending(fake, UID), 0);
+}
+
 static void a_result_that_nobody_waits_for_is_ignored(void **state)
 {
 	struct fake *fake = *state;
@@ -267,6 +296,7 @@ int main(void)
 		FAKE_TEST(jobs_start_as_the_history_has_it_even_if_bells_find_more_work),
 		FAKE_TEST(every_kind_of_failure_is_final_with_its_reason),
 		FAKE_TEST(without_a_worker_all_methods_become_final_in_slices),
+		FAKE_TEST(a_shortage_puts_jobs_off_and_fails_none),
 		FAKE_TEST(a_result_that_nobody_waits_for_is_ignored),
 		FAKE_TEST(a_removed_module_frees_the_place_of_its_job),
 		FAKE_TEST(whom_a_version_inlined_is_written_down),
