@@ -6,6 +6,9 @@
 #include "server/wait.h"
 #include "util/base.h"
 
+/* A module that goes takes tens of microseconds, and a session may hold a thousand */
+#define HOLD_TURN_NS 500000u
+
 /* -- Residents --- */
 static struct list *resident_bucket(const struct server *server, uint64_t id)
 {
@@ -98,18 +101,49 @@ static struct hold *hold_new(struct session *session, uint64_t id)
 	return hold;
 }
 
-static void hold_free(struct session *session, struct hold *hold)
+static void hold_free(struct server *server, struct hold *hold)
 {
 	struct resident *resident = hold->resident;
-	struct server *server = session->server;
 	uint64_t id = resident->id;
 
 	list_remove(&hold->link);
-	session->n_holds--;
 	free(hold);
 	resident->n_holders--;
 	resident_put(resident);
 	resident_settle(server, id);
+}
+
+/* -- Ends of sessions --- */
+static void orphan_release(struct server *server, struct hold *hold)
+{
+	struct module *module = core_module_by_id(server->core, hold->resident->id);
+
+	/* The client may have died between a decrement and its bell. */
+	if (module && !server->is_closing)
+		core_sweep(server->core, module);
+	hold_free(server, hold);
+}
+
+void hold_release_orphans(struct server *server)
+{
+	uint64_t begin = clock_now_ns();
+	struct list *first;
+
+	while ((first = list_first(&server->orphans))) {
+		orphan_release(server, list_entry(first, struct hold, link));
+		if (clock_now_ns() - begin >= HOLD_TURN_NS && !server->is_closing)
+			break;
+	}
+	if (list_is_empty(&server->orphans))
+		dispatch_timer_disarm(&server->orphan_timer);
+	else
+		dispatch_timer_arm(&server->orphan_timer, clock_now_ns());
+}
+
+int hold_orphan_timer(struct dispatch_timer *timer, uint64_t now_ns)
+{
+	hold_release_orphans(container_of(timer, struct server, orphan_timer));
+	return 0;
 }
 
 void hold_release_all(struct session *session)
@@ -118,14 +152,11 @@ void hold_release_all(struct session *session)
 	struct list *first;
 
 	while ((first = list_first(&session->holds))) {
-		struct hold *hold = list_entry(first, struct hold, link);
-		struct module *module = core_module_by_id(server->core, hold->resident->id);
-
-		/* The client may have died between a decrement and its bell. */
-		if (module && !server->is_closing)
-			core_sweep(server->core, module);
-		hold_free(session, hold);
+		list_remove(first);
+		list_append(&server->orphans, first);
 	}
+	session->n_holds = 0;
+	hold_release_orphans(server);
 }
 
 /* -- Requests --- */
@@ -173,8 +204,10 @@ int hold_detach(struct lane *lane, const struct request *request)
 	hold = hold_find(lane->session, info.id);
 	if (!hold)
 		return lane_error(lane, request->serial, TIER_ERROR_NO_MODULE, "this session does not hold module '%s'", info.name);
-	if (--hold->n == 0)
-		hold_free(lane->session, hold);
+	if (--hold->n == 0) {
+		lane->session->n_holds--;
+		hold_free(lane->server, hold);
+	}
 	lane_done(lane, request->serial);
 	return 0;
 }

@@ -8,13 +8,17 @@
 
 #include "server/request.h"
 
+struct dispatch_timer;
 struct resident;
 struct session;
 
 int hold_attach(struct lane *lane, const struct request *request);
 int hold_detach(struct lane *lane, const struct request *request);
 int hold_unload(struct lane *lane, const struct request *request);
-void hold_release_all(struct session *session);		/* the session ends */
+/* The session ends. What it held and cannot be released within a moment is released in the turns that follow. */
+void hold_release_all(struct session *session);
+void hold_release_orphans(struct server *server);	/* a part of it; all of it when the server ends */
+int hold_orphan_timer(struct dispatch_timer *timer, uint64_t now_ns);
 
 /* -- Residents --- */
 struct resident *resident_find(const struct server *server, uint64_t id);

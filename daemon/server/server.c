@@ -25,14 +25,18 @@ static void server_init(struct server *server, struct dispatch *dispatch, struct
 	list_init(&server->closings.list);
 	list_init(&server->sessions);
 	list_init(&server->loads);
+	list_init(&server->orphans);
 	list_init(&server->feeds);
 	list_init(&server->news);
 	for (size_t i = 0; i < SERVER_RESIDENT_BUCKETS; i++)
 		list_init(&server->residents[i]);
+	for (size_t i = 0; i < SERVER_NONCE_BUCKETS; i++)
+		list_init(&server->nonces[i]);
 	for (size_t i = 0; i < SERVER_WAIT_BUCKETS; i++)
 		list_init(&server->waits[i]);
 	dispatch_timer_init(&server->news_timer, dispatch, wait_news_timer, "waits");
 	dispatch_timer_init(&server->deadline_timer, dispatch, wait_deadline_timer, "deadlines");
+	dispatch_timer_init(&server->orphan_timer, dispatch, hold_orphan_timer, "releases");
 }
 
 int server_new(struct server **ret, struct dispatch *dispatch, struct core *core, const struct server_config *config,
@@ -65,6 +69,7 @@ struct server *server_free(struct server *server)
 	server->is_closing = true;
 	listener_deinit(&server->listener);
 	conn_free_all(server);
+	hold_release_orphans(server);
 	load_free_all(server);
 	dispatch_timer_disarm(&server->news_timer);
 	dispatch_timer_disarm(&server->deadline_timer);
@@ -91,14 +96,4 @@ void server_event_added(struct server *server)
 void server_hello_seen(struct server *server, uint64_t nonce)
 {
 	session_hello_seen(server, nonce);
-}
-
-uint32_t server_holders(const struct server *server, const struct module *module)
-{
-	const struct resident *resident;
-	struct core_module_info info;
-
-	core_module_info(module, &info);
-	resident = resident_find(server, info.id);
-	return resident ? resident->n_holders : 0;
 }

@@ -75,6 +75,3 @@ void server_hello_seen(struct server *server, uint64_t nonce);
 /* The end of a load: @module (added to the core) or, when NULL, @error (enum tier_error) with a sentence. The session may
  * be gone meanwhile: the module stays if its name was asked for. */
 void server_loaded(struct server_load *load, struct module *module, enum tier_error error, const char *text);
-
-/* Holders of a module: how many sessions have it attached. */
-uint32_t server_holders(const struct server *server, const struct module *module);

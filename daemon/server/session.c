@@ -7,6 +7,13 @@
 #include "util/base.h"
 #include "util/error.h"
 
+/* The kernel tells of every call of the hello probe, with whatever nonce the caller put there: a look-up is a bucket, and
+ * which one cannot be known outside. */
+static struct list *nonce_bucket(struct server *server, uint64_t nonce)
+{
+	return &server->nonces[((nonce ^ server->seed) * 0x9e3779b97f4a7c15u) >> 32 & (SERVER_NONCE_BUCKETS - 1)];
+}
+
 /* -- Life --- */
 static int session_new(struct session **ret, struct lane *lane, const struct wire_hello *hello)
 {
@@ -40,6 +47,7 @@ static int session_new(struct session **ret, struct lane *lane, const struct wir
 	list_init(&session->lanes);
 	list_init(&session->holds);
 	list_append(&server->sessions, &session->link);
+	list_append(nonce_bucket(server, session->nonce), &session->nonce_link);
 	server->n_sessions++;
 	*ret = session;
 	return 0;
@@ -49,6 +57,7 @@ static void session_free(struct session *session)
 {
 	hold_release_all(session);
 	list_remove(&session->link);
+	list_remove(&session->nonce_link);
 	session->server->n_sessions--;
 	charge_deinit(&session->charge);
 	free(session);
@@ -132,8 +141,10 @@ int session_hello(struct lane *lane, const struct request *request)
 /* -- How the client rings --- */
 void session_hello_seen(struct server *server, uint64_t nonce)
 {
-	for (struct list *pos = server->sessions.previous; pos != &server->sessions; pos = pos->previous) {
-		struct session *session = list_entry(pos, struct session, link);
+	struct list *head = nonce_bucket(server, nonce), *pos;
+
+	list_for_each(pos, head) {
+		struct session *session = list_entry(pos, struct session, nonce_link);
 
 		if (session->nonce == nonce) {
 			session->hello_seen = true;

@@ -21,6 +21,7 @@
 
 #define SERVER_RESIDENT_BUCKETS 256u
 #define SERVER_WAIT_BUCKETS 4096u
+#define SERVER_NONCE_BUCKETS 1024u	/* a power of two */
 
 enum server_slot { SERVER_SLOT_CONNS, SERVER_SLOT_SESSIONS, SERVER_SLOT_LOADS, SERVER_SLOT_CLOSINGS, _SERVER_SLOT_N };
 _Static_assert(_SERVER_SLOT_N <= CHARGE_SLOTS_MAX, "a slot per quota");
@@ -38,13 +39,16 @@ struct server {
 
 	struct list conns;
 	struct list sessions;		/* by number */
+	struct list nonces[SERVER_NONCE_BUCKETS];	/* the same by nonce */
 	uint64_t last_session;		/* number of the newest */
 	uint32_t n_sessions;
 	struct list loads;
 	struct list residents[SERVER_RESIDENT_BUCKETS];
+	struct list orphans;		/* holds of sessions that ended, to be released */
+	struct dispatch_timer orphan_timer;
 
 	struct list waits[SERVER_WAIT_BUCKETS];	/* for methods, by module and index */
-	uint64_t seed;			/* of that hash: clients choose what they wait for */
+	uint64_t seed;			/* of that hash and the nonces': clients choose what they wait for */
 	struct list feeds;		/* events requests with nothing to tell */
 	struct list news;		/* waits and feeds that are to be looked at */
 	struct deadline_heap deadlines;
@@ -57,6 +61,7 @@ struct server {
 struct session {
 	struct server *server;
 	struct list link;		/* server->sessions */
+	struct list nonce_link;		/* a bucket of server->nonces */
 	uint64_t number;
 	uint64_t token[2];
 	uint64_t nonce;			/* of the hello probe */
@@ -92,7 +97,7 @@ struct resident {
 
 /* A session's hold of a module */
 struct hold {
-	struct list link;		/* session->holds */
+	struct list link;		/* session->holds, server->orphans */
 	struct resident *resident;
 	uint64_t n;			/* attached so many times */
 };

@@ -23,6 +23,7 @@
 #define N_METHODS 5000u
 #define N_INSNS 64u			/* per method */
 #define N_COLD 6000u			/* small methods that the other client calls */
+#define N_HELD 800u			/* modules of one session */
 #define TURN_MAX_NS 5000000u
 
 /* @n methods m0, m1...: f(a) = a * 31^(@n_insns - 2), every 16th calls the next one as well, for a relocation */
@@ -217,10 +218,41 @@ static void the_first_call_of_a_huge_method_does_not_hold_the_loop(void **state)
 	daemon_stop(&daemon);
 }
 
+/* Modules without a name that only this session holds: its end releases all of them. */
+static void the_end_of_a_session_with_hundreds_of_modules_does_not_hold_the_loop(void **state)
+{
+	struct wire_stats stats = { .n_modules = 1 };
+	struct tier_conn *conn, *other;
+	struct tier_module *module;
+	struct tier_method *method;
+	struct daemon daemon;
+	const char *object;
+
+	daemon_start(&daemon, NULL);
+	conn = daemon_connect(&daemon);
+	other = daemon_connect(&daemon);
+	object = generate(&daemon, "small", 16, 8);
+	for (unsigned int i = 0; i < N_HELD; i++) {
+		assert_done(tier_load(conn, object, NULL, 0, &module));
+		assert_done(tier_method_at(module, 0, &method));
+		assert_int_equal(tier_entry(method)(1, 0, 0, 0, 0), expected(0, 16, 8));
+		assert_done(tier_unload(conn, "small"));
+	}
+	assert_done(tier_stats(other, &stats));
+	assert_int_equal(stats.n_modules, N_HELD);
+	tier_disconnect(conn);
+	while (stats.n_modules)
+		assert_done(tier_stats(other, &stats));
+	report_turn(other, "a session ended that held 800 modules:");
+	tier_disconnect(other);
+	daemon_stop(&daemon);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_first_call_of_a_huge_method_does_not_hold_the_loop),
+		cmocka_unit_test(the_end_of_a_session_with_hundreds_of_modules_does_not_hold_the_loop),
 		cmocka_unit_test(no_turn_takes_five_milliseconds),
 		cmocka_unit_test(no_turn_takes_five_milliseconds_when_bells_are_lost),
 	};
