@@ -30,8 +30,16 @@ struct records {
 	uint32_t n;
 };
 
+/* A section of code, to be found by its name: lists of records have only that. */
+struct code_name {
+	const char *name;
+	uint32_t section;
+};
+
 struct debug {
 	struct loader *loader;
+	struct code_name *code;		/* by name, then number */
+	uint32_t n_code;
 	struct btf btf;
 	struct records functions, lines;
 	uint32_t *files;	/* of .BTF's strings: offsets, ascending; their places are the files' indices */
@@ -43,6 +51,7 @@ struct debug {
 static void debug_deinit(struct debug *debug)
 {
 	btf_deinit(&debug->btf);
+	free(debug->code);
 	free(debug->functions.all);
 	free(debug->lines.all);
 	free(debug->files);
@@ -86,13 +95,45 @@ static int compare_records(const void *a, const void *b)
 	return x->order < y->order ? -1 : x->order > y->order;
 }
 
-/* The section of code called @name; 0: none */
-static uint32_t find_code(const struct loader *loader, const char *name)
+static int compare_code_names(const void *a, const void *b)
 {
-	for (uint32_t i = 1; name && i < loader->n_sections; i++)
-		if (loader->sections[i].kind == SECTION_CODE && !strcmp(loader->sections[i].name, name))
-			return i;
-	return 0;
+	const struct code_name *x = a, *y = b;
+	int r = strcmp(x->name, y->name);
+
+	return r ? r : x->section < y->section ? -1 : x->section > y->section;
+}
+
+static const char *debug_name_code(struct debug *debug)
+{
+	const struct loader *loader = debug->loader;
+
+	debug->code = calloc(loader->n_sections, sizeof(*debug->code));
+	if (!debug->code)
+		return "out of memory";
+	for (uint32_t i = 1; i < loader->n_sections; i++)
+		if (loader->sections[i].kind == SECTION_CODE)
+			debug->code[debug->n_code++] = (struct code_name){ loader->sections[i].name, i };
+	qsort(debug->code, debug->n_code, sizeof(*debug->code), compare_code_names);
+	return NULL;
+}
+
+/* The first section of code called @name; 0: none */
+static uint32_t find_code(const struct debug *debug, const char *name)
+{
+	const struct code_name key = { .name = name };	/* section 0: before all others */
+	uint32_t low = 0, high = debug->n_code;
+
+	if (!name)
+		return 0;
+	while (low < high) {
+		uint32_t middle = low + (high - low) / 2;
+
+		if (compare_code_names(&debug->code[middle], &key) < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < debug->n_code && !strcmp(debug->code[low].name, name) ? debug->code[low].section : 0;
 }
 
 static void record_read(struct record *record, const uint8_t *p, uint32_t n_record, uint32_t section, uint32_t order)
@@ -105,7 +146,6 @@ static void record_read(struct record *record, const uint8_t *p, uint32_t n_reco
 /* A table is the size of its records, then for each section: its name, how many, the records. */
 static const char *records_read(struct records *records, struct debug *debug, const uint8_t *p, uint32_t n, uint32_t n_record_min)
 {
-	const struct loader *loader = debug->loader;
 	uint32_t n_record = n >= 4 ? btf_u32(p) : 0, at = 4;
 
 	if (!n)
@@ -120,7 +160,7 @@ static const char *records_read(struct records *records, struct debug *debug, co
 
 		if (n - at < 8)
 			return "a list of records ends early";
-		section = find_code(loader, btf_string(&debug->btf, btf_u32(p + at)));
+		section = find_code(debug, btf_string(&debug->btf, btf_u32(p + at)));
 		n_here = btf_u32(p + at + 4);
 		at += 8;
 		if (n_here > (n - at) / n_record)
@@ -142,6 +182,9 @@ static const char *debug_read_ext(struct debug *debug, const uint8_t *bytes, siz
 
 	if (!n_header)
 		return "not of version 1 in little endian";
+	why = debug_name_code(debug);
+	if (why)
+		return why;
 	if (!btf_part(bytes, n, n_header, 2, &at, &n_part))
 		return "its functions lie outside the section";
 	why = records_read(&debug->functions, debug, bytes + at, n_part, 8);
