@@ -94,6 +94,7 @@ void each_descendant(pid_t pid, void (*fn)(pid_t pid, void *context), void *cont
 void workers_stop(const struct daemon *daemon);
 void workers_continue(const struct daemon *daemon);
 
+const char *temporary_folder(void);	/* $TMPDIR, if that leaves room for a socket's path; else /tmp */
 bool events_by_kernel(void);	/* this run's mode */
 bool test_is_long(void);	/* TIER_TEST_LONG=1: full counts */
 uint64_t test_now_ns(void);

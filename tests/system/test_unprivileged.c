@@ -158,7 +158,7 @@ static bool become_nobody(void)
 	const char *build = getenv("TIER_BUILD");
 	char command[1024];
 
-	strcpy(home, "/tmp/tierd-nobody-XXXXXX");
+	snprintf(home, sizeof(home), "%.32s/tierd-nobody-XXXXXX", temporary_folder());
 	if (!mkdtemp(home))
 		return false;
 	snprintf(command, sizeof(command), "cp -r %1$s/tierd %1$s/tierd-worker %1$s/tierctl %1$s/workloads %2$s && chmod -R a+rX %2$s",
