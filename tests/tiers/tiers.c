@@ -212,6 +212,7 @@ static uint64_t target_of(const struct tiers *t, const struct code_reloc *reloc)
 	}
 }
 
+/* As arena/place.c does it, which wants every address in the span as well */
 static bool place(struct tiers *t, uint32_t method, const struct code_result *code, struct refusal *refusal)
 {
 	size_t begin;
@@ -223,10 +224,17 @@ static bool place(struct tiers *t, uint32_t method, const struct code_result *co
 	emit_bytes(&t->e, code->bytes, code->n_bytes);
 	for (uint32_t i = 0; i < code->n_relocs; i++) {
 		const struct code_reloc *reloc = &code->relocs[i];
-		const uint64_t field = t->e.address + begin + reloc->offset;
-		const int32_t value = target_of(t, reloc) + reloc->addend - field;
+		const uint64_t value = target_of(t, reloc) + reloc->addend;
+		const int32_t relative = value - (t->e.address + begin + reloc->offset);
 
-		emit_patch(&t->e, begin + reloc->offset, &value, sizeof(value));
+		if (value - t->layout.base >= t->layout.size) {
+			refuse(refusal, "relocation %" PRIu32 " leads out of the span", i);
+			return false;
+		}
+		if (reloc->kind == CODE_RELOC_ABSOLUTE)
+			emit_patch(&t->e, begin + reloc->offset, &value, sizeof(value));
+		else
+			emit_patch(&t->e, begin + reloc->offset, &relative, sizeof(relative));
 	}
 	return true;
 }

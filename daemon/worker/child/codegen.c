@@ -7,6 +7,7 @@
 #include <llvm-c/TargetMachine.h>
 #include <llvm-c/Transforms/PassBuilder.h>
 #include <string.h>
+#include "tier/records.h"
 #include "util/base.h"
 #include "util/error.h"
 #include "worker/child/codegen.h"
@@ -19,6 +20,11 @@
 
 /* Inlining is over before the pipeline begins; it finds single functions. */
 #define CODEGEN_PASSES "always-inline,default<O2>"
+
+/* How far from what it refers to a reference is sure to lie in the module's span (tier/records.h): before a segment's data come
+ * whole pages of others, behind it at least a guard page; before methods come only the thunks */
+#define CODEGEN_NEAR_SEGMENT 4096
+#define CODEGEN_NEAR_METHOD ((int64_t)TIER_PRECODES_OFFSET)
 
 static LLVMTargetMachineRef machine;
 static void (*fatal)(const char *reason);
@@ -125,7 +131,7 @@ static bool verify(LLVMModuleRef module, struct refusal *refusal)
 	return !broken;
 }
 
-static bool compile_module(LLVMModuleRef module, const struct job_compile *job, const struct plan *plan,
+static bool compile_module(LLVMModuleRef module, const struct job_compile *job, const struct plan *plan, bool opaque,
 			   struct code_result *ret, void **ret_block, struct refusal *refusal)
 {
 	LLVMTargetDataRef layout = LLVMCreateTargetDataLayout(machine);
@@ -136,7 +142,7 @@ static bool compile_module(LLVMModuleRef module, const struct job_compile *job, 
 	LLVMSetTarget(module, triple);
 	LLVMDisposeTargetData(layout);
 	LLVMDisposeMessage(triple);
-	r = lower_job(module, job, plan);
+	r = lower_job(module, job, plan, opaque);
 	if (r) {
 		refuse(refusal, "out of memory");
 		return false;
@@ -163,7 +169,7 @@ static uint32_t collect_inlined(uint32_t *ret, const struct job_compile *job, co
 	return n;
 }
 
-static bool compile_in_context(LLVMContextRef context, const struct job_compile *job, struct code_result *ret,
+static bool compile_in_context(LLVMContextRef context, const struct job_compile *job, bool opaque, struct code_result *ret,
 			       void **ret_block, struct refusal *refusal)
 {
 	_cleanup_(freep) uint32_t *inlined = malloc(sizeof(*inlined) * job->n_bodies);
@@ -178,7 +184,7 @@ static bool compile_in_context(LLVMContextRef context, const struct job_compile 
 	}
 	code.n_inlined = collect_inlined(inlined, job, plan);
 	module = LLVMModuleCreateWithNameInContext(job->bodies[0].name, context);
-	ok = compile_module(module, job, plan, &code, ret_block, refusal);
+	ok = compile_module(module, job, plan, opaque, &code, ret_block, refusal);
 	LLVMDisposeModule(module);
 	plan_free(plan);
 	if (ok)
@@ -186,23 +192,51 @@ static bool compile_in_context(LLVMContextRef context, const struct job_compile 
 	return ok;
 }
 
-bool codegen_compile(const struct job_compile *job, struct code_result *ret, void **ret_block, struct refusal *refusal)
+/* Whether the daemon will place every reference, wherever in the span that is: the optimizer folds constants that a program adds
+ * to an address into the reference, and those may be anything. */
+static bool is_near(const struct code_result *code, const struct job_compile *job)
+{
+	const uint32_t sizes[_CODE_TARGET_N] = {
+		[CODE_TARGET_RODATA] = job->n_rodata, [CODE_TARGET_DATA] = job->n_data, [CODE_TARGET_BSS] = job->n_bss,
+	};
+
+	for (uint32_t i = 0; i < code->n_relocs; i++) {
+		const struct code_reloc *reloc = &code->relocs[i];
+		const int64_t near = reloc->target >= CODE_TARGET_RODATA ? CODEGEN_NEAR_SEGMENT : CODEGEN_NEAR_METHOD;
+
+		if (reloc->addend < -near || reloc->addend > (int64_t)sizes[reloc->target] + near)
+			return false;
+	}
+	return true;
+}
+
+static bool compile(const struct job_compile *job, bool opaque, struct code_result *ret, void **ret_block,
+		    struct refusal *refusal)
 {
 	struct refusal reason = { .text = "" };
-	LLVMContextRef context;
+	LLVMContextRef context = LLVMContextCreate();
 	bool ok;
 
+	LLVMContextSetDiagnosticHandler(context, on_diagnostic, &reason);
+	ok = compile_in_context(context, job, opaque, ret, ret_block, &reason);
+	LLVMContextDispose(context);
+	if (ok && !is_near(ret, job)) {
+		refuse(&reason, "an address lies too far from what it is computed from");
+		free(*ret_block);
+		ok = false;
+	}
+	if (!ok)
+		refuse(refusal, "method '%s': %s", job->bodies[0].name, reason.text);
+	return ok;
+}
+
+bool codegen_compile(const struct job_compile *job, struct code_result *ret, void **ret_block, struct refusal *refusal)
+{
 	if (job->level != TIER_LEVEL_TIER1) {
 		refuse(refusal, "no compiler for tier %s", tier_level_name(job->level));
 		return false;
 	}
-	context = LLVMContextCreate();
-	LLVMContextSetDiagnosticHandler(context, on_diagnostic, &reason);
-	ok = compile_in_context(context, job, ret, ret_block, &reason);
-	LLVMContextDispose(context);
-	if (!ok)
-		refuse(refusal, "method '%s': %s", job->bodies[0].name, reason.text);
-	return ok;
+	return compile(job, false, ret, ret_block, refusal) || compile(job, true, ret, ret_block, refusal);
 }
 
 /* A sum over memory: enough to run the vectorizers, the register allocator and the object writer once. */

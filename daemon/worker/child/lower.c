@@ -29,6 +29,7 @@ struct lower {
 	const struct plan *plan;
 	LLVMTypeRef i8, i64, ptr, function_type;
 	LLVMValueRef *functions;	/* per body, NULL: not used */
+	bool opaque;
 };
 
 struct body {
@@ -130,6 +131,19 @@ static LLVMValueRef load_cell(struct body *body, enum code_target target, uint32
 	return load;
 }
 
+/* The address of what @outside names, as the program gets it; opaque: as the result of an empty piece of assembly */
+static LLVMValueRef address_of(struct body *body, enum code_target target, uint32_t index, uint32_t size)
+{
+	LLVMValueRef pointer = outside(body->lower, target, index, size), assembly;
+	LLVMTypeRef type;
+
+	if (!body->lower->opaque)
+		return pointer;
+	type = LLVMFunctionType(body->lower->ptr, &body->lower->ptr, 1, 0);
+	assembly = LLVMGetInlineAsm(type, "", 0, "=r,0", 4, 0, 0, LLVMInlineAsmDialectATT, 0);
+	return LLVMBuildCall2(body->builder, type, assembly, &pointer, 1, "");
+}
+
 static void lower_lddw(struct body *body, const struct insn *insn)
 {
 	const struct job_compile *job = body->lower->job;
@@ -138,7 +152,7 @@ static void lower_lddw(struct body *body, const struct insn *insn)
 
 	switch (insn->src) {
 	case INSN_REF_METHOD:
-		value = LLVMBuildPtrToInt(body->builder, outside(body->lower, CODE_TARGET_METHOD, index, 1), body->lower->i64, "");
+		value = LLVMBuildPtrToInt(body->builder, address_of(body, CODE_TARGET_METHOD, index, 1), body->lower->i64, "");
 		reg_set(body, insn->dst, LLVMBuildAdd(body->builder, value, constant(body, insn->imm), ""));
 		return;
 	case INSN_REF_IMPORT:
@@ -146,13 +160,13 @@ static void lower_lddw(struct body *body, const struct insn *insn)
 		reg_set(body, insn->dst, LLVMBuildAdd(body->builder, value, constant(body, insn->imm), ""));
 		return;
 	case INSN_REF_RODATA:
-		value = outside(body->lower, CODE_TARGET_RODATA, 0, job->n_rodata);
+		value = address_of(body, CODE_TARGET_RODATA, 0, job->n_rodata);
 		break;
 	case INSN_REF_DATA:
-		value = outside(body->lower, CODE_TARGET_DATA, 0, job->n_data);
+		value = address_of(body, CODE_TARGET_DATA, 0, job->n_data);
 		break;
 	case INSN_REF_BSS:
-		value = outside(body->lower, CODE_TARGET_BSS, 0, job->n_bss);
+		value = address_of(body, CODE_TARGET_BSS, 0, job->n_bss);
 		break;
 	default:
 		reg_set(body, insn->dst, constant(body, insn_imm64(insn)));
@@ -515,7 +529,7 @@ static int lower_bodies(struct lower *lower)
 	return 0;
 }
 
-int lower_job(LLVMModuleRef module, const struct job_compile *job, const struct plan *plan)
+int lower_job(LLVMModuleRef module, const struct job_compile *job, const struct plan *plan, bool opaque)
 {
 	LLVMContextRef context = LLVMGetModuleContext(module);
 	struct lower lower = {
@@ -523,6 +537,7 @@ int lower_job(LLVMModuleRef module, const struct job_compile *job, const struct 
 		.context = context,
 		.job = job,
 		.plan = plan,
+		.opaque = opaque,
 		.i8 = LLVMInt8TypeInContext(context),
 		.i64 = LLVMInt64TypeInContext(context),
 		.ptr = LLVMPointerTypeInContext(context, 0),

@@ -8,9 +8,11 @@
  * alloca. Everything lives in allocas here; SROA makes values of them. */
 
 #include <llvm-c/Core.h>
+#include <stdbool.h>
 #include "worker/child/plan.h"
 #include "worker/job.h"
 
 /* Fills @module, whose data layout is set, with bodies[0] of @job and with every body that @plan inlines, the latter as internal
- * functions that must be inlined. Returns 0 or -ENOMEM. */
-int lower_job(LLVMModuleRef module, const struct job_compile *job, const struct plan *plan);
+ * functions that must be inlined. With @opaque LLVM cannot see through addresses of methods and segments, so that it folds no
+ * constant into them. Returns 0 or -ENOMEM. */
+int lower_job(LLVMModuleRef module, const struct job_compile *job, const struct plan *plan, bool opaque);
