@@ -110,6 +110,7 @@ static void r0_is_printed_in_hex_by_every_tier(void **state)
 	for (int i = 0; i < _TIERS_N; i++) {
 		expect_result(plug_text(tiers_names[i], MINUS_ONE, NULL), "ffffffffffffffff");
 		expect_result(plug_text(tiers_names[i], MINUS_ONE, ""), "ffffffffffffffff");
+		expect_result(plug(tiers_names[i], MINUS_ONE, strlen(MINUS_ONE), "", ""), "ffffffffffffffff");
 	}
 }
 
@@ -131,6 +132,9 @@ static void helper_5_returns_its_first_argument(void **state)
 {
 	for (int i = 0; i < _TIERS_N; i++)	/* r1 = 42 before */
 		expect_result(plug_text(tiers_names[i], "b7 01 00 00 2a 00 00 00 " HELPER_5, NULL), "2a");
+	for (int i = 0; i < _TIERS_N; i++)	/* r1 = 42; r2 = 5; callx r2; exit */
+		expect_result(plug_text(tiers_names[i], "b7 01 00 00 2a 00 00 00 b7 02 00 00 05 00 00 00 8d 02 00 00 00 00 00 00 "
+					"95 00 00 00 00 00 00 00", ""), "2a");
 	expect_failure(plug_text("0", "85 00 00 00 06 00 00 00 95 00 00 00 00 00 00 00", NULL), "calls kernel helper 6");
 }
 
