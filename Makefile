@@ -67,6 +67,7 @@ PROGRAMS := $(B)/tierd $(B)/tierd-worker $(B)/tierctl $(B)/libtier.so.0 $(B)/lib
 UNIT_TESTS := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/unit/*/test_*.c)))
 SYSTEM_TESTS := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/system/test_*.c)))
 COMPILER_TESTS := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/conformance/test_*.c tests/differential/test_*.c)))
+CORPUS_TESTS := $(patsubst tests/fuzz/corpus/%,$(B)/tests/fuzz/%,$(sort $(wildcard tests/fuzz/corpus/fuzz_*)))
 FUZZERS := $(patsubst tests/fuzz/%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 
 # -- Tasks --------------------------------------------------------------------------------------------------------
@@ -94,7 +95,7 @@ check-long:  ## the same tests with the full counts that the issues name
 	@$(MAKE) --no-print-directory all tests floors pages
 	@tests/run $(B) long
 
-tests: $(UNIT_TESTS) $(COMPILER_TESTS) $(B)/tests/conformance-plugin $(SYSTEM_TESTS)
+tests: $(UNIT_TESTS) $(COMPILER_TESTS) $(CORPUS_TESTS) $(B)/tests/conformance-plugin $(SYSTEM_TESTS)
 
 bench: all $(B)/tests/bench/bench  ## medians and ratios: compile, first call, threshold, wake-up, speed against native
 	@$(B)/tests/bench/bench
@@ -225,6 +226,10 @@ $(B)/tests/conformance/%: $(B)/obj/tests/conformance/%.o $(CONFORMANCE_OBJECTS) 
 $(B)/tests/conformance-plugin: $(B)/obj/tests/conformance/plugin.o $(CONFORMANCE_OBJECTS) $(TIERS_ARCHIVES)
 	$(tiers_link)
 $(B)/tests/differential/%: $(B)/obj/tests/differential/%.o $(DIFFERENTIAL_OBJECTS) $(TIERS_ARCHIVES)
+	$(tiers_link)
+
+# A fuzz target that is fed its corpus, without libFuzzer
+$(B)/tests/fuzz/%: $(B)/obj/tests/fuzz/%.o $(B)/obj/tests/fuzz/replay.o $(TIERS_OBJECTS) $(TIERS_ARCHIVES) $(call archive,arena)
 	$(tiers_link)
 
 # System tests and benchmarks link the harness, the workloads' inputs and vectors, and the workloads built natively.
