@@ -43,7 +43,8 @@ struct host *host_free(struct host *host);
 /* The same in @thread: unmapping a module of a million instructions takes milliseconds. Nobody may use it any more. */
 void host_release(struct host *host, struct task_thread *thread);
 
-/* Tier 0 (of a huge method it is there already: compiling it would hold the loop), and a call-counting stub: 0, CORE_E_FULL or -ENOMEM (see struct core_ops). */
+/* Tier 0 (of a huge method it is there already: compiling it would hold the loop), and a call-counting stub: 0, CORE_E_FULL or
+ * -ENOMEM (see struct core_ops). */
 int host_tier0(struct host *host, uint32_t method, struct core_code *ret);
 int host_stub(struct host *host, uint32_t method, uint32_t cell, uint64_t version, uint64_t code, struct core_code *ret);
 

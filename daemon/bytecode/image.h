@@ -122,8 +122,8 @@ void refuse(struct refusal *refusal, const char *format, ...) __attribute__((for
 
 /* Checks all of @bytes (8-byte aligned, @n bytes): magic, size, every table inside the image and not overlapping the
  * header, every name terminated, every index in range, methods' instruction ranges inside insns and disjoint, relocs'
- * fields inside their segments, lines in order, the hash. Does not look at instructions: that is verify_image(). Fills @ret and returns true, or
- * fills @refusal and returns false. Linear in @n; any thread. */
+ * fields inside their segments, lines in order, the hash. Does not look at instructions: that is verify_image(). Fills
+ * @ret and returns true, or fills @refusal and returns false. Linear in @n; any thread. */
 bool image_check(const void *bytes, size_t n, struct image *ret, struct refusal *refusal);
 
 /* FNV-1a 64 over everything after the header of an image of @n bytes. */

@@ -5,8 +5,8 @@
 
 /* The core's own life: birth (from nothing or from a predecessor's ledger), the timer, the bells.
  *
- * One timer serves everything that waits: the ticks of each uid's delay, the sweep, jobs that could not start, and work that was cut into slices
- * (which asks for a deadline that is already over). */
+ * One timer serves everything that waits: the ticks of each uid's delay, the sweep, jobs that could not start, and work that
+ * was cut into slices (which asks for a deadline that is already over). */
 
 #define DEADLINE_NOW 1u		/* long past: the timer fires in the next turn of the loop */
 

@@ -54,8 +54,8 @@ struct tier_conn_opts {
 
 /* What a cold call does that cannot be served (the daemon is gone, or has no room): called in the calling thread, with
  * all signals blocked, with the method's name and a sentence. The default prints one line to standard error and aborts: a
- * wrong result is never returned. A handler must not return either (longjmp out of it is allowed, _exit too). Process-wide; NULL restores the
- * default. */
+ * wrong result is never returned. A handler must not return either (longjmp out of it is allowed, _exit too). Process-wide;
+ * NULL restores the default. */
 typedef void (*tier_failure_fn)(const char *module, const char *method, const char *text);
 TIER_API void tier_set_failure_handler(tier_failure_fn fn);
 

@@ -15,8 +15,8 @@
  *
  * Each feature is a small source whose f(x) depends on references being right: calls and addresses, in code and in data,
  * across sections and files. It is built by each compiler at hand, with and without optimization, loaded, and called at
- * tier 0 and at the final tier; gcc 12 and its assembler have relocations of their own. f may be called any number of times: it writes what it reads. The results are those of
- * the same source in a native program. */
+ * tier 0 and at the final tier; gcc 12 and its assembler have relocations of their own. f may be called any number of times:
+ * it writes what it reads. The results are those of the same source in a native program. */
 
 #define TYPES                                                                                                          \
 	"typedef unsigned long long u64; typedef unsigned int u32; typedef unsigned char u8;\n"                        \
@@ -428,6 +428,7 @@ int main(void)
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(features); i++)
-		tests[2 + i] = (struct CMUnitTest){ .name = features[i].name, .test_func = a_feature, .initial_state = (void *)&features[i] };
+		tests[2 + i] = (struct CMUnitTest){ .name = features[i].name, .test_func = a_feature,
+						    .initial_state = (void *)&features[i] };
 	return cmocka_run_group_tests(tests, group_setup, group_teardown);
 }

@@ -30,7 +30,8 @@
 #define LDDW(dst, ref, addend, index) INSN(BPF_LDDW, dst, ref, 0, addend), INSN(0, 0, 0, 0, index)
 
 /* An image of two methods, "m" with @insns and "other", two imports, 64 bytes of .rodata, 32 of .data, 16 of .bss,
- * and what debug information could tell: a signature and two tags of "m", one tag of "other", two files, three lines. The caller frees *ret_bytes. */
+ * and what debug information could tell: a signature and two tags of "m", one tag of "other", two files, three lines. The
+ * caller frees *ret_bytes. */
 static inline struct image code_image(void **ret_bytes, const struct insn *insns, uint32_t n)
 {
 	struct insn other[] = { MOV_K(0, 7), EXIT };
