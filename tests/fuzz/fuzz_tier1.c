@@ -2,8 +2,9 @@
 /* Fuzzing the optimizer with what the verifier lets through: every method becomes code that crosses the pipe as it is. A
  * refusal would be a method that stays slow for ever, so it is a finding like a crash.
  *
- * links: daemon/worker/child/elf*.c daemon/worker/child/btf*.c daemon/worker/child/lower.c daemon/worker/child/arith.c daemon/worker/child/plan.c
- * links: daemon/worker/child/provenance.c daemon/worker/child/codegen.c daemon/worker/child/object.c tests/tiers/program.c
+ * links: daemon/worker/child/elf*.c daemon/worker/child/btf*.c daemon/worker/child/lower.c daemon/worker/child/arith.c
+ * links: daemon/worker/child/plan.c daemon/worker/child/provenance.c daemon/worker/child/codegen.c
+ * links: daemon/worker/child/object.c tests/tiers/program.c
  * links: -lelf llvm */
 #include <stdio.h>
 #include "fuzz/input.h"
