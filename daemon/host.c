@@ -11,9 +11,8 @@
 #include "util/base.h"
 #include "util/error.h"
 
-/* A compile job carries its method and the small methods that it calls, directly or through each other. The compiler
- * decides what it inlines; these bounds only keep jobs small. */
-#define JOB_BODIES_MAX 64u
+/* Larger methods stay at tier 0: their bytecode is copied, and their code placed, within a turn of the loop. */
+#define OPTIMIZED_INSNS_MAX 32768u
 
 /* Tier 0 of a method takes about 50 ns per instruction in the loop at its first call; from this size on that would be
  * most of a millisecond, so it is compiled while the module is built. */
@@ -39,6 +38,8 @@ static void host_deinit(struct host *host)
 struct host *host_free(struct host *host)
 {
 	if (host) {
+		charge_deinit(&host->methods);
+		charge_deinit(&host->memory);
 		host_deinit(host);
 		free(host);
 	}
@@ -303,7 +304,8 @@ static void job_add_body(struct job_compile *job, const struct image *image, uin
 	};
 }
 
-/* Adds the small callees of body @i that are not there yet. Walking the list while it grows makes it transitive. */
+/* A job carries its method and the small methods that it calls, directly or through each other. Adds the small callees of
+ * body @i that are not there yet; walking the list while it grows makes it transitive. */
 static void job_add_callees(struct job_compile *job, const struct image *image, uint32_t i)
 {
 	const struct insn *insns = job->bodies[i].insns;
@@ -314,7 +316,7 @@ static void job_add_callees(struct job_compile *job, const struct image *image, 
 
 		if (insns[pc].code != (BPF_JMP | BPF_CALL) || insns[pc].src != INSN_CALL_METHOD)
 			continue;
-		if (job->n_bodies == JOB_BODIES_MAX)
+		if (job->n_bodies == HOST_BODIES_MAX)
 			return;
 		if (image->methods[callee].n_insns <= JOB_CANDIDATE_INSNS_MAX && !job_has(job, callee))
 			job_add_body(job, image, callee);
@@ -338,10 +340,18 @@ static int memfd_of(const char *name, const void *bytes, size_t n)
 	return TAKE_FD(fd);
 }
 
-int host_compile_job(struct host *host, uint32_t method, enum tier_level level, int *ret_fd, size_t *ret_n)
+static void bodies_of(struct host_bodies *ret, const struct job_compile *job)
+{
+	ret->n = job->n_bodies;
+	for (uint32_t i = 0; i < job->n_bodies; i++)
+		ret->methods[i] = job->bodies[i].method;
+}
+
+int host_compile_job(struct host *host, uint32_t method, enum tier_level level, struct host_bodies *ret, int *ret_fd,
+		     size_t *ret_n)
 {
 	const struct image *image = &host->image;
-	struct job_body bodies[JOB_BODIES_MAX];
+	struct job_body bodies[HOST_BODIES_MAX];
 	struct job_compile job = {
 		.level = level,
 		.method = method,
@@ -357,6 +367,8 @@ int host_compile_job(struct host *host, uint32_t method, enum tier_level level, 
 	size_t n;
 	int r;
 
+	if (image->methods[method].n_insns > OPTIMIZED_INSNS_MAX)
+		return CORE_E_TOO_LARGE;
 	job_add_body(&job, image, method);
 	for (uint32_t i = 0; i < job.n_bodies; i++)
 		job_add_callees(&job, image, i);
@@ -366,24 +378,33 @@ int host_compile_job(struct host *host, uint32_t method, enum tier_level level, 
 	r = memfd_of("tierd-compile", bytes, n);
 	if (r < 0)
 		return error_fold(r);
+	bodies_of(ret, &job);
 	*ret_fd = r;
 	*ret_n = n;
 	return 0;
 }
 
-enum tier_reason host_place(struct host *host, const void *bytes, size_t n, struct core_code *ret, struct code_result *ret_code,
-			    struct refusal *refusal)
+/* Whom it says that it inlined it must have been given. */
+static bool check_inlined(const struct code_result *code, const struct host_bodies *bodies, struct refusal *refusal)
+{
+	for (uint32_t i = 0, k; i < code->n_inlined; i++) {
+		for (k = 1; k < bodies->n && bodies->methods[k] != code->inlined[i]; k++)
+			;
+		if (k < bodies->n)
+			continue;
+		refuse(refusal, "the worker says that it inlined method %u, which it was not given", code->inlined[i]);
+		return false;
+	}
+	return true;
+}
+
+enum tier_reason host_place(struct host *host, const struct host_bodies *bodies, const void *bytes, size_t n,
+			    struct core_code *ret, struct code_result *ret_code, struct refusal *refusal)
 {
 	struct placed placed;
 
-	if (!job_get_code(ret_code, bytes, n, refusal))
+	if (!job_get_code(ret_code, bytes, n, refusal) || !check_inlined(ret_code, bodies, refusal))
 		return TIER_REASON_RESULT_REFUSED;
-	for (uint32_t i = 0; i < ret_code->n_inlined; i++)
-		if (ret_code->inlined[i] >= host->image.n_methods) {
-			refuse(refusal, "the worker says that it inlined method %u of %u", ret_code->inlined[i],
-			       host->image.n_methods);
-			return TIER_REASON_RESULT_REFUSED;
-		}
 	switch (place_code(&placed, host->arena, ret_code, refusal)) {
 	case 0:
 		break;

@@ -16,6 +16,7 @@
 #include "bytecode/image.h"
 #include "tier/types.h"
 #include "tiering/core.h"
+#include "util/charge.h"
 #include "util/task.h"
 #include "worker/job.h"
 
@@ -28,6 +29,7 @@ struct host {
 	struct calls *calls;
 	struct host_ahead *ahead;	/* tier-0 code of huge methods, by method; owned */
 	uint32_t n_ahead;
+	struct charge methods, memory;	/* of the uid; taken by loading.c, given back in the loop */
 	struct task end;	/* host_release() */
 };
 
@@ -48,10 +50,20 @@ void host_release(struct host *host, struct task_thread *thread);
 int host_tier0(struct host *host, uint32_t method, struct core_code *ret);
 int host_stub(struct host *host, uint32_t method, uint32_t cell, uint64_t version, uint64_t code, struct core_code *ret);
 
-/* The input of a compile job in a new memfd: the method with what may be inlined into it. 0 and *ret_fd, or -errno. */
-int host_compile_job(struct host *host, uint32_t method, enum tier_level level, int *ret_fd, size_t *ret_n);
+/* The methods whose bodies a compile job carries, first the one to compile. The compiler decides what of the others it
+ * inlines; these bounds only keep jobs small. */
+#define HOST_BODIES_MAX 64u
+struct host_bodies {
+	uint32_t n;
+	uint32_t methods[HOST_BODIES_MAX];
+};
 
-/* A compile worker's output becomes code of the module. NONE and *ret, *ret_code (borrows from @bytes); else the reason
- * with a sentence. */
-enum tier_reason host_place(struct host *host, const void *bytes, size_t n, struct core_code *ret, struct code_result *ret_code,
-			    struct refusal *refusal);
+/* The input of a compile job in a new memfd: the method with what may be inlined into it. 0 and *bodies, *ret_fd, *ret_n;
+ * CORE_E_TOO_LARGE (too much to copy in a turn of the loop), or -errno. */
+int host_compile_job(struct host *host, uint32_t method, enum tier_level level, struct host_bodies *bodies, int *ret_fd,
+		     size_t *ret_n);
+
+/* The output of the compile worker that was given @bodies becomes code of the module. NONE and *ret, *ret_code (borrows from
+ * @bytes); else the reason with a sentence. */
+enum tier_reason host_place(struct host *host, const struct host_bodies *bodies, const void *bytes, size_t n,
+			    struct core_code *ret, struct code_result *ret_code, struct refusal *refusal);

@@ -40,11 +40,43 @@ static void load_fail(struct load_under_way *load, enum tier_error error, const 
 	load_end(load, NULL);
 }
 
+/* What the daemon holds of a module besides code: nobody writes its .bss here. */
+static uint64_t load_memory(const struct load_under_way *load)
+{
+	const struct tier_layout *layout = arena_layout(load->host->arena);
+
+	return load->n_bytes + layout->segment[TIER_SEGMENT_RECORDS].size + layout->segment[TIER_SEGMENT_COUNTERS].size
+	       + layout->n_data;
+}
+
+_Static_assert(LOADING_METHODS_PER_UID == 32768 && LOADING_MEMORY_PER_UID == 1ull << 30, "as the sentences below say");
+
+/* NULL, or the refusal's sentence; the host gives back what it took. */
+static const char *load_charge(struct load_under_way *load, enum tier_error *error)
+{
+	struct charge_table *charges = &load->loading->charges;
+	struct host *host = load->host;
+	int r;
+
+	*error = TIER_ERROR_QUOTA;
+	r = charge_take(charges, &host->methods, load->uid, LOADING_SLOT_METHODS, host->image.n_methods);
+	if (r == CHARGE_E_QUOTA)
+		return "with this module the user would have more than 32768 methods";
+	if (!r)
+		r = charge_take(charges, &host->memory, load->uid, LOADING_SLOT_MEMORY, load_memory(load));
+	if (r == CHARGE_E_QUOTA)
+		return "with this module the user's modules would take more than 1 GiB of memory";
+	*error = TIER_ERROR_NO_MEMORY;
+	return r ? "out of memory" : NULL;
+}
+
 /* Back in the loop: the module is built; from here on the core knows it. */
 static void load_built(struct task *task)
 {
 	struct load_under_way *load = container_of(task, struct load_under_way, task);
 	struct module *module = NULL;
+	enum tier_error error;
+	const char *refused;
 	struct arena *arena;
 	int r;
 
@@ -52,6 +84,9 @@ static void load_built(struct task *task)
 		return load_fail(load, TIER_ERROR_CANCELED, "the daemon ends");
 	if (load->error)
 		return load_end(load, NULL);
+	refused = load_charge(load, &error);
+	if (refused)
+		return load_fail(load, error, refused);
 	arena = load->host->arena;
 	r = core_module_add(&module, load->loading->core, load->host->id, load->uid, load->name, load->shared,
 			    arena_layout(arena), arena_code_used(arena), arena_record(arena, 0), arena_counters(arena),
@@ -121,6 +156,9 @@ int loading_start(struct loading *loading, uid_t uid, const char *name, bool sha
 void loading_init(struct loading *loading)
 {
 	*loading = (struct loading){ .loads = LIST_INIT(loading->loads) };
+	charge_table_init(&loading->charges);
+	loading->charges.limits[LOADING_SLOT_METHODS] = LOADING_METHODS_PER_UID;
+	loading->charges.limits[LOADING_SLOT_MEMORY] = LOADING_MEMORY_PER_UID;
 }
 
 void loading_stop(struct loading *loading)

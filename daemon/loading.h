@@ -5,7 +5,8 @@
  *
  *   server's load request ──► load worker (libelf, sandboxed) ──► task thread (check, verify, lay out, place) ──► core
  *
- * Each arrow is an event of the loop, so a load of any size never holds it. */
+ * Each arrow is an event of the loop, so a load of any size never holds it. What a module takes of the ledger and of memory
+ * is charged to its uid: nobody's modules keep others from loading theirs. */
 
 #include <stdint.h>
 #include <sys/types.h>
@@ -13,8 +14,15 @@
 #include "host.h"
 #include "server/server.h"
 #include "tiering/core.h"
+#include "tiering/ledger.h"
+#include "util/charge.h"
 #include "util/task.h"
 #include "worker/pool.h"
+
+#define LOADING_METHODS_PER_UID (LEDGER_METHODS_MAX / 8)
+#define LOADING_MEMORY_PER_UID (1ull << 30)	/* bytes */
+
+enum loading_slot { LOADING_SLOT_METHODS, LOADING_SLOT_MEMORY };
 
 struct loading {
 	struct core *core;
@@ -23,6 +31,7 @@ struct loading {
 	struct window window;	/* the checker thread's, while it runs */
 	uint64_t n_code;	/* --code-size */
 	struct list loads;	/* under way */
+	struct charge_table charges;	/* what the uids' modules take: it must outlive them */
 };
 
 /* The fields above the list are the owner's to fill before the first load. */

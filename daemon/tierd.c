@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -38,6 +39,7 @@
  *
  * Every function below is one arrow. */
 
+#define COMPLAINT_NS 1000000000u
 #define RECOVER_AFTER_NS 10000000u	/* how soon after kernel events the tracer is asked for what the ring had no room for */
 
 struct tierd {
@@ -56,6 +58,7 @@ struct tierd {
 	struct loading loading;
 	struct list compiles;		/* struct compile: jobs that the pool has */
 	uint64_t start_ns;
+	uint64_t complained_ns;		/* when the log last heard of a job that could not start */
 	int signal_fd;
 	char worker_path[PATH_MAX + 64];	/* the pool's: a zygote may have to be started again */
 };
@@ -116,6 +119,7 @@ struct compile {
 	struct pool_job *job;
 	uint64_t module, version;
 	uint32_t method;
+	struct host_bodies bodies;
 };
 
 static struct compile *compile_free(struct compile *compile)
@@ -140,7 +144,7 @@ static void compile_ended(void *context, enum tier_reason reason, void *bytes, s
 	if (reason)
 		refusal = *why;
 	else
-		reason = host_place(core_module_context(module), bytes, n, &code, &result, &refusal);
+		reason = host_place(core_module_context(module), &compile->bodies, bytes, n, &code, &result, &refusal);
 	if (reason)
 		log_line(LOG_WARNING, "module %lu method %u stays on its code: %s: %s", (unsigned long)compile->module,
 			 compile->method, tier_reason_name(reason), refusal.text);
@@ -154,6 +158,17 @@ static uid_t host_uid(struct tierd *tierd, const struct host *host)
 
 	core_module_info(core_module_by_id(tierd->core, host->id), &info);
 	return info.uid;
+}
+
+/* A shortage is tried again, many times a second. */
+static void compile_complain(struct tierd *tierd, int r)
+{
+	uint64_t now = clock_now_ns();
+
+	if (tierd->complained_ns && now - tierd->complained_ns < COMPLAINT_NS)
+		return;
+	tierd->complained_ns = now;
+	log_line(LOG_WARNING, "cannot start a compile job: %s", strerrordesc_np(-r));
 }
 
 static int op_compile(void *context, void *module_context, uint32_t method, uint64_t version, enum tier_level level)
@@ -170,11 +185,15 @@ static int op_compile(void *context, void *module_context, uint32_t method, uint
 	*compile = (struct compile){ .tierd = tierd, .module = host->id, .version = version, .method = method };
 	list_init(&compile->link);
 	list_append(&tierd->compiles, &compile->link);
-	r = host_compile_job(host, method, level, &fd, &n);
+	r = host_compile_job(host, method, level, &compile->bodies, &fd, &n);
+	if (r == CORE_E_TOO_LARGE)
+		return CORE_E_TOO_LARGE;
 	if (!r)
 		r = pool_submit(tierd->pool, host_uid(tierd, host), JOB_COMPILE, fd, n, compile_ended, compile, &compile->job);
-	if (r)
+	if (r) {
+		compile_complain(tierd, r);
 		return error_fold(r);
+	}
 	TAKE_PTR(compile);
 	return 0;
 }
@@ -497,6 +516,19 @@ static int tierd_init_core(struct tierd *tierd)
 	return error_fold(core_new(&tierd->core, &config, &ops, tierd, tierd->ledger, ledger_size()));
 }
 
+/* As many open files as the system allows: returns how many. */
+static uint64_t tierd_raise_files(void)
+{
+	struct rlimit files;
+
+	if (getrlimit(RLIMIT_NOFILE, &files) < 0)
+		return UINT64_MAX;
+	files.rlim_cur = files.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &files) < 0)
+		getrlimit(RLIMIT_NOFILE, &files);
+	return files.rlim_cur;
+}
+
 static int tierd_init_server(struct tierd *tierd)
 {
 	static const struct server_ops ops = {
@@ -509,6 +541,7 @@ static int tierd_init_server(struct tierd *tierd)
 	struct server_config config = SERVER_CONFIG_DEFAULT;
 	int r;
 
+	server_config_fit(&config, tierd_raise_files());
 	if (tierd->options->user)
 		config.owner = getuid();
 	r = server_new(&tierd->server, &tierd->dispatch, tierd->core, &config, &ops, tierd, tierd->place.fd);
@@ -601,6 +634,7 @@ struct tierd *tierd_free(struct tierd *tierd)
 	tierd->server = server_free(tierd->server);
 	while (tierd->core && (module = core_module_next(tierd->core, NULL)))
 		op_release(tierd, module);
+	charge_table_deinit(&tierd->loading.charges);
 	tierd->core = core_free(tierd->core);
 	tierd->tracer = tracer_free(tierd->tracer);
 	tierd->journal = journal_free(tierd->journal);

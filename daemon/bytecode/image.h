@@ -22,7 +22,7 @@
 #define IMAGE_MAGIC 0x32474d4952454954ull	/* "TIERIMG2" in little endian */
 
 /* Limits, checked by both sides; far above what compilers emit, far below what would hurt the daemon. */
-#define IMAGE_METHODS_MAX (1u << 20)
+#define IMAGE_METHODS_MAX (1u << 15)
 #define IMAGE_INSNS_MAX (1u << 24)
 #define IMAGE_IMPORTS_MAX (1u << 12)
 #define IMAGE_RELOCS_MAX (1u << 22)

@@ -114,12 +114,12 @@ void closing_take_socket(struct server *server, uid_t uid, int fd)
 /* -- How much --- */
 bool closing_admits(const struct server *server, uid_t uid)
 {
-	return charge_used(&server->charges, uid, SERVER_SLOT_CLOSINGS) < CLOSING_PER_UID;
+	return charge_used(&server->charges, uid, SERVER_SLOT_CLOSINGS) < server->config.closings_per_uid;
 }
 
 bool closing_is_full(const struct server *server)
 {
-	return server->closings.n >= CLOSING_TOTAL;
+	return server->closings.n >= CLOSING_UIDS * server->config.closings_per_uid;
 }
 
 /* -- Life --- */

@@ -16,8 +16,7 @@
 #include "util/list.h"
 #include "util/task.h"
 
-#define CLOSING_PER_UID 512u
-#define CLOSING_TOTAL 2048u
+#define CLOSING_UIDS 4u		/* as many uids may use their quota up before nobody is admitted */
 
 struct server;
 

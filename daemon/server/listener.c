@@ -70,7 +70,8 @@ static void listener_turn_away(struct listener *listener)
 /* Whoever is accepted must be closed again, and that is what cannot be done now. Who is connected goes on. */
 static int listener_pause(struct listener *listener)
 {
-	log_line(LOG_WARNING, "no new connections until some of %u descriptors that clients sent are closed", CLOSING_TOTAL);
+	log_line(LOG_WARNING, "no new connections until some of %u descriptors that clients sent are closed",
+		 listener->server->closings.n);
 	listener->is_paused = true;
 	return error_fold(dispatch_file_select(&listener->file, 0));
 }

@@ -77,12 +77,13 @@ static void load_free(struct server_load *load)
 	list_remove(&load->link);
 	list_remove(&load->lane_link);
 	charge_deinit(&load->charge);
+	charge_deinit(&load->object);
 	close_fd(load->object_fd);
 	free(load);
 }
 
 /* 0 and *ret, CHARGE_E_QUOTA, or -errno. The object's descriptor is kept: it is there until the load ends. */
-static int load_new(struct server_load **ret, struct lane *lane, const struct request *request)
+static int load_new(struct server_load **ret, struct lane *lane, const struct request *request, uint64_t n)
 {
 	const struct wire_load *body = request->body;
 	struct server_load *load = calloc(1, sizeof(*load));
@@ -99,6 +100,8 @@ static int load_new(struct server_load **ret, struct lane *lane, const struct re
 		r = error_origin(-errno);
 	else
 		r = charge_take(&lane->server->charges, &load->charge, lane->uid, SERVER_SLOT_LOADS, 1);
+	if (!r)
+		r = charge_take(&lane->server->charges, &load->object, lane->uid, SERVER_SLOT_OBJECTS, n);
 	if (r) {
 		load_free(load);
 		return r;
@@ -116,10 +119,12 @@ static int load_begin(struct lane *lane, const struct request *request, uint64_t
 	struct server_load *load;
 	int r;
 
-	r = load_new(&load, lane, request);
+	r = load_new(&load, lane, request, n);
 	if (r == CHARGE_E_QUOTA)
-		return lane_error(lane, request->serial, TIER_ERROR_QUOTA, "this user has %u loads under way already",
-				  server->config.loads_per_uid);
+		return lane_error(lane, request->serial, TIER_ERROR_QUOTA,
+				  "this user has %llu loads under way already: at most %u, with %llu bytes in all, are allowed",
+				  (unsigned long long)charge_used(&server->charges, lane->uid, SERVER_SLOT_LOADS),
+				  server->config.loads_per_uid, (unsigned long long)server->config.objects_per_uid);
 	if (r)
 		return lane_error(lane, request->serial, TIER_ERROR_NO_MEMORY, NULL);
 	r = server->ops->load(server->context, lane->uid, load->name, body->flags & WIRE_LOAD_SHARED, load->object_fd, n, load);

@@ -9,7 +9,28 @@
 #include "util/base.h"
 #include "util/error.h"
 
+#define SERVER_FILES_OWN 64u		/* the daemon's own, workers' included */
+#define SERVER_FILES_PER_MODULE 8u	/* its segments, twice each */
+#define SERVER_FILES_PER_LOAD 2u
+
 DEFINE_CLEANUP(struct server *, server_free)
+
+static void limit_fit(uint32_t *limit, uint64_t n)
+{
+	if (*limit > n)
+		*limit = MAX(n, 1u);
+}
+
+/* Of a uid's half modules may take a half, sessions a quarter, loads and closes an eighth each. */
+void server_config_fit(struct server_config *config, uint64_t n_files)
+{
+	uint64_t n = n_files > SERVER_FILES_OWN ? (n_files - SERVER_FILES_OWN) / 2 : 0;
+
+	limit_fit(&config->modules_per_uid, n / 2 / SERVER_FILES_PER_MODULE);
+	limit_fit(&config->sessions_per_uid, n / 4 / _WIRE_LANE_N);
+	limit_fit(&config->loads_per_uid, n / 8 / SERVER_FILES_PER_LOAD);
+	limit_fit(&config->closings_per_uid, n / 8);
+}
 
 static void server_init(struct server *server, struct dispatch *dispatch, struct core *core,
 			const struct server_config *config, const struct server_ops *ops, void *context)
@@ -20,7 +41,8 @@ static void server_init(struct server *server, struct dispatch *dispatch, struct
 	server->charges.limits[SERVER_SLOT_CONNS] = (uint64_t)config->sessions_per_uid * _WIRE_LANE_N;
 	server->charges.limits[SERVER_SLOT_SESSIONS] = config->sessions_per_uid;
 	server->charges.limits[SERVER_SLOT_LOADS] = config->loads_per_uid;
-	server->charges.limits[SERVER_SLOT_CLOSINGS] = CLOSING_PER_UID;
+	server->charges.limits[SERVER_SLOT_OBJECTS] = config->objects_per_uid;
+	server->charges.limits[SERVER_SLOT_CLOSINGS] = config->closings_per_uid;
 	list_init(&server->conns);
 	list_init(&server->closings.list);
 	list_init(&server->sessions);

@@ -23,7 +23,12 @@
 #define SERVER_WAIT_BUCKETS 4096u
 #define SERVER_NONCE_BUCKETS 1024u	/* a power of two */
 
-enum server_slot { SERVER_SLOT_CONNS, SERVER_SLOT_SESSIONS, SERVER_SLOT_LOADS, SERVER_SLOT_CLOSINGS, _SERVER_SLOT_N };
+enum server_slot {
+	SERVER_SLOT_CONNS, SERVER_SLOT_SESSIONS, SERVER_SLOT_LOADS,
+	SERVER_SLOT_OBJECTS,		/* bytes of object files that are being loaded */
+	SERVER_SLOT_CLOSINGS,
+	_SERVER_SLOT_N
+};
 _Static_assert(_SERVER_SLOT_N <= CHARGE_SLOTS_MAX, "a slot per quota");
 
 struct server {
@@ -125,7 +130,7 @@ struct server_load {
 	struct list lane_link;
 	uint64_t serial;
 	uid_t uid;
-	struct charge charge;
+	struct charge charge, object;	/* one load; its bytes */
 	int object_fd;
 	char name[WIRE_NAME_MAX];
 };

@@ -465,6 +465,68 @@ static void another_user_who_guesses_ids_reaches_nothing(void **state)
 	daemon_stop(&daemon);
 }
 
+/* -- Quotas --- */
+#define MANY 20000		/* methods: two such modules are too many for one user */
+static void *many_object;
+static size_t n_many_object;
+
+static void many_object_make(void)
+{
+	char *source = malloc(MANY * 64), *p = source, folder[] = "/tmp/tierd-test-XXXXXX", path[64];
+	int fd;
+
+	assert_non_null(mkdtemp(folder));
+	for (int i = 0; i < MANY; i++)
+		p += sprintf(p, "int f%d(int a) { return a + %d; }\n", i, i);
+	fd = open(bpf_compile(folder, "many", source, "-O1"), O_RDONLY | O_CLOEXEC);
+	n_many_object = lseek(fd, 0, SEEK_END);
+	many_object = malloc(n_many_object);
+	assert_int_equal(pread(fd, many_object, n_many_object, 0), n_many_object);
+	close(fd);
+	snprintf(path, sizeof(path), "%s/many.c", folder);
+	unlink(path);
+	snprintf(path, sizeof(path), "%s/many.o", folder);
+	unlink(path);
+	rmdir(folder);
+	free(source);
+}
+
+static void load_many_as_somebody(const struct daemon *daemon)
+{
+	struct tier_module *module;
+	struct tier_conn *conn;
+
+	child_assert(!setgroups(0, NULL) && !setresgid(SOMEBODY, SOMEBODY, SOMEBODY) && !setresuid(SOMEBODY, SOMEBODY, SOMEBODY));
+	conn = client_connect(daemon);
+	child_assert(!tier_load_bytes(conn, many_object, n_many_object, "many", 0, &module));
+	tier_disconnect(conn);
+}
+
+static void a_user_who_has_too_many_methods_keeps_nobody_else_from_loading(void **state)
+{
+	struct tier_module *module, *second;
+	struct daemon daemon;
+	struct client client;
+	struct tier_conn *conn;
+
+	if (geteuid())
+		skip();		/* nobody else to be */
+	many_object_make();
+	client_start(&client, load_many_as_somebody);
+	daemon_start(&daemon, NULL);
+	conn = daemon_connect(&daemon);
+	assert_done(tier_load_bytes(conn, many_object, n_many_object, "first", 0, &module));
+	assert_int_equal(tier_load_bytes(conn, many_object, n_many_object, "second", 0, &second), -EDQUOT);
+	assert_non_null(strstr(tier_error_text(), "more than 32768 methods"));
+	client_run(&client, &daemon);
+	assert_done(tier_unload(conn, "first"));
+	tier_close(module);
+	wait_until("the first module's methods", !tier_load_bytes(conn, many_object, n_many_object, "second", 0, &second));
+	free(many_object);
+	tier_disconnect(conn);
+	daemon_stop(&daemon);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -473,6 +535,7 @@ int main(void)
 		cmocka_unit_test(a_client_has_its_segments_as_they_are_meant),
 		cmocka_unit_test(descriptors_of_code_records_and_data_are_read_only),
 		cmocka_unit_test(another_user_reaches_shared_modules_only),
+		cmocka_unit_test(a_user_who_has_too_many_methods_keeps_nobody_else_from_loading),
 		cmocka_unit_test(another_user_who_guesses_ids_reaches_nothing),
 	};
 

@@ -24,15 +24,20 @@ static struct wire_load named(const char *name)
 	return load;
 }
 
-static void load_begins(struct client *client, const char *name)
+static void load_begins_with(struct client *client, const char *name, size_t n)
 {
 	struct wire_load load = named(name);
 
-	client->fd_to_send = object(100, SEALS);
+	client->fd_to_send = object(n, SEALS);
 	client->world->load = NULL;
 	assert_int_equal(client_send(client, WIRE_LOAD, &load), 0);
 	assert_false(client_has_reply(client));
 	assert_non_null(client->world->load);
+}
+
+static void load_begins(struct client *client, const char *name)
+{
+	load_begins_with(client, name, 100);
 }
 
 static void load_fails(struct client *client, const char *name, int fd, enum tier_error error)
@@ -99,6 +104,8 @@ static void the_object_must_be_sealed_and_of_a_sensible_size(void **state)
 	load_fails(&a, "m", pair[0], TIER_ERROR_ARGUMENT);
 	close(pair[1]);
 	load_fails(&a, "m", open(".", O_RDONLY | O_DIRECTORY), TIER_ERROR_ARGUMENT);
+	while (a.world->server->closings.n)	/* what is no memfd is closed by a thread */
+		assert_int_equal(dispatch_turn(&a.world->dispatch, 1000), 0);
 	assert_int_equal(count_fds(), n);
 	client_leave(&a);
 }
@@ -136,6 +143,39 @@ static void a_name_is_taken_by_modules_and_by_loads_under_way(void **state)
 	client_leave(&b);
 }
 
+static void objects_under_way_have_a_quota_in_bytes(void **state)
+{
+	struct world *world = *state;
+	struct server_load *first;
+	struct client a, b;
+
+	world->server->charges.limits[SERVER_SLOT_OBJECTS] = 4096 + 4095;
+	client_hello(&a, world, 1000);
+	client_hello(&b, world, 1001);
+	load_begins_with(&a, "m1", 4096);
+	first = world->load;
+	load_fails(&a, "m2", object(4096, SEALS), TIER_ERROR_QUOTA);
+	load_begins_with(&b, "m1", 4096);
+	server_loaded(first, NULL, TIER_ERROR_BAD_MODULE, NULL);
+	client_read(&a);
+	load_begins_with(&a, "m2", 4096);
+	client_leave(&a);
+	client_leave(&b);
+}
+
+static void no_uid_may_have_more_than_half_of_the_open_files(void **state)
+{
+	for (uint64_t n_files = 256; n_files; n_files *= 2) {
+		struct server_config config = SERVER_CONFIG_DEFAULT;
+
+		server_config_fit(&config, n_files);
+		assert_true(config.modules_per_uid && config.sessions_per_uid && config.loads_per_uid && config.closings_per_uid);
+		assert_true(config.modules_per_uid * 8 + config.sessions_per_uid * _WIRE_LANE_N + config.loads_per_uid * 2
+			    + config.closings_per_uid <= n_files / 2);
+		assert_true(config.modules_per_uid <= 1024 && config.sessions_per_uid <= 4096);
+	}
+}
+
 static void loads_and_modules_have_quotas(void **state)
 {
 	struct world *world = *state;
@@ -149,6 +189,7 @@ static void loads_and_modules_have_quotas(void **state)
 	load_begins(&a, "m2");
 	load_fails(&a, "m3", object(1, SEALS), TIER_ERROR_QUOTA);
 	assert_non_null(strstr(a.message.error.text, "2 loads"));
+	assert_non_null(strstr(a.message.error.text, "at most 2"));
 	load_begins(&b, "m1");
 	server_loaded(first, world_module(world, 1000, "m1", false, 1)->module, TIER_ERROR_NONE, NULL);
 	client_read(&a);
@@ -190,6 +231,8 @@ int main(void)
 		WORLD_TEST(names_have_rules),
 		WORLD_TEST(a_name_is_taken_by_modules_and_by_loads_under_way),
 		WORLD_TEST(loads_and_modules_have_quotas),
+		WORLD_TEST(objects_under_way_have_a_quota_in_bytes),
+		cmocka_unit_test(no_uid_may_have_more_than_half_of_the_open_files),
 		WORLD_TEST(the_module_stays_when_its_client_is_gone),
 		WORLD_TEST(a_server_that_ends_drops_its_loads),
 	};
