@@ -65,6 +65,8 @@ static bool check_shape(const struct code_result *code, const struct tier_layout
 		refuse(refusal, "the compiled code's entry %u lies outside its %u bytes", code->entry, code->n_bytes);
 	else if (code->n_relocs > code->n_bytes / 4)
 		refuse(refusal, "%u relocations overlap in %u bytes of compiled code", code->n_relocs, code->n_bytes);
+	else if (code->n_relocs > CODE_RELOCS_MAX)
+		refuse(refusal, "the compiled code has %u relocations; at most %u are allowed", code->n_relocs, CODE_RELOCS_MAX);
 	else if (code->n_inlined > layout->n_methods)
 		refuse(refusal, "%u inlined methods in a module of %u", code->n_inlined, layout->n_methods);
 	else
@@ -103,22 +105,24 @@ static bool check_reloc(const struct code_result *code, uint32_t i, const struct
 /* A bit per byte, set for bytes of fields: linear for relocations in any order. */
 static bool check_disjoint(const struct code_result *code, struct refusal *refusal)
 {
-	_cleanup_(freep) uint8_t *taken = calloc(1, code->n_bytes / 8 + 1);
+	_cleanup_(freep) uint8_t *taken = calloc(1, code->n_bytes / 8 + 2);
 
 	if (!taken) {
 		refuse(refusal, "out of memory while checking %u relocations", code->n_relocs);
 		return false;
 	}
-	for (uint32_t i = 0; i < code->n_relocs; i++)
-		for (uint32_t k = 0; k < code_reloc_size(&code->relocs[i]); k++) {
-			uint32_t at = code->relocs[i].offset + k;
+	for (uint32_t i = 0; i < code->n_relocs; i++) {
+		uint32_t at = code->relocs[i].offset;
+		uint16_t field = ((1u << code_reloc_size(&code->relocs[i])) - 1) << at % 8, before;	/* at most 15 bits */
 
-			if (taken[at / 8] & 1u << at % 8) {
-				refuse(refusal, "relocation %u at %u overlaps another", i, code->relocs[i].offset);
-				return false;
-			}
-			taken[at / 8] |= 1u << at % 8;
+		memcpy(&before, &taken[at / 8], sizeof(before));
+		if (before & field) {
+			refuse(refusal, "relocation %u at %u overlaps another", i, at);
+			return false;
 		}
+		before |= field;
+		memcpy(&taken[at / 8], &before, sizeof(before));
+	}
 	return true;
 }
 

@@ -51,4 +51,7 @@ static inline uint32_t code_reloc_size(const struct code_reloc *reloc)
 	return reloc->kind == CODE_RELOC_ABSOLUTE ? 8 : 4;
 }
 
-#define CODE_BYTES_MAX (64u << 20)
+/* The daemon checks, copies and relocates what a worker compiled in one turn of its loop: this much takes a millisecond,
+ * most of it for fresh pages. */
+#define CODE_BYTES_MAX (512u << 10)
+#define CODE_RELOCS_MAX 16384u

@@ -26,6 +26,7 @@ enum {
 	_CORE_E_SUCCESS,
 	CORE_E_FULL,		/* no room for code in the module */
 	CORE_E_EXISTS,		/* a module of that name exists for that uid */
+	CORE_E_TOO_LARGE,	/* no compiler takes a method of that size */
 	CORE_E_QUOTA,		/* the ledger has no room for that many methods, or the uid's quota is used up */
 };
 
@@ -57,9 +58,9 @@ struct core_ops {
 	int (*stub)(void *context, void *module_context, uint32_t method, uint32_t cell, uint64_t version, uint64_t code,
 		    struct core_code *ret);
 
-	/* Start an optimizing compile; it ends with one core_compile_done(), from the loop, never from inside. 0 or -errno:
-	 * after -EMFILE, -ENFILE and -ENOMEM the method stays queued and is tried again a moment later; after any other
-	 * the method becomes final with NO_WORKER. Nobody waits for jobs of a module that was removed: they may end
+	/* Start an optimizing compile; it ends with one core_compile_done(), from the loop, never from inside. 0, CORE_E_TOO_LARGE
+	 * (the method becomes final with TOO_LARGE) or -errno: after -EMFILE, -ENFILE and -ENOMEM the method stays queued and is
+	 * tried again a moment later; after any other the method becomes final with NO_WORKER. Nobody waits for jobs of a module that was removed: they may end
 	 * or be cancelled. After a takeover a job is started again if its end had not come. */
 	int (*compile)(void *context, void *module_context, uint32_t method, uint64_t version, enum tier_level level);
 

@@ -117,7 +117,9 @@ static void queue_start(struct method *method)
 		queue_announce(method);
 	else
 		method_move(method, PLACE_RUNNING);
-	if (error_fold(r))
+	if (r == CORE_E_TOO_LARGE)
+		queue_fail(method, TIER_REASON_TOO_LARGE);
+	else if (error_fold(r))
 		queue_fail(method, TIER_REASON_NO_WORKER);
 }
 

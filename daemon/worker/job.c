@@ -221,7 +221,7 @@ static bool code_header_check(const struct code_header *header, size_t n, struct
 		return refused(refusal, "the code is empty or too large, or its entry lies outside");
 	if (!is_power_of_two(header->align) || header->align < 16 || header->align > 4096)
 		return refused(refusal, "the code's alignment is not a power of two from 16 to 4096");
-	if (header->n_relocs > header->n_bytes / 4 || header->n_inlined > IMAGE_METHODS_MAX || header->reserved)
+	if (header->n_relocs > MIN(header->n_bytes / 4, CODE_RELOCS_MAX) || header->n_inlined > IMAGE_METHODS_MAX || header->reserved)
 		return refused(refusal, "more relocations or inlined methods than possible");
 	if (n != code_size(header))
 		return refused(refusal, "its size does not follow from its counts");

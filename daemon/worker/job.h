@@ -54,6 +54,7 @@ static inline uint64_t job_output_max(enum job_kind kind, uint64_t n_input)
 
 	return n < JOB_OUTPUT_MAX ? n : JOB_OUTPUT_MAX;
 }
+_Static_assert(CODE_RELOCS_MAX * sizeof(struct code_reloc) + 65536 < CODE_BYTES_MAX, "beside them, who was inlined fits");
 
 /* A method of more slots than this is never inlined: no use in sending it along. */
 #define JOB_CANDIDATE_INSNS_MAX 256u

@@ -52,7 +52,8 @@
 	_(ARENA_FULL, 10, "the module's code segment is full")                                                         \
 	_(COUNTING_OFF, 11, "call counting is off")                                                                    \
 	_(COUNTERS_FULL, 12, "the module's counters segment is full")                                                  \
-	_(NO_WORKER, 13, "no compile worker could be started")
+	_(NO_WORKER, 13, "no compile worker could be started")                                                         \
+	_(TOO_LARGE, 14, "the method is too large to optimize")
 
 /* What can go wrong in an answer: number on the wire, errno that libtier returns (negated), text */
 #define TIER_ERROR_LIST(_)                                                                                             \

@@ -248,7 +248,10 @@ static bool relocate_outside(struct object *object, const Elf64_Sym *symbol, con
 	reloc->kind = ELF64_R_TYPE(rela->r_info) == R_X86_64_64 ? CODE_RELOC_ABSOLUTE : CODE_RELOC_RELATIVE;
 	reloc->offset = field;
 	reloc->addend = rela->r_addend;
-	object->code.n_relocs++;
+	if (++object->code.n_relocs > CODE_RELOCS_MAX) {
+		refuse(object->refusal, "the compiled code has more than %u relocations", CODE_RELOCS_MAX);
+		return false;
+	}
 	return true;
 }
 

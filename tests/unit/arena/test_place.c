@@ -176,7 +176,7 @@ static void code_of_no_size_or_of_too_many_bytes_is_refused(void **state)
 	fixture->code.n_bytes = 0;
 	expect_refusal(fixture, "has 0 bytes");
 	fixture->code.n_bytes = CODE_BYTES_MAX + 1;
-	expect_refusal(fixture, "has 67108865 bytes");
+	expect_refusal(fixture, "has 524289 bytes");
 }
 
 static void an_alignment_that_is_none_is_refused(void **state)
@@ -234,6 +234,9 @@ static void more_relocations_than_bytes_can_hold_are_refused(void **state)
 	for (uint32_t i = 0; i < 17; i++)
 		add_reloc(fixture, 0, CODE_TARGET_METHOD, 0, -4);
 	expect_refusal(fixture, "17 relocations overlap in 64 bytes");
+	fixture->code.n_bytes = CODE_BYTES_MAX;
+	fixture->code.n_relocs = CODE_RELOCS_MAX + 1;
+	expect_refusal(fixture, "has 16385 relocations");
 }
 
 static void a_target_that_nobody_knows_is_refused(void **state)

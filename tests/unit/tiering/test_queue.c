@@ -159,6 +159,21 @@ static void without_a_worker_all_methods_become_final_in_slices(void **state)
 		assert_int_equal(fake_answer(fm, i).reason, TIER_REASON_NO_WORKER);
 }
 
+static void a_method_that_is_too_large_is_final_and_says_so(void **state)
+{
+	struct fake *fake = *state;
+	struct fake_module *fm = counting(fake, UID, "m", 2);
+
+	fake_pass(fake, 200);
+	fake->compile_result = CORE_E_TOO_LARGE;
+	fake_calls(fm, 0, FAKE_N);
+	assert_int_equal(fake_answer(fm, 0).reason, TIER_REASON_TOO_LARGE);
+	assert_int_equal(fake_answer(fm, 0).tier, TIER_LEVEL_TIER0);
+	fake->compile_result = 0;
+	fake_calls(fm, 1, FAKE_N);
+	assert_true(fake_end(fake, fm, 1, TIER_REASON_NONE));
+}
+
 static void a_shortage_puts_jobs_off_and_fails_none(void **state)
 {
 	static const int shortages[] = { -EMFILE, -ENFILE, -ENOMEM };
@@ -296,6 +311,7 @@ int main(void)
 		FAKE_TEST(jobs_start_as_the_history_has_it_even_if_bells_find_more_work),
 		FAKE_TEST(every_kind_of_failure_is_final_with_its_reason),
 		FAKE_TEST(without_a_worker_all_methods_become_final_in_slices),
+		FAKE_TEST(a_method_that_is_too_large_is_final_and_says_so),
 		FAKE_TEST(a_shortage_puts_jobs_off_and_fails_none),
 		FAKE_TEST(a_result_that_nobody_waits_for_is_ignored),
 		FAKE_TEST(a_removed_module_frees_the_place_of_its_job),
