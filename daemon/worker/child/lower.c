@@ -14,7 +14,7 @@
  *   registers  r0..r9: an i64 alloca each, and a ptr alloca each that holds the same value as long as the register keeps its
  *              base. While it does, reads go to the pointer; the integer copy is for places where the paths disagree.
  *   frame      one 512-byte alloca per activation, inlined or not; r10 points to its end.
- *   memory     alignment 1: the bytecode promises none, and the processor asks for none. Atomics are natural.
+ *   memory     alignment 1: the bytecode promises none, and the processor asks for none. Read-modify-write is natural.
  *   calls      through the callee's entry cell, read anew by every call (volatile), through the import's cell, or
  *              through the register's value. r1..r5 are 0 afterwards, as at tier 0.
  *   outside    cells, addresses and segments are hidden external symbols: pc-relative, filled in by the daemon. */
@@ -280,24 +280,28 @@ static void lower_compare_exchange(struct body *body, const struct insn *insn)
 	reg_set(body, INSN_R0, widen(body, LLVMBuildExtractValue(body->builder, pair, 0, "")));
 }
 
+/* Load-acquire and store-release are plain moves of this processor, at any alignment, if the compiler keeps the order: volatile
+ * and a fence for this thread alone. LLVM's own atomic accesses promise an alignment, which SROA may break when the frame
+ * is accessed in other ways as well; what is left then is a call of a library that is not there. */
 static void lower_acquire(struct body *body, const struct insn *insn)
 {
-	unsigned int bits = access_bits(insn);
-	LLVMValueRef load = LLVMBuildLoad2(body->builder, type_of_bits(body, bits), address(body, insn->src, insn->off), "");
+	LLVMTypeRef type = type_of_bits(body, access_bits(insn));
+	LLVMValueRef load = LLVMBuildLoad2(body->builder, type, address(body, insn->src, insn->off), "");
 
-	LLVMSetOrdering(load, LLVMAtomicOrderingAcquire);
-	LLVMSetAlignment(load, bits / 8);
+	LLVMSetVolatile(load, 1);
+	LLVMSetAlignment(load, 1);
+	LLVMBuildFence(body->builder, LLVMAtomicOrderingAcquire, 1, "");
 	reg_set(body, insn->dst, widen(body, load));
 }
 
 static void lower_release(struct body *body, const struct insn *insn)
 {
-	unsigned int bits = access_bits(insn);
-	LLVMValueRef store = LLVMBuildStore(body->builder, narrow(body, reg_integer(body, insn->src), bits),
-					    address(body, insn->dst, insn->off));
+	LLVMValueRef value = narrow(body, reg_integer(body, insn->src), access_bits(insn)), store;
 
-	LLVMSetOrdering(store, LLVMAtomicOrderingRelease);
-	LLVMSetAlignment(store, bits / 8);
+	LLVMBuildFence(body->builder, LLVMAtomicOrderingRelease, 1, "");
+	store = LLVMBuildStore(body->builder, value, address(body, insn->dst, insn->off));
+	LLVMSetVolatile(store, 1);
+	LLVMSetAlignment(store, 1);
 }
 
 static void lower_atomic(struct body *body, const struct insn *insn)
