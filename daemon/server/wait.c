@@ -150,31 +150,19 @@ int wait_request(struct lane *lane, const struct request *request)
 	return 0;
 }
 
-static bool wait_cancel_in(struct lane *lane, uint64_t serial)
-{
-	struct list *pos;
-
-	list_for_each(pos, &lane->waits) {
-		struct wait *wait = list_entry(pos, struct wait, lane_link);
-
-		if (wait->serial == serial) {
-			wait_end(wait, TIER_ERROR_CANCELED);
-			return true;
-		}
-	}
-	return false;
-}
-
-/* On the lane that cancels first, then on the session's others: serials are unique per connection at least. */
+/* On the lane that cancels: serials are unique per connection. */
 int wait_cancel(struct lane *lane, const struct request *request)
 {
 	const struct wire_cancel *cancel = request->body;
 	struct list *pos;
 
-	if (!wait_cancel_in(lane, cancel->serial)) {
-		list_for_each(pos, &lane->session->lanes)
-			if (wait_cancel_in(list_entry(pos, struct lane, link), cancel->serial))
-				break;
+	list_for_each(pos, &lane->waits) {
+		struct wait *wait = list_entry(pos, struct wait, lane_link);
+
+		if (wait->serial == cancel->serial) {
+			wait_end(wait, TIER_ERROR_CANCELED);
+			break;
+		}
 	}
 	lane_done(lane, request->serial);
 	return 0;

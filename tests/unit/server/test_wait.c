@@ -138,8 +138,11 @@ static void cancel_ends_the_wait_of_that_serial(void **state)
 	assert_int_equal(wait_for(&a, fm, 0, UINT64_MAX), 0);
 	client_ask(&other, WIRE_CANCEL, &cancel, WIRE_DONE);	/* another session: none of its business */
 	assert_false(client_has_reply(&a));
-	client_ask(&lane, WIRE_CANCEL, &cancel, WIRE_DONE);	/* another lane of the same one */
+	client_ask(&lane, WIRE_CANCEL, &cancel, WIRE_DONE);	/* nor another lane's of the same one */
+	assert_false(client_has_reply(&a));
+	assert_int_equal(client_send(&a, WIRE_CANCEL, &cancel), 0);
 	assert_ends_with(&a, 2, TIER_ERROR_CANCELED);
+	assert_int_equal(client_read(&a)->header.type, WIRE_DONE);
 	client_ask(&a, WIRE_CANCEL, &cancel, WIRE_DONE);	/* nothing to cancel any more */
 	assert_nothing_left(world);
 
@@ -148,7 +151,7 @@ static void cancel_ends_the_wait_of_that_serial(void **state)
 	assert_int_equal(wait_for(&a, fm, 0, UINT64_MAX), 0);
 	cancel.serial = a.serial;
 	assert_int_equal(client_send(&a, WIRE_CANCEL, &cancel), 0);
-	assert_ends_with(&a, cancel.serial, TIER_ERROR_CANCELED);	/* its own lane's comes first */
+	assert_ends_with(&a, cancel.serial, TIER_ERROR_CANCELED);	/* its own lane's only */
 	assert_int_equal(client_read(&a)->header.type, WIRE_DONE);
 	assert_false(client_has_reply(&lane));
 	client_leave(&a);
