@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <unistd.h>
 #include "server/hold.h"
 #include "server/session.h"
 #include "server/state.h"
@@ -205,28 +207,51 @@ struct module *session_module(const struct lane *lane, uint64_t id, struct core_
 	return module;
 }
 
+/* UID/NAME: that user's. False: it is not of that form. */
+static bool name_has_owner(const char *name, uid_t *ret_uid, const char **ret_name)
+{
+	size_t n = strspn(name, "0123456789");
+	unsigned long long uid;
+
+	if (!n || n > 10 || name[n] != '/')
+		return false;
+	uid = strtoull(name, NULL, 10);
+	if (uid >= (uid_t)-1)
+		return false;
+	*ret_uid = uid;
+	*ret_name = name + n + 1;
+	return true;
+}
+
+/* A bare name is the caller's own module, or one that those share who may do anything to the caller anyway. Whom else it
+ * trusts, only the caller knows: otherwise the first to take a name would have others run his code. */
 static struct module *session_module_named(const struct lane *lane, const char *name, struct core_module_info *info)
 {
+	const uid_t trusted[] = { 0, getuid() };
 	struct core *core = lane->server->core;
-	struct module *module = core_module_by_name(core, lane->session->uid, name);
-	struct module *private = NULL;
+	struct module *module;
+	uid_t uid;
 
+	if (name_has_owner(name, &uid, &name)) {
+		module = core_module_by_name(core, uid, name);
+		if (module)
+			core_module_info(module, info);
+		return module && session_sees(lane->session, info) ? module : NULL;
+	}
+	module = core_module_by_name(core, lane->session->uid, name);
 	if (module) {
 		core_module_info(module, info);
 		return module;
 	}
-	while ((module = core_module_next(core, module))) {
-		core_module_info(module, info);
-		if (!info->named || strcmp(info->name, name) != 0)
+	for (size_t i = 0; i < ARRAY_SIZE(trusted); i++) {
+		module = core_module_by_name(core, trusted[i], name);
+		if (!module)
 			continue;
+		core_module_info(module, info);
 		if (info->shared)
 			return module;
-		if (!private && session_sees(lane->session, info))
-			private = module;
 	}
-	if (private)
-		core_module_info(private, info);
-	return private;
+	return NULL;
 }
 
 struct module *session_resolve(struct lane *lane, uint64_t serial, const struct wire_module_ref *ref,

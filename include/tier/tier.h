@@ -77,8 +77,8 @@ TIER_API int tier_load_bytes(struct tier_conn *conn, const void *bytes, size_t n
 			     struct tier_module **ret);
 /* Removes the name. The module lives on for those that have it open. */
 TIER_API int tier_unload(struct tier_conn *conn, const char *name);
-/* Opens (maps) a loaded module: the caller's own of that name, else a shared one. Opening twice in one process gives the
- * same mapping and private data (reference-counted). -EADDRINUSE: the span of addresses is taken in this process. */
+/* Opens (maps) a loaded module: @name is the caller's own, else one that root or the daemon's user shares; "UID/NAME" is
+ * that user's, if shared or the caller is root. Opening twice in one process gives the same mapping and private data (reference-counted). -EADDRINUSE: the span of addresses is taken in this process. */
 TIER_API int tier_open(struct tier_conn *conn, const char *name, struct tier_module **ret);
 /* Unmaps when it was the last. No method of it may be running or be called afterwards. */
 TIER_API void tier_close(struct tier_module *module);

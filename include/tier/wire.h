@@ -41,7 +41,7 @@
 	_(STATUS, 12, struct wire_method_ref)	/* → ANSWER */                                                         \
 	_(REMAINING, 13, struct wire_method_ref) /* → ANSWER */                                                        \
 	_(WAIT, 14, struct wire_wait)		/* → ANSWER, or ERROR TIMEOUT or CANCELED */                           \
-	_(CANCEL, 15, struct wire_cancel)	/* ends the wait or events request of that serial, if any → DONE */    \
+	_(CANCEL, 15, struct wire_cancel)	/* ends this connection's wait or events request of that serial → DONE */ \
 	_(PENDING, 16, struct wire_pending)	/* → COUNT */                                                          \
 	_(STATS, 17, struct wire_empty)		/* → STATISTICS */                                                     \
 	_(CLIENTS, 18, struct wire_cursor)	/* own sessions (root: all), numbers above cursor → SESSIONS */        \
@@ -124,8 +124,9 @@ struct wire_load {
 	uint32_t flags;		/* enum wire_load_flags */
 	uint32_t reserved;
 };
-/* A module: by id, or when id is 0 by name (the caller's own first, then shared ones, for root then anybody's). A client
- * sees its own uid's modules and shared ones, root sees all; only the owner and root may unload. */
+/* A module: by id, or when id is 0 by name: NAME is the caller's own, else one that root or the daemon's
+ * own uid shares; UID/NAME is that uid's. A client sees its own uid's modules and shared ones, root sees all; only the owner
+ * and root may unload. */
 struct wire_module_ref {
 	uint64_t module;
 	char name[WIRE_NAME_MAX];

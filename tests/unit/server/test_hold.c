@@ -71,8 +71,9 @@ static void others_see_shared_modules_only_and_root_all(void **state)
 	client_ask_error(&other, WIRE_ATTACH, &attach, TIER_ERROR_NO_MODULE);
 	attach.ref = by_name("m");
 	client_ask_error(&other, WIRE_ATTACH, &attach, TIER_ERROR_NO_MODULE);
+	attach.ref = by_name("1000/m");
 	client_ask(&root, WIRE_ATTACH, &attach, WIRE_MODULE);
-	attach.ref = by_name("s");
+	attach.ref = by_name("1000/s");
 	client_ask(&other, WIRE_ATTACH, &attach, WIRE_MODULE);
 	assert_int_equal(other.message.module.module, shared->id);
 	assert_int_equal(other.message.module.flags, WIRE_MODULE_SHARED);
@@ -80,23 +81,35 @@ static void others_see_shared_modules_only_and_root_all(void **state)
 	client_leave(&root);
 }
 
-static void a_name_means_the_callers_own_first_then_a_shared_one(void **state)
+static void a_bare_name_is_never_another_users(void **state)
 {
+	static const char *const no_names[] = { "/m", "1002/", "1002", "1002/m/", "+1002/m", "4294967295/m", "99999999999/m" };
 	struct world *world = *state;
 	struct fake_module *private = world_module(world, 1002, "m", false, 1);
 	struct fake_module *shared = world_module(world, 1000, "m", true, 1);
 	struct fake_module *own = world_module(world, 1001, "m", false, 1);
 	struct wire_attach attach = { .ref = by_name("m") };
+	struct fake_module *roots;
 	struct client a, b, root;
 
 	client_hello(&a, world, 1001);
 	client_hello(&b, world, 1003);
 	client_hello(&root, world, 0);
 	assert_int_equal(client_ask(&a, WIRE_ATTACH, &attach, WIRE_MODULE)->module.module, own->id);
-	assert_int_equal(client_ask(&b, WIRE_ATTACH, &attach, WIRE_MODULE)->module.module, shared->id);
-	assert_int_equal(client_ask(&root, WIRE_ATTACH, &attach, WIRE_MODULE)->module.module, shared->id);
-	unload(&root, shared->id);
+	client_ask_error(&b, WIRE_ATTACH, &attach, TIER_ERROR_NO_MODULE);
+	client_ask_error(&root, WIRE_ATTACH, &attach, TIER_ERROR_NO_MODULE);
+	roots = world_module(world, 0, "m", true, 1);
+	assert_int_equal(client_ask(&a, WIRE_ATTACH, &attach, WIRE_MODULE)->module.module, own->id);
+	assert_int_equal(client_ask(&b, WIRE_ATTACH, &attach, WIRE_MODULE)->module.module, roots->id);
+	attach.ref = by_name("1000/m");
+	assert_int_equal(client_ask(&a, WIRE_ATTACH, &attach, WIRE_MODULE)->module.module, shared->id);
+	attach.ref = by_name("1002/m");
+	client_ask_error(&a, WIRE_ATTACH, &attach, TIER_ERROR_NO_MODULE);
 	assert_int_equal(client_ask(&root, WIRE_ATTACH, &attach, WIRE_MODULE)->module.module, private->id);
+	for (size_t i = 0; i < ARRAY_SIZE(no_names); i++) {
+		attach.ref = by_name(no_names[i]);
+		client_ask_error(&root, WIRE_ATTACH, &attach, TIER_ERROR_NO_MODULE);
+	}
 	attach.ref = (struct wire_module_ref){};
 	client_ask_error(&a, WIRE_ATTACH, &attach, TIER_ERROR_ARGUMENT);
 	client_leave(&a);
@@ -215,7 +228,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		WORLD_TEST(attach_hands_out_the_segments_in_order),
 		WORLD_TEST(others_see_shared_modules_only_and_root_all),
-		WORLD_TEST(a_name_means_the_callers_own_first_then_a_shared_one),
+		WORLD_TEST(a_bare_name_is_never_another_users),
 		WORLD_TEST(only_the_owner_and_root_unload),
 		WORLD_TEST(an_unloaded_module_lives_until_its_last_holder_ends),
 		WORLD_TEST(a_detached_module_with_a_name_stays),
