@@ -145,7 +145,7 @@ void core_tick(struct core *core);	/* the armed deadline has come (early and spu
 /* -- Questions: none starts a compilation or changes a counter --- */
 struct tier_answer core_answer(struct module *module, uint32_t method);	/* looks at the cell first; @method is in range */
 enum core_scope { CORE_SCOPE_MODULE, CORE_SCOPE_UID, CORE_SCOPE_ALL };
-/* Methods queued or compiling, as far as thresholds were handled: core_sweep() first, to be exact. */
+/* Methods queued or compiling, and those that a sweep under way has still to queue: after core_sweep() it is exact. */
 uint32_t core_pending(struct core *core, enum core_scope scope, struct module *module, uid_t uid);
 
 /* A code version, as the ledger has it */

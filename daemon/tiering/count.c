@@ -192,6 +192,18 @@ uint32_t count_sweep(struct core *core, int *budget)
 	return n_found;
 }
 
+uint32_t count_ahead(const struct module *module)
+{
+	const struct list *pos;
+	uint32_t n = 0;
+
+	if (!list_is_linked(&module->sweep_link))
+		return 0;
+	list_for_each(pos, &module->armed)
+		n += count_is_reached(list_entry(pos, struct method, link));
+	return n;
+}
+
 static void count_sweep_start_all(struct core *core)
 {
 	for (uint32_t i = 0; i < core->n_modules; i++)

@@ -174,6 +174,7 @@ void count_apply(struct method *method, struct ledger_method *image, struct ledg
 void count_begin(struct method *method);	/* for a method that has sat out its delay */
 void count_sweep_start(struct module *module);
 uint32_t count_sweep(struct core *core, int *budget);	/* a slice of what was started; returns the thresholds found */
+uint32_t count_ahead(const struct module *module);	/* thresholds that its sweep has still to find */
 void count_tick(struct core *core, uint64_t now);
 
 /* -- delay.c --- */

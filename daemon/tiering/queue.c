@@ -173,18 +173,24 @@ void queue_tick(struct core *core, uint64_t now)
 }
 
 /* -- Questions --- */
+static bool scope_has(enum core_scope scope, const struct module *in, uid_t uid, const struct module *module)
+{
+	return scope == CORE_SCOPE_ALL || (scope == CORE_SCOPE_UID ? module->user->uid == uid : module == in);
+}
+
 uint32_t core_pending(struct core *core, enum core_scope scope, struct module *module, uid_t uid)
 {
-	const struct user *user;
+	const struct list *pos;
+	uint32_t n = 0;
 
-	switch (scope) {
-	case CORE_SCOPE_MODULE:
-		return module->n_pending;
-	case CORE_SCOPE_UID:
-		user = user_find(core, uid);
-		return user ? user->n_pending : 0;
-	case CORE_SCOPE_ALL:
-		break;
+	for (uint32_t i = 0; i < core->n_modules; i++)
+		if (scope_has(scope, module, uid, core->modules[i]))
+			n += core->modules[i]->n_pending;
+	list_for_each(pos, &core->sweeping) {
+		const struct module *swept = list_entry(pos, struct module, sweep_link);
+
+		if (scope_has(scope, module, uid, swept))
+			n += count_ahead(swept);
 	}
-	return core->n_pending;
+	return n;
 }

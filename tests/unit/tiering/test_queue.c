@@ -203,6 +203,23 @@ static void a_shortage_puts_jobs_off_and_fails_none(void **state)
 	assert_int_equal(pending(fake, UID), 0);
 }
 
+static void what_a_sweep_has_still_to_find_is_pending(void **state)
+{
+	enum { N = 600 };
+	struct fake *fake = *state;
+	struct fake_module *fm = counting(fake, UID, "m", N);
+
+	fake_pass(fake, 200);
+	for (uint32_t i = 0; i < N; i++)
+		fm->cells[fm->records[i].cell] = 0;
+	core_sweep(fake->core, NULL);
+	assert_true(fake_answer(fm, 0).stage != TIER_STAGE_COUNTING);
+	assert_int_equal(pending(fake, UID), N);
+	assert_int_equal(core_pending(fake->core, CORE_SCOPE_MODULE, fm->module, 0), N);
+	assert_int_equal(core_pending(fake->core, CORE_SCOPE_ALL, NULL, 0), N);
+	assert_int_equal(pending(fake, UID + 1), 0);
+}
+
 static void a_result_that_nobody_waits_for_is_ignored(void **state)
 {
 	struct fake *fake = *state;
@@ -313,6 +330,7 @@ int main(void)
 		FAKE_TEST(without_a_worker_all_methods_become_final_in_slices),
 		FAKE_TEST(a_method_that_is_too_large_is_final_and_says_so),
 		FAKE_TEST(a_shortage_puts_jobs_off_and_fails_none),
+		FAKE_TEST(what_a_sweep_has_still_to_find_is_pending),
 		FAKE_TEST(a_result_that_nobody_waits_for_is_ignored),
 		FAKE_TEST(a_removed_module_frees_the_place_of_its_job),
 		FAKE_TEST(whom_a_version_inlined_is_written_down),
