@@ -15,7 +15,7 @@ struct load_under_way {
 	struct task task;
 	struct host_plan plan;
 	uid_t uid;
-	bool shared;
+	bool shared, is_canceled;
 	char name[WIRE_NAME_MAX];
 	void *bytes;		/* the image, until host_build() takes it */
 	size_t n_bytes;
@@ -28,7 +28,8 @@ static void load_end(struct load_under_way *load, struct module *module)
 {
 	list_remove(&load->link);
 	server_loaded(load->answer_to, module, load->error, load->refusal.text);
-	host_free(load->host);
+	if (load->host)
+		host_release(load->host, load->loading->checker);
 	free(load->bytes);
 	free(load);
 }
@@ -84,6 +85,8 @@ static void load_built(struct task *task)
 		return load_fail(load, TIER_ERROR_CANCELED, "the daemon ends");
 	if (load->error)
 		return load_end(load, NULL);
+	if (load->is_canceled)
+		return load_fail(load, TIER_ERROR_CANCELED, "nobody waits for it");
 	refused = load_charge(load, &error);
 	if (refused)
 		return load_fail(load, error, refused);
@@ -151,6 +154,25 @@ int loading_start(struct loading *loading, uid_t uid, const char *name, bool sha
 	}
 	list_append(&loading->loads, &load->link);
 	return TIER_ERROR_NONE;
+}
+
+/* The worker is stopped; the checker thread is not, it ends soon by itself. */
+void loading_cancel(struct loading *loading, const struct server_load *answer_to)
+{
+	struct list *pos, *after;
+
+	list_for_each_safe(pos, after, &loading->loads) {
+		struct load_under_way *load = list_entry(pos, struct load_under_way, link);
+
+		if (load->answer_to != answer_to)
+			continue;
+		load->is_canceled = true;
+		if (load->task.under_way)
+			return;
+		pool_cancel(load->job);
+		load_fail(load, TIER_ERROR_CANCELED, "nobody waits for it");
+		return;
+	}
 }
 
 void loading_init(struct loading *loading)

@@ -42,3 +42,5 @@ void loading_stop(struct loading *loading);
 /* As struct server_ops.load: 0, or a positive enum tier_error. Ends with one server_loaded(). */
 int loading_start(struct loading *loading, uid_t uid, const char *name, bool shared, int object_fd, uint64_t n,
 		  struct server_load *load);
+/* As struct server_ops.cancel_load */
+void loading_cancel(struct loading *loading, const struct server_load *load);

@@ -139,8 +139,6 @@ static void compile_ended(void *context, enum tier_reason reason, void *bytes, s
 	struct code_result result = { 0 };
 	struct core_code code = { 0 };
 
-	if (!module)	/* it went while the worker was busy: nobody waits for the code */
-		return;
 	if (reason)
 		refusal = *why;
 	else
@@ -263,11 +261,34 @@ static int op_load(void *context, uid_t uid, const char *name, bool shared, int 
 	return loading_start(&tierd->loading, uid, name, shared, object_fd, n, load);
 }
 
+static void op_cancel_load(void *context, struct server_load *load)
+{
+	struct tierd *tierd = context;
+
+	loading_cancel(&tierd->loading, load);
+}
+
+/* As many as there are jobs at a time at the most. */
+static void compiles_cancel(struct tierd *tierd, uint64_t module)
+{
+	struct list *pos, *after;
+
+	list_for_each_safe(pos, after, &tierd->compiles) {
+		struct compile *compile = list_entry(pos, struct compile, link);
+
+		if (compile->module != module)
+			continue;
+		pool_cancel(compile->job);
+		compile_free(compile);
+	}
+}
+
 static void op_release(void *context, struct module *module)
 {
 	struct tierd *tierd = context;
 	struct host *host = core_module_context(module);
 
+	compiles_cancel(tierd, host->id);
 	core_module_remove(module);
 	if (tierd->checker)
 		host_release(host, tierd->checker);
@@ -532,7 +553,7 @@ static uint64_t tierd_raise_files(void)
 static int tierd_init_server(struct tierd *tierd)
 {
 	static const struct server_ops ops = {
-		.load = op_load, .release = op_release, .find = op_find, .method_name = op_method_name,
+		.load = op_load, .cancel_load = op_cancel_load, .release = op_release, .find = op_find, .method_name = op_method_name,
 		.import_name = op_import_name, .segment_fd = op_segment_fd, .probe_page_fd = op_probe_page_fd,
 		.drain = op_drain, .kernel_works = op_kernel_works, .events = op_events, .newest_event = op_newest_event,
 		.stats = op_stats, .describe = describe_method, .related = describe_related, .insns = describe_insns,

@@ -157,8 +157,11 @@ void load_forget_lane(struct lane *lane)
 	struct list *first;
 
 	while ((first = list_first(&lane->loads))) {
+		struct server_load *load = list_entry(first, struct server_load, lane_link);
+
 		list_remove(first);
-		list_entry(first, struct server_load, lane_link)->lane = NULL;
+		load->lane = NULL;
+		lane->server->ops->cancel_load(lane->server->context, load);
 	}
 }
 

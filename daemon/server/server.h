@@ -22,6 +22,9 @@ struct server_ops {
 	 * borrowed until the load ends. It ends with server_loaded(), from the loop, never from inside. 0 or a positive enum
 	 * tier_error. */
 	int (*load)(void *context, uid_t uid, const char *name, bool shared, int object_fd, uint64_t n, struct server_load *load);
+	/* Whoever asked for that load is gone. It still ends with one server_loaded(), which may come from inside; as a rule
+	 * with CANCELED. */
+	void (*cancel_load)(void *context, struct server_load *load);
 	/* No name and no holder is left: the module may go. */
 	void (*release)(void *context, struct module *module);
 

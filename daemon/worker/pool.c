@@ -25,7 +25,7 @@ struct pool_job {
 	enum job_kind kind;
 	int input;
 	uint64_t n_input;
-	pool_done_fn fn;	/* NULL: canceled while running */
+	pool_done_fn fn;
 	void *context;
 };
 
@@ -69,10 +69,7 @@ static void job_end(struct pool_job *job, enum tier_reason reason, void *bytes, 
 	if (reason != TIER_REASON_NONE)
 		job->lane->pool->stats.n_failed++;
 	job_free(job);
-	if (fn)
-		fn(context, reason, bytes, n, refusal);
-	else
-		free(bytes);
+	fn(context, reason, bytes, n, refusal);
 }
 
 static struct pool_job *lane_next(struct lane *lane)
@@ -340,12 +337,17 @@ int pool_submit(struct pool *pool, uid_t uid, enum job_kind kind, int input_fd, 
 	return 0;
 }
 
+/* The lane goes on in the next turn: whoever cancels may stand in the middle of anything. */
 void pool_cancel(struct pool_job *job)
 {
-	if (job->lane->running == job)
-		job->fn = NULL;
-	else
-		job_free(job);
+	struct lane *lane = job->lane;
+
+	if (lane->running == job) {
+		lane->running = NULL;
+		lane_drop_worker(lane);
+		dispatch_timer_arm(&lane->idle, clock_now_ns());
+	}
+	job_free(job);
 }
 
 void pool_stats(const struct pool *pool, struct pool_stats *ret)

@@ -41,7 +41,7 @@ struct pool *pool_free(struct pool *pool);	/* kills and reaps workers and zygote
  * client sent: the pool and the worker only pread() it. Returns 0 and the job, or -errno. */
 int pool_submit(struct pool *pool, uid_t uid, enum job_kind kind, int input_fd, uint64_t n_input, pool_done_fn fn,
 		void *context, struct pool_job **ret);
-/* Withdraws: the callback will not come. A running job's worker finishes or is ended; nobody else notices. */
+/* Withdraws: the callback will not come. A running job's worker is ended; the next job gets another one. */
 void pool_cancel(struct pool_job *job);
 
 struct pool_stats {
@@ -50,6 +50,6 @@ struct pool_stats {
 };
 void pool_stats(const struct pool *pool, struct pool_stats *ret);
 
-/* pids of the zygote and of a uid's worker, for tests and `tierctl stats`; 0 when there is none now */
+/* For tests: pids of the zygote and of a uid's worker; 0 when there is none now */
 pid_t pool_zygote_pid(const struct pool *pool);
 pid_t pool_worker_pid(const struct pool *pool, uid_t uid);

@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <tier/wire.h>
 #include <unistd.h>
 #include "bench/inputs.h"
@@ -310,6 +311,66 @@ static void each_user_has_a_worker_of_its_own(void **state)
 	world_close(&world);
 }
 
+/* The module may be anything; this one calls nothing. */
+static void a_worker_that_lies_about_what_it_inlined_is_not_believed(void **state)
+{
+	struct world world;
+
+	world_open(&world, "lie:solo", ARGS("--call-counting-delay=0"));
+	world_call_over_threshold(&world);
+	world_check_kept(&world, TIER_REASON_RESULT_REFUSED);
+	world_check_serves(&world, "crc32");
+	world_close(&world);
+}
+
+/* -- Nobody waits any more --- */
+static void the_job_of_a_module_that_goes_is_ended(void **state)
+{
+	struct tier_module *module;
+	struct tier_conn *conn;
+	struct world world;
+
+	world_open(&world, "hang:solo", ARGS("--call-counting-delay=0", "--compile-limit=1h"));
+	conn = daemon_connect(&world.daemon);
+	world_call_over_threshold(&world);
+	wait_until("the job to reach the worker", tier_status(world.method).stage == TIER_STAGE_COMPILING);
+	assert_done(tier_unload(world.conn, "solo"));
+	tier_disconnect(world.conn);
+	assert_done(tier_load(conn, workload_object("crc32"), NULL, 0, &module));
+	tier_close(module);
+	tier_disconnect(conn);
+	daemon_stop(&world.daemon);
+}
+
+static uint32_t n_workers(struct tier_conn *conn)
+{
+	struct wire_stats stats;
+
+	assert_done(tier_stats(conn, &stats));
+	return stats.n_workers;
+}
+
+static void the_load_of_a_client_that_is_gone_is_ended(void **state)
+{
+	struct daemon daemon;
+	struct tier_conn *conn;
+	pid_t pid;
+	int out;
+
+	setenv(FAULT, "hang:(load)", 1);
+	daemon_start(&daemon, ARGS("--load-limit=1h"));
+	unsetenv(FAULT);
+	conn = daemon_connect(&daemon);
+	pid = tierctl_start(&daemon, &out, "load", workload_object("fnv1a"), NULL);
+	wait_until("the load to reach a worker", n_workers(conn) == 1);
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	close(out);
+	wait_until("the worker's end", n_workers(conn) == 0);
+	tier_disconnect(conn);
+	daemon_stop(&daemon);
+}
+
 /* -- Loads --- */
 static void a_load_that_hangs_is_refused_in_a_sentence(void **state)
 {
@@ -406,6 +467,9 @@ int main(void)
 		cmocka_unit_test(a_stopped_worker_holds_up_its_own_user_only_and_not_for_ever),
 		cmocka_unit_test(a_hanging_compilation_does_not_hold_up_another_user),
 		cmocka_unit_test(each_user_has_a_worker_of_its_own),
+		cmocka_unit_test(a_worker_that_lies_about_what_it_inlined_is_not_believed),
+		cmocka_unit_test(the_job_of_a_module_that_goes_is_ended),
+		cmocka_unit_test(the_load_of_a_client_that_is_gone_is_ended),
 		cmocka_unit_test(a_load_that_hangs_is_refused_in_a_sentence),
 		cmocka_unit_test(a_load_whose_worker_is_killed_is_refused_and_the_next_one_is_not),
 		cmocka_unit_test(an_idle_worker_that_is_killed_is_replaced),

@@ -87,6 +87,17 @@ static void fault_on_purpose(const char *name)
 		__builtin_trap();
 }
 
+static void fault_lie(const struct job_compile *job, struct code_result *code)
+{
+	static uint32_t last;
+
+	if (!fault_is("lie", job->bodies[0].name))
+		return;
+	last = job->n_methods - 1;
+	code->inlined = &last;
+	code->n_inlined = 1;
+}
+
 /* -- Jobs ---------------------------------------------------------------------------------------------------------- */
 
 /* A private copy: the client that made the memfd may change or truncate it at any moment, this copy not. */
@@ -120,6 +131,8 @@ static bool run_compile(void *input, size_t n, void **ret, size_t *ret_n, struct
 		return false;
 	fault_on_purpose(job.bodies[0].name);
 	ok = codegen_compile(&job, &code, &block, refusal);
+	if (ok)
+		fault_lie(&job, &code);
 	free(job.bodies);
 	if (!ok)
 		return false;

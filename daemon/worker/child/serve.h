@@ -6,6 +6,7 @@
  * For tests the environment variable TIERD_WORKER_FAULT (of the zygote) makes compile jobs fail on purpose:
  *
  *   hang | die | memory           never ends; dies of a signal; allocates until nothing is left
+ *   lie                           says that it inlined the module's last method
  *   FAULT:NAME                    only when the method NAME is compiled; the name "(load)" means load jobs instead */
 
 #include <stdint.h>

@@ -200,7 +200,7 @@ static void loads_and_modules_have_quotas(void **state)
 	client_leave(&b);
 }
 
-static void the_module_stays_when_its_client_is_gone(void **state)
+static void a_load_is_canceled_when_its_client_is_gone(void **state)
 {
 	struct world *world = *state;
 	struct client a;
@@ -208,9 +208,15 @@ static void the_module_stays_when_its_client_is_gone(void **state)
 	client_hello(&a, world, 1000);
 	load_begins(&a, "m");
 	client_leave(&a);
+	assert_int_equal(world->n_canceled, 1);
+	client_hello(&a, world, 1000);			/* until it has ended its name is taken */
+	server_loaded(world->load, NULL, TIER_ERROR_CANCELED, "nobody waits for it");
+	assert_false(client_has_reply(&a));
+	load_begins(&a, "m");
 	server_loaded(world->load, world_module(world, 1000, "m", false, 1)->module, TIER_ERROR_NONE, NULL);
-	assert_int_equal(world->n_released, 0);
-	assert_non_null(core_module_by_name(world->fake->core, 1000, "m"));
+	assert_int_equal(client_read(&a)->header.type, WIRE_LOADED);
+	client_leave(&a);
+	assert_int_equal(world->n_canceled, 1);
 }
 
 static void a_server_that_ends_drops_its_loads(void **state)
@@ -233,7 +239,7 @@ int main(void)
 		WORLD_TEST(loads_and_modules_have_quotas),
 		WORLD_TEST(objects_under_way_have_a_quota_in_bytes),
 		cmocka_unit_test(no_uid_may_have_more_than_half_of_the_open_files),
-		WORLD_TEST(the_module_stays_when_its_client_is_gone),
+		WORLD_TEST(a_load_is_canceled_when_its_client_is_gone),
 		WORLD_TEST(a_server_that_ends_drops_its_loads),
 	};
 

@@ -35,7 +35,7 @@ struct world {
 	int load_fd;
 	uint64_t load_n;
 	bool load_shared;
-	uint32_t n_released;
+	uint32_t n_canceled, n_released;
 };
 
 struct message {
@@ -85,6 +85,11 @@ static inline int world_load(void *context, uid_t uid, const char *name, bool sh
 	world->load_n = n;
 	world->load_shared = shared;
 	return world->load_result;
+}
+
+static inline void world_cancel_load(void *context, struct server_load *load)
+{
+	((struct world *)context)->n_canceled++;
 }
 
 static inline void world_release(void *context, struct module *module)
@@ -200,6 +205,7 @@ static inline void world_stats(void *context, struct wire_stats *stats)
 
 static const struct server_ops world_ops = {
 	.load = world_load,
+	.cancel_load = world_cancel_load,
 	.release = world_release,
 	.find = world_find,
 	.method_name = world_method_name,

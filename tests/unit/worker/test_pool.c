@@ -266,6 +266,28 @@ static void a_canceled_job_is_not_heard_of_again(void **state)
 	end(&fixture);
 }
 
+static void a_canceled_job_that_hangs_holds_nobody_up(void **state)
+{
+	struct pool_config config = default_config();
+	struct result hanging, next;
+	struct fixture fixture;
+	struct pool_stats stats;
+
+	config.compile_limit_ns = 3600000000000u;
+	begin(&fixture, &config, "hang:hanging");
+	submit_compile(&fixture, 1000, "hanging", 4, &hanging);
+	submit_compile(&fixture, 1000, "next", 4, &next);
+	wait_for_worker(&fixture, 1000);
+	pool_cancel(hanging.job);
+	wait_for(&fixture, &next);
+	assert_compiled(&next);
+	assert_false(hanging.done);
+	pool_stats(fixture.pool, &stats);
+	assert_int_equal(stats.n_workers_started, 2);
+	assert_int_equal(stats.n_workers_died, 0);
+	end(&fixture);
+}
+
 static void an_idle_worker_ends(void **state)
 {
 	struct pool_config config = default_config();
@@ -490,6 +512,7 @@ int main(void)
 		cmocka_unit_test(jobs_run_in_order_and_loads_before_compiles),
 		cmocka_unit_test(what_is_no_job_is_refused_and_the_worker_goes_on),
 		cmocka_unit_test(a_canceled_job_is_not_heard_of_again),
+		cmocka_unit_test(a_canceled_job_that_hangs_holds_nobody_up),
 		cmocka_unit_test(an_idle_worker_ends),
 		cmocka_unit_test(a_worker_killed_in_mid_job_fails_only_that_job),
 		cmocka_unit_test(a_worker_killed_while_idle_costs_no_job),
