@@ -35,12 +35,12 @@ void dispatch_deinit(struct dispatch *dispatch)
 	dispatch->epoll_fd = close_fd(dispatch->epoll_fd);
 }
 
-/* -- Turns: how long a callback keeps the loop to itself. By the clock, so that whatever blocks shows; but a turn in which
- * the scheduler gave the processor to others counts only the processor time that it used itself. So the figure is about
- * this program also where the machine is busy. */
+/* -- Turns: how long a callback keeps the loop to itself. By the clock, so that whatever blocks shows; but a turn that
+ * never gave the processor away, but lost it to others, counts only the processor time that it used itself. So the figure
+ * is about this program also where the machine is busy. */
 struct turn {
 	uint64_t clock_ns, processor_ns;
-	long n_preempted;
+	long n_preempted, n_blocked;
 };
 
 static struct turn turn_now(void)
@@ -52,6 +52,7 @@ static struct turn turn_now(void)
 		.clock_ns = clock_now_ns(),
 		.processor_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID),
 		.n_preempted = usage.ru_nivcsw,
+		.n_blocked = usage.ru_nvcsw,
 	};
 }
 
@@ -63,7 +64,7 @@ static void dispatch_account(struct dispatch *dispatch, const char *name, const 
 	if (ns > dispatch->longest_turn_ns) {	/* rare: only now it matters whether it was interrupted */
 		struct turn end = turn_now();
 
-		if (end.n_preempted != begin->n_preempted)
+		if (end.n_preempted != begin->n_preempted && end.n_blocked == begin->n_blocked)
 			ns = end.processor_ns - begin->processor_ns;
 	}
 	if (ns > dispatch->longest_turn_ns) {

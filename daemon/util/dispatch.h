@@ -22,7 +22,7 @@ struct dispatch {
 	struct list timers;		/* by deadline */
 	struct list due;		/* timers whose turn has come in this round */
 	struct list ready;		/* files likewise */
-	uint64_t longest_turn_ns;	/* longest single callback so far, without time when others had the processor */
+	uint64_t longest_turn_ns;	/* longest single callback so far, without time when others took the processor */
 	const char *longest_turn_name;
 	uint64_t n_turns;
 };

@@ -5,8 +5,13 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <time.h>
 #include "util/base.h"
 #include "util/dispatch.h"
 #include "util/error.h"
@@ -217,6 +222,71 @@ static void the_loop_measures_its_longest_turn(void **state)
 	assert_string_equal(dispatch->longest_turn_name, "alarm");
 }
 
+static long n_preempted(void)
+{
+	struct rusage usage;
+
+	getrusage(RUSAGE_THREAD, &usage);
+	return usage.ru_nivcsw;
+}
+
+/* Somebody else has the processor that this thread wants. */
+static pid_t compete(void)
+{
+	cpu_set_t one;
+	pid_t pid;
+
+	CPU_ZERO(&one);
+	CPU_SET(sched_getcpu(), &one);
+	pid = fork();
+	assert_true(pid >= 0);
+	assert_int_equal(sched_setaffinity(0, sizeof(one), &one), 0);
+	while (!pid)
+		;
+	return pid;
+}
+
+static bool turn_sleeps;
+static uint64_t turn_ns;
+
+static int turn_is_preempted(struct dispatch_timer *timer, uint64_t now)
+{
+	uint64_t begin = clock_now_ns();
+	long before = n_preempted();
+
+	if (turn_sleeps)
+		nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
+	while (n_preempted() < before + 3)
+		;
+	turn_ns = clock_now_ns() - begin;
+	return 0;
+}
+
+static void a_turn_counts_what_others_took_only_if_it_blocked_as_well(void **state)
+{
+	struct dispatch *dispatch = *state;
+	struct dispatch_timer timer;
+	cpu_set_t before;
+	pid_t pid;
+
+	assert_int_equal(sched_getaffinity(0, sizeof(before), &before), 0);
+	pid = compete();
+	dispatch_timer_init(&timer, dispatch, turn_is_preempted, "turn");
+	for (int i = 0; i < 2; i++) {
+		turn_sleeps = i;
+		dispatch->longest_turn_ns = 0;
+		dispatch_timer_arm(&timer, 0);
+		assert_int_equal(dispatch_turn(dispatch, 0), 0);
+		if (turn_sleeps)
+			assert_true(dispatch->longest_turn_ns >= turn_ns);
+		else
+			assert_true(dispatch->longest_turn_ns < turn_ns);
+	}
+	kill(pid, SIGKILL);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	sched_setaffinity(0, sizeof(before), &before);
+}
+
 static int n_evaluated;
 static int evaluated(int r)
 {
@@ -243,6 +313,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_timer_may_disarm_another_due_one, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_timer_armed_for_now_lets_files_have_their_say, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_loop_measures_its_longest_turn, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_turn_counts_what_others_took_only_if_it_blocked_as_well, setup, teardown),
 		cmocka_unit_test(an_error_is_evaluated_once_and_keeps_its_number),
 	};
 
