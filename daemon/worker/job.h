@@ -47,7 +47,7 @@ enum worker_exit {
 
 /* The most bytes that the output of a job may have: an image is at most so many times larger than its file (names that
  * the file shares are repeated), code with relocations at most twice CODE_BYTES_MAX. */
-#define JOB_OUTPUT_MAX (1ull << 30)
+#define JOB_OUTPUT_MAX (512ull << 20)
 static inline uint64_t job_output_max(enum job_kind kind, uint64_t n_input)
 {
 	uint64_t n = kind == JOB_LOAD ? 16 * n_input + 65536 : 2 * (uint64_t)CODE_BYTES_MAX;

@@ -182,12 +182,17 @@ static bool has_grown(void)
 
 static void answer(const struct job_request *request, int input)
 {
+	uint64_t n_max = job_output_max(request->kind, request->n_input);
 	struct job_reply reply = { .id = request->id };
 	void *output = NULL;
 	size_t n = 0;
 	int fd = -1;
 
 	reply.ok = run_job(request, input, &output, &n, &reply.refusal);
+	if (reply.ok && n > n_max) {
+		reply.ok = false;
+		refuse(&reply.refusal, "the result has %zu bytes, more than %llu", n, (unsigned long long)n_max);
+	}
 	if (!reply.ok && sandbox_is_out_of_memory(serve.memory_limit))
 		_exit(WORKER_EXIT_MEMORY);
 	if (reply.ok) {

@@ -73,7 +73,7 @@ static int make_child(pid_t *ret)
 	return pidfd;
 }
 
-static int setup(void **state)
+static int setup_job(void **state, enum job_kind kind, uint64_t n_input)
 {
 	struct fixture *fixture = calloc(1, sizeof(*fixture));
 	int sockets[2];
@@ -88,10 +88,13 @@ static int setup(void **state)
 				    on_gone, fixture), 0);
 	fixture->theirs = sockets[1];
 	fixture->input = memfd_create("input", MFD_CLOEXEC);
-	assert_true(worker_assign(fixture->worker, JOB_COMPILE, JOB, fixture->input, 0, PATIENCE_NS));
+	assert_true(worker_assign(fixture->worker, kind, JOB, fixture->input, n_input, PATIENCE_NS));
 	*state = fixture;
 	return 0;
 }
+
+static int setup(void **state) { return setup_job(state, JOB_COMPILE, 0); }
+static int setup_load(void **state) { return setup_job(state, JOB_LOAD, 4 << 20); }
 
 static int teardown(void **state)
 {
@@ -309,7 +312,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		CASE(an_answer_is_copied_and_the_worker_goes_on),
-		CASE(a_large_output_is_copied_in_many_short_turns),
+		cmocka_unit_test_setup_teardown(a_large_output_is_copied_in_many_short_turns, setup_load, teardown),
 		CASE(a_sentence_without_an_end_gets_one),
 		CASE(the_last_answer_of_a_worker_counts),
 		CASE(an_answer_to_another_question_is_refused),
