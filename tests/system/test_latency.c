@@ -23,7 +23,7 @@
 #define N_METHODS 5000u
 #define N_INSNS 64u			/* per method */
 #define N_COLD 6000u			/* small methods that the other client calls */
-#define N_HELD 800u			/* modules of one session */
+#define N_HELD 800u			/* modules of one session, at the most */
 #define TURN_MAX_NS 5000000u
 
 /* @n methods m0, m1...: f(a) = a * 31^(@n_insns - 2), every 16th calls the next one as well, for a relocation */
@@ -138,6 +138,20 @@ static bool is_quiet(struct tier_conn *conn)
 	return !n_pending && after.n_turns - before.n_turns <= 1;
 }
 
+/* As /proc has it: R, S, D, T... */
+static char state_of(pid_t pid)
+{
+	char path[64], state = 0;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	file = fopen(path, "r");
+	assert_non_null(file);
+	assert_int_equal(fscanf(file, "%*d (%*[^)]) %c", &state), 1);
+	fclose(file);
+	return state;
+}
+
 static void check_turns(const char *ring_bytes)
 {
 	const char *large, *small;
@@ -175,6 +189,7 @@ static void check_turns(const char *ring_bytes)
 	report_turn(conn, "all counted:");
 	call_each(module, 29);
 	wait_until("the daemon to be idle", is_quiet(conn));
+	wait_until("the daemon to sleep", state_of(other.daemon.pid) == 'S');	/* the turn that answered is over */
 	kill(other.daemon.pid, SIGSTOP);	/* so that all bells come at once */
 	call_each(module, 2);
 	kill(other.daemon.pid, SIGCONT);
@@ -218,6 +233,50 @@ static void the_first_call_of_a_huge_method_does_not_hold_the_loop(void **state)
 	daemon_stop(&daemon);
 }
 
+/* "m" ends as @reason says; its result stays the same. */
+static void check_end(struct daemon *daemon, struct tier_conn *conn, const char *name, const char *source, enum tier_reason reason)
+{
+	struct tier_answer answer;
+	struct tier_module *module;
+	struct tier_method *method;
+	uint64_t result;
+
+	assert_done(tier_load(conn, bpf_compile(daemon->folder, name, source, "-x assembler"), NULL, 0, &module));
+	assert_done(tier_find(module, "m", &method));
+	result = tier_entry(method)(7, 0, 0, 0, 0);
+	while (tier_remaining(method))
+		assert_true(tier_entry(method)(7, 0, 0, 0, 0) == result);
+	assert_done(tier_wait(method, 2 * TEST_DEADLINE_NS, NULL, &answer));
+	assert_string_equal(tier_reason_name(answer.reason), tier_reason_name(reason));
+	assert_true(tier_entry(method)(7, 0, 0, 0, 0) == result);
+	report_turn(conn, name);
+	tier_close(module);
+}
+
+#define BEGIN "\t.globl m\n\t.type m,@function\nm:\n\tr0 = r1\n"
+#define END "\texit\n.Lend:\n\t.size m, .Lend-m\n"
+#define CALLEE "\t.type n,@function\nn:\n\tr0 = 1\n\t.rept 300\n\tr0 *= 31\n\t.endr\n\texit\n.Ln:\n\t.size n, .Ln-n\n"
+
+static void what_the_optimizer_takes_and_gives_fits_in_a_turn(void **state)
+{
+	struct daemon daemon;
+	struct tier_conn *conn;
+
+	daemon_start(&daemon, ARGS("--call-counting-delay=0", "--call-count-threshold=2"));
+	conn = daemon_connect(&daemon);
+	check_end(&daemon, conn, "long", BEGIN "\t.rept 3332\n\tr0 *= 31\n\tr0 += r1\n\tr0 ^= 77\n\t.endr\n" END,
+			  TIER_REASON_PROMOTED);
+	check_end(&daemon, conn, "too-long", BEGIN "\t.rept 32767\n\tr0 *= 31\n\t.endr\n" END,
+			  TIER_REASON_TOO_LARGE);
+	check_end(&daemon, conn, "calls", BEGIN "\t.rept 16000\n\tcall n\n\t.endr\n" END CALLEE,
+			  TIER_REASON_PROMOTED);
+	if (getenv("TIER_TEST_LONG"))
+		check_end(&daemon, conn, "more-calls", BEGIN "\t.rept 17000\n\tcall n\n\t.endr\n" END CALLEE,
+			  TIER_REASON_COMPILE_FAILED);
+	tier_disconnect(conn);
+	daemon_stop(&daemon);
+}
+
 /* Modules without a name that only this session holds: its end releases all of them. */
 static void the_end_of_a_session_with_hundreds_of_modules_does_not_hold_the_loop(void **state)
 {
@@ -227,23 +286,29 @@ static void the_end_of_a_session_with_hundreds_of_modules_does_not_hold_the_loop
 	struct tier_method *method;
 	struct daemon daemon;
 	const char *object;
+	unsigned int n;
+	int r;
 
 	daemon_start(&daemon, NULL);
 	conn = daemon_connect(&daemon);
 	other = daemon_connect(&daemon);
 	object = generate(&daemon, "small", 16, 8);
-	for (unsigned int i = 0; i < N_HELD; i++) {
-		assert_done(tier_load(conn, object, NULL, 0, &module));
+	for (n = 0; n < N_HELD; n++) {
+		r = tier_load(conn, object, NULL, 0, &module);
+		if (r == -EDQUOT)	/* fewer open files allow fewer modules */
+			break;
+		assert_done(r);
 		assert_done(tier_method_at(module, 0, &method));
 		assert_int_equal(tier_entry(method)(1, 0, 0, 0, 0), expected(0, 16, 8));
 		assert_done(tier_unload(conn, "small"));
 	}
 	assert_done(tier_stats(other, &stats));
-	assert_int_equal(stats.n_modules, N_HELD);
+	assert_true(n >= 100);
+	assert_int_equal(stats.n_modules, n);
 	tier_disconnect(conn);
 	while (stats.n_modules)
 		assert_done(tier_stats(other, &stats));
-	report_turn(other, "a session ended that held 800 modules:");
+	report_turn(other, "a session with hundreds of modules ended:");
 	tier_disconnect(other);
 	daemon_stop(&daemon);
 }
@@ -252,6 +317,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_first_call_of_a_huge_method_does_not_hold_the_loop),
+		cmocka_unit_test(what_the_optimizer_takes_and_gives_fits_in_a_turn),
 		cmocka_unit_test(the_end_of_a_session_with_hundreds_of_modules_does_not_hold_the_loop),
 		cmocka_unit_test(no_turn_takes_five_milliseconds),
 		cmocka_unit_test(no_turn_takes_five_milliseconds_when_bells_are_lost),
