@@ -65,7 +65,7 @@ static void resident_settle(struct server *server, uint64_t id)
 		return;
 	server->ops->release(server->context, module);
 	if (resident)
-		wait_end_resident(resident);
+		wait_module_gone(server, resident);
 }
 
 /* -- Holds --- */

@@ -98,19 +98,6 @@ static void wait_end(struct wait *wait, enum tier_error error)
 	wait_free(wait);
 }
 
-/* The last wait takes the resident along: the next one is known before. */
-void wait_end_resident(struct resident *resident)
-{
-	struct list *first = list_first(&resident->waits);
-
-	while (first) {
-		struct list *next = first->next == &resident->waits ? NULL : first->next;
-
-		wait_end(list_entry(first, struct wait, resident_link), TIER_ERROR_NO_MODULE);
-		first = next;
-	}
-}
-
 /* -- Requests --- */
 static void wait_for_method(struct lane *lane, const struct request *request)
 {
@@ -184,6 +171,19 @@ void wait_method_changed(struct server *server, uint64_t module, uint32_t method
 
 		if (wait->method != method || wait->resident->id != module)
 			continue;
+		list_remove(&wait->link);
+		list_append(&server->news, &wait->link);
+	}
+	wait_ring(server);
+}
+
+void wait_module_gone(struct server *server, struct resident *resident)
+{
+	struct list *pos;
+
+	list_for_each(pos, &resident->waits) {
+		struct wait *wait = list_entry(pos, struct wait, resident_link);
+
 		list_remove(&wait->link);
 		list_append(&server->news, &wait->link);
 	}

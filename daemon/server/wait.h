@@ -19,9 +19,9 @@ void wait_free(struct wait *wait);
 void wait_look_again(struct server *server, struct wait *wait);	/* as if there were news; the wait is in no list */
 
 void wait_end_lane(struct lane *lane);			/* silently */
-void wait_end_resident(struct resident *resident);	/* its module is gone; may free @resident */
 
 void wait_method_changed(struct server *server, uint64_t module, uint32_t method);
+void wait_module_gone(struct server *server, struct resident *resident);	/* the module that they wait for */
 void wait_event_added(struct server *server);
 int wait_news_timer(struct dispatch_timer *timer, uint64_t now_ns);
 int wait_deadline_timer(struct dispatch_timer *timer, uint64_t now_ns);

@@ -215,9 +215,9 @@ static void who_waits_for_a_module_that_goes_is_told(void **state)
 	wait.method = 1;
 	assert_int_equal(client_send(&a, WIRE_WAIT, &wait), 0);
 	unload(&b, fm->id);
-	assert_int_equal(client_read(&a)->error.error, TIER_ERROR_NO_MODULE);
-	assert_int_equal(client_read(&a)->error.error, TIER_ERROR_NO_MODULE);
 	world_settle(world);
+	assert_int_equal(client_read(&a)->error.error, TIER_ERROR_NO_MODULE);
+	assert_int_equal(client_read(&a)->error.error, TIER_ERROR_NO_MODULE);
 	assert_false(client_has_reply(&a));
 	client_leave(&a);
 	client_leave(&b);
