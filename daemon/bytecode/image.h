@@ -153,5 +153,5 @@ static inline const struct insn *image_method_insns(const struct image *image, u
 /* Index of the first line entry for instruction slot @insn or a later one; n_lines: none. */
 uint32_t image_lines_from(const struct image *image, uint32_t insn);
 
-/* Index of the method called @name, or -1. Linear: callers that ask often keep a symtab (arena/symtab). */
+/* For tests: index of the method called @name, or -1. Linear; the daemon has a symtab (arena/symtab). */
 int64_t image_find_method(const struct image *image, const char *name);
