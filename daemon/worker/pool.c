@@ -29,6 +29,8 @@ struct pool_job {
 	void *context;
 };
 
+#define CANCEL_GRACE_NS 200000000u	/* what a running job may still take once nobody wants it */
+
 struct lane {
 	struct list link;
 	struct pool *pool;
@@ -66,10 +68,13 @@ static void job_end(struct pool_job *job, enum tier_reason reason, void *bytes, 
 	pool_done_fn fn = job->fn;
 	void *context = job->context;
 
-	if (reason != TIER_REASON_NONE)
+	if (fn && reason != TIER_REASON_NONE)
 		job->lane->pool->stats.n_failed++;
 	job_free(job);
-	fn(context, reason, bytes, n, refusal);
+	if (fn)
+		fn(context, reason, bytes, n, refusal);
+	else
+		free(bytes);	/* canceled meanwhile */
 }
 
 static struct pool_job *lane_next(struct lane *lane)
@@ -338,16 +343,17 @@ int pool_submit(struct pool *pool, uid_t uid, enum job_kind kind, int input_fd, 
 }
 
 /* The lane goes on in the next turn: whoever cancels may stand in the middle of anything. */
+/* Most jobs are over in milliseconds, and a warm worker is worth them; one that goes on loses its worker. */
 void pool_cancel(struct pool_job *job)
 {
 	struct lane *lane = job->lane;
 
-	if (lane->running == job) {
-		lane->running = NULL;
-		lane_drop_worker(lane);
-		dispatch_timer_arm(&lane->idle, clock_now_ns());
+	if (lane->running != job) {
+		job_free(job);
+		return;
 	}
-	job_free(job);
+	job->fn = NULL;
+	worker_hurry(lane->worker, CANCEL_GRACE_NS);
 }
 
 void pool_stats(const struct pool *pool, struct pool_stats *ret)

@@ -258,3 +258,11 @@ bool worker_assign(struct worker *worker, enum job_kind kind, uint64_t id, int i
 	dispatch_timer_arm(&worker->deadline, clock_now_ns() + limit_ns);
 	return true;
 }
+
+void worker_hurry(struct worker *worker, uint64_t grace_ns)
+{
+	uint64_t deadline = clock_now_ns() + grace_ns;
+
+	if (list_is_linked(&worker->deadline.link) && deadline < worker->deadline.deadline_ns)
+		dispatch_timer_arm(&worker->deadline, deadline);
+}

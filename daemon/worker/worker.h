@@ -46,3 +46,6 @@ struct worker *worker_free(struct worker *worker);	/* kills it; a running job ge
 /* Hands it a job; it must have none. Trouble comes back through done. @input stays the caller's. False: it is dead, has not
  * got the job, and is good for worker_free() only. */
 bool worker_assign(struct worker *worker, enum job_kind kind, uint64_t id, int input, uint64_t n_input, uint64_t limit_ns);
+
+/* Nobody wants the running job any more: it may take @grace_ns from now on, if its limit is not reached earlier. */
+void worker_hurry(struct worker *worker, uint64_t grace_ns);
