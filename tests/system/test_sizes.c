@@ -116,7 +116,7 @@ static void a_million_instructions_may_be_a_hundred_long_methods(void **state)
 
 static void a_million_instructions_may_be_many_tiny_methods(void **state)
 {
-	check_million(62500, 16);
+	check_million(31250, 32);
 }
 
 int main(void)

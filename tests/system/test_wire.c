@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -531,7 +532,7 @@ static bool module_is_loaded(struct world *world, const char *name)
 }
 
 /* Waits, an events request and a load are pending when their client goes. The workers stand, so that they stay pending. */
-static void a_client_that_leaves_takes_its_waits_along_and_its_load_ends_in_order(void **state)
+static void a_client_that_leaves_takes_its_waits_and_its_load_along(void **state)
 {
 	struct tier_conn *conn;
 	struct tier_module *module;
@@ -563,9 +564,10 @@ static void a_client_that_leaves_takes_its_waits_along_and_its_load_ends_in_orde
 	close(fd);
 	wait_until("the session to end", raw_stats(world.watch).n_sessions == 2);
 	workers_continue(&world.daemon);
-	wait_until("the load to end", module_is_loaded(&world, "orphan"));
 	wait_until("the promotion", tier_status(method).stage == TIER_STAGE_FINAL);
 	assert_int_equal(tier_status(method).reason, TIER_REASON_PROMOTED);
+	assert_false(module_is_loaded(&world, "orphan"));	/* nobody waits for it, so it ended; its name is free */
+	assert_done(tier_load(conn, workload_object("crc32"), "orphan", 0, NULL));
 	assert_done(tier_unload(conn, "orphan"));
 	assert_done(tier_unload(conn, "solo"));
 	close(object);
@@ -621,6 +623,21 @@ static int lingering_socket(int *ret_peer)
 	return fd;
 }
 
+static void *close_in_thread(void *fd)
+{
+	close((int)(intptr_t)fd);
+	return NULL;
+}
+
+/* Where the daemon has hung up before it got the socket, the last close is this process's own: it must not wait either. */
+static void close_aside(int fd)
+{
+	pthread_t thread;
+
+	assert_int_equal(pthread_create(&thread, NULL, close_in_thread, (void *)(intptr_t)fd), 0);
+	pthread_detach(thread);
+}
+
 /* Sends @n_ahead broken datagrams, then one with the socket, of which @n_fds copies come along; the last ones outside. */
 static int send_lingering(const struct daemon *daemon, int n_ahead, unsigned int n_fds)
 {
@@ -631,7 +648,7 @@ static int send_lingering(const struct daemon *daemon, int n_ahead, unsigned int
 	for (unsigned int i = 0; i < n_fds; i++)
 		fds[i] = passed;
 	(void)raw_send(fd, "hello", 5, fds, n_fds);	/* may be hung up on already */
-	close(passed);
+	close_aside(passed);
 	close(fd);
 	return peer;
 }
@@ -670,7 +687,7 @@ int main(void)
 		cmocka_unit_test(bells_that_no_counter_confirms_change_nothing),
 		cmocka_unit_test(another_users_private_module_and_session_are_out_of_reach),
 		cmocka_unit_test(probes_called_with_wrong_arguments_are_counted_and_change_nothing),
-		cmocka_unit_test(a_client_that_leaves_takes_its_waits_along_and_its_load_ends_in_order),
+		cmocka_unit_test(a_client_that_leaves_takes_its_waits_and_its_load_along),
 		cmocka_unit_test(a_client_that_never_reads_its_replies_holds_up_nobody),
 		cmocka_unit_test(a_descriptor_that_cannot_be_closed_holds_up_nobody),
 	};
