@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
 #include <sched.h>
@@ -40,6 +41,7 @@
  * Every function below is one arrow. */
 
 #define COMPLAINT_NS 1000000000u
+#define FILES_AHEAD_MAX UINT64_C(262144)	/* 8 bytes of the kernel's memory each */
 #define RECOVER_AFTER_NS 10000000u	/* how soon after kernel events the tracer is asked for what the ring had no room for */
 
 struct tierd {
@@ -537,6 +539,15 @@ static int tierd_init_core(struct tierd *tierd)
 	return error_fold(core_new(&tierd->core, &config, &ops, tierd, tierd->ledger, ledger_size()));
 }
 
+/* The kernel's table of descriptors grows by doubling, and in a process with threads each time waits for all processors: tens
+ * of milliseconds, which is better spent now than in a turn of the loop. It never shrinks. */
+static void grow_descriptor_table(uint64_t n)
+{
+	int fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, (int)MIN(n, FILES_AHEAD_MAX) - 1);
+
+	close_fd(fd);	/* without memory for it, it grows when it must */
+}
+
 /* As many open files as the system allows: returns how many. */
 static uint64_t tierd_raise_files(void)
 {
@@ -547,6 +558,7 @@ static uint64_t tierd_raise_files(void)
 	files.rlim_cur = files.rlim_max;
 	if (setrlimit(RLIMIT_NOFILE, &files) < 0)
 		getrlimit(RLIMIT_NOFILE, &files);
+	grow_descriptor_table(files.rlim_cur);
 	return files.rlim_cur;
 }
 
