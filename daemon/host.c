@@ -100,7 +100,7 @@ static bool host_is_huge(const struct host *host, uint32_t method)
 	return host->image.methods[method].n_insns >= AHEAD_INSNS_MIN;
 }
 
-int host_tier0(struct host *host, uint32_t method, struct core_code *ret)
+int host_tier0(struct host *host, uint32_t method, uint32_t body, struct core_code *ret)
 {
 	for (uint32_t i = 0; host_is_huge(host, method) && i < host->n_ahead; i++)
 		if (host->ahead[i].method == method) {
@@ -141,6 +141,7 @@ static void host_write_head(struct host *host)
 	for (uint32_t method = 0; method < layout->n_methods; method++) {
 		e.n = TIER_PRECODES_OFFSET + (size_t)method * TIER_PRECODE_SIZE;
 		stubs_precode(&e, layout, method);
+		stubs_funcptr(&e, layout, method);
 	}
 }
 
@@ -347,7 +348,7 @@ static void bodies_of(struct host_bodies *ret, const struct job_compile *job)
 		ret->methods[i] = job->bodies[i].method;
 }
 
-int host_compile_job(struct host *host, uint32_t method, enum tier_level level, struct host_bodies *ret, int *ret_fd,
+int host_compile_job(struct host *host, uint32_t method, uint32_t body, enum tier_level level, struct host_bodies *ret, int *ret_fd,
 		     size_t *ret_n)
 {
 	const struct image *image = &host->image;

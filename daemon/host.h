@@ -47,7 +47,7 @@ void host_release(struct host *host, struct task_thread *thread);
 
 /* Tier 0 (of a huge method it is there already: compiling it would hold the loop), and a call-counting stub: 0, CORE_E_FULL or
  * -ENOMEM (see struct core_ops). */
-int host_tier0(struct host *host, uint32_t method, struct core_code *ret);
+int host_tier0(struct host *host, uint32_t method, uint32_t body, struct core_code *ret);
 int host_stub(struct host *host, uint32_t method, uint32_t cell, uint64_t version, uint64_t code, struct core_code *ret);
 
 /* The methods whose bodies a compile job carries, first the one to compile. The compiler decides what of the others it
@@ -60,7 +60,7 @@ struct host_bodies {
 
 /* The input of a compile job in a new memfd: the method with what may be inlined into it. 0 and *bodies, *ret_fd, *ret_n;
  * CORE_E_TOO_LARGE (too much to copy in a turn of the loop), or -errno. */
-int host_compile_job(struct host *host, uint32_t method, enum tier_level level, struct host_bodies *bodies, int *ret_fd,
+int host_compile_job(struct host *host, uint32_t method, uint32_t body, enum tier_level level, struct host_bodies *bodies, int *ret_fd,
 		     size_t *ret_n);
 
 /* The output of the compile worker that was given @bodies becomes code of the module. NONE and *ret, *ret_code (borrows from

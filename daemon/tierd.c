@@ -103,9 +103,9 @@ static int core_timer_due(struct dispatch_timer *timer, uint64_t now_ns)
 }
 
 /* -- Code --- */
-static int op_tier0(void *context, void *host, uint32_t method, struct core_code *ret)
+static int op_tier0(void *context, void *host, uint32_t method, uint32_t body, struct core_code *ret)
 {
-	return host_tier0(host, method, ret);
+	return host_tier0(host, method, body, ret);
 }
 
 static int op_stub(void *context, void *host, uint32_t method, uint32_t cell, uint64_t version, uint64_t code,
@@ -148,8 +148,8 @@ static void compile_ended(void *context, enum tier_reason reason, void *bytes, s
 	if (reason)
 		log_line(LOG_WARNING, "module %lu method %u stays on its code: %s: %s", (unsigned long)compile->module,
 			 compile->method, tier_reason_name(reason), refusal.text);
-	core_compile_done(compile->tierd->core, compile->module, compile->method, compile->version, reason, &code,
-			  result.inlined, result.n_inlined);
+	core_compile_done(compile->tierd->core, compile->module, compile->method, compile->version, reason,
+			  &(struct core_result){ .code = code, .inlined = result.inlined, .n_inlined = result.n_inlined });
 }
 
 static uid_t host_uid(struct tierd *tierd, const struct host *host)
@@ -171,7 +171,8 @@ static void compile_complain(struct tierd *tierd, int r)
 	log_line(LOG_WARNING, "cannot start a compile job: %s", strerrordesc_np(-r));
 }
 
-static int op_compile(void *context, void *module_context, uint32_t method, uint64_t version, enum tier_level level)
+static int op_compile(void *context, void *module_context, uint32_t method, uint32_t body, uint64_t version,
+		      enum tier_level level)
 {
 	struct tierd *tierd = context;
 	struct host *host = module_context;
@@ -185,7 +186,7 @@ static int op_compile(void *context, void *module_context, uint32_t method, uint
 	*compile = (struct compile){ .tierd = tierd, .module = host->id, .version = version, .method = method };
 	list_init(&compile->link);
 	list_append(&tierd->compiles, &compile->link);
-	r = host_compile_job(host, method, level, &compile->bodies, &fd, &n);
+	r = host_compile_job(host, method, body, level, &compile->bodies, &fd, &n);
 	if (r == CORE_E_TOO_LARGE)
 		return CORE_E_TOO_LARGE;
 	if (!r)

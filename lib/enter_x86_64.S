@@ -5,8 +5,8 @@
  * A call that cannot go straight to code arrives here through the private table, with the caller's return address on top
  * of the stack and all argument registers live (daemon/jit/stubs.h is the other side of this contract):
  *
- *   tier_enter_prestub     r10 = the method's record   r11 = call cell or junk   → continue at the method's code
- *   tier_enter_threshold   r10 = the method's record   r11 = the stub's data     → continue at the counted code
+ *   tier_enter_prestub     r11 = the method's record   r10 = call cell or junk   → continue at the method's code
+ *   tier_enter_threshold   r11 = the method's record   r10 = the stub's data     → continue at the counted code
  *   tier_enter_osr         nothing jumps here before there are OSR versions
  *   tier_enter_unbound     one entry per import number; entered by a call; eax = the number; does not come back
  *
@@ -15,7 +15,7 @@
 
 	.text
 
-/* Saves what the method's code expects to find, calls @function(r10, r11), continues where that says. r11 is free: code
+/* Saves what the method's code expects to find, calls @function(r11, r10), continues where that says. r11 is free: code
  * is entered through pointers, so it expects nothing there. */
 	.macro enter symbol, function
 	.globl	\symbol
@@ -38,8 +38,8 @@
 	mov	%r8, 32(%rsp)
 	mov	%r9, 40(%rsp)
 	mov	%rax, 48(%rsp)
-	mov	%r10, %rdi
-	mov	%r11, %rsi
+	mov	%r11, %rdi
+	mov	%r10, %rsi
 	call	\function
 	mov	%rax, %r11
 	mov	0(%rsp), %rdi

@@ -20,7 +20,8 @@
 
 #define ARENA_PAGE 4096u
 #define ARENA_CELLS_PER_METHOD 8u	/* versions that are ever counted, over all rejits */
-#define ARENA_CODE_MIN (256u << 10)
+#define ARENA_CELLS_MIN 65536u
+#define ARENA_CODE_MIN (16u << 20)	/* nothing of it is used again after a rejit */
 
 /* Generous: three tiers of 160 bytes per instruction, room for stubs and frames. Least: every method's tier 0. */
 #define ARENA_CODE_PER_INSN (3u * 160u)
@@ -82,13 +83,18 @@ static uint64_t plan_code(const struct arena_needs *needs, uint64_t n_free)
 	return MIN(plan_page_up(wanted), n_free & ~(uint64_t)(ARENA_PAGE - 1));
 }
 
+static uint64_t plan_cells(const struct arena_needs *needs)
+{
+	return MAX(needs->n_methods * (uint64_t)ARENA_CELLS_PER_METHOD, (uint64_t)ARENA_CELLS_MIN);
+}
+
 int arena_plan(struct tier_layout *ret, const struct arena_needs *needs)
 {
 	struct tier_layout layout = {
 		.n_methods = needs->n_methods, .n_imports = needs->n_imports,
 		.n_rodata = needs->n_rodata, .n_data = needs->n_data, .n_bss = needs->n_bss,
 	};
-	uint64_t rodata, data, bss, taken = 0, offset = 0, size[_TIER_SEGMENT_N];
+	uint64_t rodata, cells, visits, data, bss, taken = 0, offset = 0, size[_TIER_SEGMENT_N];
 
 	if (needs->n_rodata > TIER_SPAN_MAX || needs->n_data > TIER_SPAN_MAX || needs->n_bss > TIER_SPAN_MAX
 	    || needs->n_code > TIER_SPAN_MAX)
@@ -97,8 +103,10 @@ int arena_plan(struct tier_layout *ret, const struct arena_needs *needs)
 	rodata = align_up(TIER_RECORDS_OFFSET + needs->n_methods * sizeof(struct tier_record), MAX(needs->align_rodata, 8u));
 	data = align_up(offsetof(struct tier_private, imports) + needs->n_imports * sizeof(uint64_t), MAX(needs->align_data, 8u));
 	bss = align_up(data + needs->n_data, MAX(needs->align_bss, 8u));
-	size[TIER_SEGMENT_RECORDS] = plan_page_up(rodata + needs->n_rodata);
-	size[TIER_SEGMENT_COUNTERS] = plan_page_up(MAX(needs->n_methods, 1u) * (uint64_t)ARENA_CELLS_PER_METHOD * sizeof(uint32_t));
+	cells = align_up(rodata + needs->n_rodata, 64);
+	visits = align_up(plan_cells(needs) * sizeof(uint32_t), 64);
+	size[TIER_SEGMENT_RECORDS] = plan_page_up(cells + needs->n_slots);
+	size[TIER_SEGMENT_COUNTERS] = plan_page_up(visits + sizeof(struct tier_visits));
 	size[TIER_SEGMENT_PRIVATE] = plan_page_up(bss + needs->n_bss);
 	for (int i = TIER_SEGMENT_RECORDS; i < _TIER_SEGMENT_N; i++)
 		taken += size[i] + ARENA_PAGE;
@@ -115,8 +123,12 @@ int arena_plan(struct tier_layout *ret, const struct arena_needs *needs)
 		offset += size[i] + ARENA_PAGE;
 	}
 	layout.size = offset;
-	layout.n_cells = size[TIER_SEGMENT_COUNTERS] / sizeof(uint32_t);
+	layout.n_cells = plan_cells(needs);
+	layout.visits = layout.segment[TIER_SEGMENT_COUNTERS].offset + visits;
 	layout.rodata = layout.segment[TIER_SEGMENT_RECORDS].offset + rodata;
+	layout.slots = layout.rodata + needs->slots;
+	layout.n_slots = needs->n_slots;
+	layout.call_cells = layout.segment[TIER_SEGMENT_RECORDS].offset + cells;
 	layout.data = layout.segment[TIER_SEGMENT_PRIVATE].offset + data;
 	layout.bss = layout.segment[TIER_SEGMENT_PRIVATE].offset + bss;
 	*ret = layout;
@@ -191,6 +203,7 @@ static void arena_fill_records(struct arena *arena, uint64_t module)
 			.state = tier_state_make(0, TIER_REASON_NONE, TIER_LEVEL_NONE, TIER_STAGE_COLD),
 			.precode = tier_layout_thunk(layout, TIER_THUNK_PRESTUB),
 			.entry = tier_layout_precode(layout, i),
+			.funcptr = tier_layout_precode(layout, i),
 			.index = i,
 		};
 }
@@ -249,6 +262,30 @@ uint8_t *arena_head(struct arena *arena)
 uint8_t *arena_rodata(struct arena *arena)
 {
 	return arena_at(arena, TIER_SEGMENT_RECORDS, arena->layout.rodata);
+}
+
+uint8_t *arena_call_cells(struct arena *arena)
+{
+	return arena_at(arena, TIER_SEGMENT_RECORDS, arena->layout.call_cells);
+}
+
+struct tier_visits *arena_visits(struct arena *arena)
+{
+	return (struct tier_visits *)arena_at(arena, TIER_SEGMENT_COUNTERS, arena->layout.visits);
+}
+
+void *arena_alias(struct arena *arena, uint64_t address, size_t n)
+{
+	static const enum tier_segment segments[] = { TIER_SEGMENT_CODE, TIER_SEGMENT_RECORDS };
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(segments); i++) {
+		const uint64_t at = address - tier_layout_segment(&arena->layout, segments[i]);
+		const uint64_t size = arena->layout.segment[segments[i]].size;
+
+		if (at < size && n <= size - at)
+			return arena->files[segments[i]].alias + at;
+	}
+	return NULL;
 }
 
 uint8_t *arena_data(struct arena *arena)

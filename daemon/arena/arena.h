@@ -25,6 +25,7 @@ struct arena_needs {
 	uint32_t n_methods, n_imports, n_insns;
 	uint64_t n_rodata, n_data, n_bss;
 	uint32_t align_rodata, align_data, align_bss;
+	uint64_t slots, n_slots;	/* part of .rodata that holds vtable slots: offset in it (a multiple of 8) and bytes; n_slots 0: none */
 	uint64_t n_code;	/* bytes of code segment beyond precodes; 0: generous, from n_insns and n_methods */
 };
 
@@ -45,6 +46,10 @@ struct tier_record *arena_record(struct arena *arena, uint32_t method);
 uint32_t *arena_counters(struct arena *arena);
 uint8_t *arena_head(struct arena *arena);	/* start of the code segment, up to the end of the last precode */
 uint8_t *arena_rodata(struct arena *arena);
+uint8_t *arena_call_cells(struct arena *arena);	/* layout.n_slots bytes */
+struct tier_visits *arena_visits(struct arena *arena);
+/* The alias of what clients see at @address in the code or records segment; NULL: [address, address + n) is elsewhere */
+void *arena_alias(struct arena *arena, uint64_t address, size_t n);
 uint8_t *arena_data(struct arena *arena);	/* in the private segment's initial image */
 
 /* The descriptor of a segment for clients: read-only open file description for all but counters. Borrowed. */

@@ -18,9 +18,19 @@ enum {
 	PLACE_E_REFUSED,	/* the relocations or bytes are not acceptable; @refusal says which */
 };
 
+/* A call through an entry cell ("call [rip -> E]", six bytes) whose displacement can be made an aligned one of a direct call
+ * becomes a call site: "call rel32" to the callee's T and a byte of padding, in whatever order puts the field on a multiple
+ * of 4, so that one store redirects it (a rel32 slot, reference §1.7). The others stay as they are. */
+struct place_site {
+	uint64_t address;	/* of the displacement */
+	uint32_t method;	/* the callee */
+};
+
 struct placed {
 	uint64_t address;	/* of the entry */
 	uint64_t size;		/* bytes published */
+	struct place_site *sites;	/* malloc()ed, the caller's; NULL: none */
+	uint32_t n_sites;
 };
 
 /* Reserves, checks, relocates and publishes. Returns 0, PLACE_E_*, never negative. The daemon's thread only. */

@@ -8,6 +8,7 @@
  * offset, count and index in it may be followed without looking again.
  *
  *   header | methods[] | insns[] | relocs[] | imports[] | strings | rodata bytes | data bytes | tags[] | files[] | lines[]
+ *   | objects[]
  *
  * What debug information told (signatures, tags, source lines) is there for people and for checks of a replaced body;
  * an image without any of it is just as good.
@@ -19,7 +20,7 @@
 #include <stdint.h>
 #include "bytecode/insn.h"
 
-#define IMAGE_MAGIC 0x32474d4952454954ull	/* "TIERIMG2" in little endian */
+#define IMAGE_MAGIC 0x33474d4952454954ull	/* "TIERIMG3" in little endian */
 
 /* Limits, checked by both sides; far above what compilers emit, far below what would hurt the daemon. */
 #define IMAGE_METHODS_MAX (1u << 15)
@@ -31,6 +32,7 @@
 #define IMAGE_ALIGN_MAX 4096u
 #define IMAGE_SIGNATURE_MAX 511u	/* bytes of a signature */
 #define IMAGE_TAGS_MAX (1u << 20)
+#define IMAGE_OBJECTS_MAX (1u << 20)	/* named variables */
 #define IMAGE_FILES_MAX (1u << 12)	/* source files; a name has at most IMAGE_NAME_MAX bytes */
 
 enum image_segment { IMAGE_RODATA, IMAGE_DATA, IMAGE_BSS, _IMAGE_SEGMENT_N };
@@ -41,7 +43,7 @@ struct image_header {
 	uint64_t magic;
 	uint32_t size;				/* of the whole image in bytes */
 	uint32_t flags;				/* 0 */
-	struct image_table methods, insns, relocs, imports, strings, rodata, data, tags, files, lines;
+	struct image_table methods, insns, relocs, imports, strings, rodata, data, tags, files, lines, objects;
 	uint32_t n_bss;				/* bytes */
 	uint32_t align[_IMAGE_SEGMENT_N];	/* powers of two, at most IMAGE_ALIGN_MAX */
 	uint32_t note;				/* offset in strings: why debug information was left out; 0: it was not */
@@ -100,6 +102,16 @@ struct image_line {
 	uint32_t column;	/* 0: unknown */
 };
 
+/* A variable, as far as the symbol table names it: what a replaced body binds to by name, and `const volatile` knobs. In
+ * ascending order of (segment, offset); two may share a place. */
+struct image_object {
+	uint32_t name;		/* offset in strings */
+	uint32_t offset, size;	/* bytes in its segment; size may be 0: unknown */
+	uint8_t segment;	/* enum image_segment */
+	uint8_t is_global;
+	uint8_t reserved[2];	/* 0 */
+};
+
 /* A checked image; borrowed pointers into the caller's bytes, valid as long as those are. */
 struct image {
 	const struct image_header *header;
@@ -111,7 +123,8 @@ struct image {
 	const uint8_t *rodata, *data;
 	const uint32_t *tags, *files;	/* offsets in strings */
 	const struct image_line *lines;
-	uint32_t n_methods, n_insns, n_relocs, n_imports, n_rodata, n_data, n_bss, n_tags, n_files, n_lines;
+	const struct image_object *objects;
+	uint32_t n_methods, n_insns, n_relocs, n_imports, n_rodata, n_data, n_bss, n_tags, n_files, n_lines, n_objects;
 };
 
 /* A refusal: what, where, why. One sentence in @text, without a final full stop or newline. */

@@ -31,9 +31,28 @@ void stubs_precode(struct emit *e, const struct tier_layout *layout, uint32_t me
 	const uint64_t record = tier_layout_record(layout, method);
 	const size_t begin = e->n;
 
-	x86_rip(e, X86_64, 0x8d, X86_R10, record);						/* lea r10, [rip -> record] */
+	x86_rip(e, X86_64, 0x8d, X86_R11, record);						/* lea r11, [rip -> record] */
 	x86_rip(e, X86_32, 0xff, 4, record + offsetof(struct tier_record, precode));		/* jmp [rip -> P] */
-	stubs_pad(e, begin, TIER_PRECODE_SIZE);
+	stubs_pad(e, begin, TIER_FUNCPTR_OFFSET);
+}
+
+void stubs_funcptr(struct emit *e, const struct tier_layout *layout, uint32_t method)
+{
+	const uint64_t record = tier_layout_record(layout, method);
+	const size_t begin = e->n;
+
+	x86_rip(e, X86_32, 0xff, 4, record + offsetof(struct tier_record, funcptr));		/* jmp [rip -> F] */
+	stubs_pad(e, begin, TIER_PRECODE_SIZE - TIER_FUNCPTR_OFFSET);
+}
+
+void stubs_forwarder(struct emit *e, uint64_t target)
+{
+	const size_t begin = e->n;
+
+	assert(emit_here(e) % FORWARDER_SIZE == 0);
+	x86_rip(e, X86_32, 0xff, 4, emit_here(e) + FORWARDER_TARGET);				/* jmp [rip -> target] */
+	stubs_pad(e, begin, FORWARDER_TARGET);
+	emit_bytes(e, &target, sizeof(target));
 }
 
 /* Only the call that brings the cell to zero leaves the straight path: later ones, which find it below zero on their way
@@ -51,8 +70,8 @@ void stubs_counting(struct emit *e, const struct tier_layout *layout, uint32_t m
 	crossed = x86_short_jcc(e, X86_E);
 	x86_jmp(e, code);
 	x86_land(e, crossed);
-	x86_rip(e, X86_64, 0x8d, X86_R10, tier_layout_record(layout, method));	/* lea r10, [rip -> record] */
-	x86_rip(e, X86_64, 0x8d, X86_R11, e->address + begin + data_at);	/* lea r11, [rip -> data] */
+	x86_rip(e, X86_64, 0x8d, X86_R11, tier_layout_record(layout, method));	/* lea r11, [rip -> record] */
+	x86_rip(e, X86_64, 0x8d, X86_R10, e->address + begin + data_at);	/* lea r10, [rip -> data] */
 	x86_jmp(e, tier_layout_thunk(layout, TIER_THUNK_THRESHOLD));
 	stubs_pad(e, begin, data_at);
 	emit_bytes(e, &data, sizeof(data));

@@ -4,18 +4,21 @@
 /* The small pieces of machine code around methods: thunks, precodes, call-counting stubs.
  *
  *   thunk     jmp  *table.entry(%rip)           the per-process part, through the private table
- *   precode   lea  record(%rip), %r10           identity for the prestub
+ *   precode   lea  record(%rip), %r11           identity for the prestub
  *             jmp  *record.P(%rip)              T is the address of this
+ *   funcptr   jmp  *record.F(%rip)              second half of a backpatchable method's precode: its address
  *   stub      lock decl cell(%rip)              one atomic decrement
  *             je   1f
  *             jmp  code
- *         1:  lea  record(%rip), %r10
- *             lea  data(%rip), %r11             struct tier_stub_data, right behind
+ *         1:  lea  record(%rip), %r11
+ *             lea  data(%rip), %r10             struct tier_stub_data, right behind
  *             jmp  thunk_threshold
+ *   forwarder jmp  *target(%rip)                --backpatch=forwarder: what slots hold while calls are counted
+ *             target                            8 bytes, aligned, changed by the daemon
  *
- * So the register contract with libtier's entries is: r10 = struct tier_record *, and for the threshold entry
- * r11 = struct tier_stub_data *. For the prestub r11 may hold the address of the call cell that was used; anything
- * else in it is ignored there. */
+ * So the register contract with libtier's entries is: r11 = struct tier_record *, and for the threshold entry
+ * r10 = struct tier_stub_data *. For the prestub r10 may hold the address of the call cell that was used (the C ABI's static
+ * chain register, so that optimized code can pass it); anything else in it is ignored there. */
 
 #include "jit/emit.h"
 #include "tier/records.h"
@@ -24,6 +27,10 @@
 
 void stubs_thunk(struct emit *e, const struct tier_layout *layout, enum tier_thunk thunk);
 void stubs_precode(struct emit *e, const struct tier_layout *layout, uint32_t method);
+void stubs_funcptr(struct emit *e, const struct tier_layout *layout, uint32_t method);
+#define FORWARDER_SIZE 16u	/* align 16; its target lies FORWARDER_TARGET bytes from its start */
+#define FORWARDER_TARGET 8u
+void stubs_forwarder(struct emit *e, uint64_t target);
 /* @e->address must be 16-byte aligned. @code is the counted version's code, in the same span. */
 void stubs_counting(struct emit *e, const struct tier_layout *layout, uint32_t method, uint32_t cell, uint64_t version,
 		    uint64_t code);

@@ -37,12 +37,22 @@ struct core_config {
 	uint32_t jobs_per_uid;		/* background jobs of one uid at a time, default 1 */
 	uint32_t jobs_total;		/* background jobs at a time, at least 1 */
 	uint64_t sweep_ns;		/* period of the sweep over armed cells, default 1 s */
+	enum tier_backpatch backpatch;	/* how entry points are kept */
+	bool counting_in_prestub;	/* no call-counting stubs: P stays at the prestub while calls are counted, which counts them */
 };
 
 /* Code as the outside made it */
 struct core_code {
 	uint64_t address, size;
 	uint64_t code_used;		/* of the module's code segment, after it: goes into the ledger */
+};
+
+
+/* A place in new code that leads to another method directly: the address of an aligned displacement that leads to the
+ * method's T as long as nobody knows better. */
+struct core_call_site {
+	uint64_t address;
+	uint32_t method;	/* whom it calls */
 };
 
 /* What the core needs from outside. @module_context is what core_module_add() or core_module_attach() was given. None may
@@ -52,17 +62,23 @@ struct core_ops {
 	uint64_t (*wall)(void *context);		/* CLOCK_REALTIME ns */
 	void (*arm)(void *context, uint64_t deadline_ns);	/* call core_tick() then; 0: nothing to wait for */
 
-	/* Compile tier 0 of a method now, or make a call-counting stub for a version. 0, CORE_E_FULL or -errno (a stub that
+	/* @body: 0 is the method's own, others are as core_rejit() named them.
+	 * Compile tier 0 of a method now, or make a call-counting stub for a version. 0, CORE_E_FULL or -errno (a stub that
 	 * cannot be made leaves the method final with ARENA_FULL). */
-	int (*tier0)(void *context, void *module_context, uint32_t method, struct core_code *ret);
+	int (*tier0)(void *context, void *module_context, uint32_t method, uint32_t body, struct core_code *ret);
 	int (*stub)(void *context, void *module_context, uint32_t method, uint32_t cell, uint64_t version, uint64_t code,
 		    struct core_code *ret);
+	/* Make a forwarder stub that leads to @target, for --backpatch=forwarder: 0 and its address in *ret, CORE_E_FULL, -errno. */
+	int (*forwarder)(void *context, void *module_context, uint32_t method, uint64_t target, struct core_code *ret);
+	/* Where the daemon may write what clients see at @address, which lies in the module's code or records segment. */
+	void *(*alias)(void *context, void *module_context, uint64_t address);
 
 	/* Start an optimizing compile; it ends with one core_compile_done(), from the loop, never from inside. 0, CORE_E_TOO_LARGE
 	 * (the method becomes final with TOO_LARGE) or -errno: after -EMFILE, -ENFILE and -ENOMEM the method stays queued and is
 	 * tried again a moment later; after any other the method becomes final with NO_WORKER. Nobody waits for jobs of a module that was removed: they may end
 	 * or be cancelled. After a takeover a job is started again if its end had not come. */
-	int (*compile)(void *context, void *module_context, uint32_t method, uint64_t version, enum tier_level level);
+	int (*compile)(void *context, void *module_context, uint32_t method, uint32_t body, uint64_t version,
+		       enum tier_level level);
 
 	/* A transition is committed and visible. @event has its number; the order of calls is the order of numbers. Time,
 	 * version and tiers are as tier/events.h has them; for QUEUED, COMPILE_STARTED and COMPILE_ENDED @to is the tier of the
@@ -134,11 +150,33 @@ bool core_threshold(struct core *core, uint64_t module, uint32_t method, uint64_
 uint32_t core_look(struct module *module, uint32_t method);
 uint32_t core_sweep(struct core *core, struct module *module_or_null);
 
-/* The end of a compile that ops->compile started. @reason NONE: @code is placed and will be published, @inlined are
- * method indices. Else the method becomes final with @reason, on the code that it has. A version that is no longer wanted
- * is ignored. */
+/* The end of a compile that ops->compile started. @reason NONE: @code is placed and will be published. Else the method
+ * becomes final with @reason, on the code that it has. A version that is no longer wanted is ignored; one whose body was
+ * replaced meanwhile is kept for that body's return; one that inlined a body replaced meanwhile is compiled again. */
+struct core_result {
+	struct core_code code;
+	const uint32_t *inlined;		/* method indices, whose current bodies were used */
+	uint32_t n_inlined, n_sites;
+	const struct core_call_site *sites;
+};
 void core_compile_done(struct core *core, uint64_t module, uint32_t method, uint64_t version, enum tier_reason reason,
-		       const struct core_code *code, const uint32_t *inlined, uint32_t n_inlined);
+		       const struct core_result *result);
+
+/* -- Bodies (reference §9) --- */
+/* The method gets @body, an id that it never had before and not 0: its code and counts are gone, its next call compiles. What
+ * had inlined it falls back to its first code and is queued. When this returns, calls that begin run the new body, except
+ * through slots in clients' own memory. What the replaced body was doing is kept, for the method's own body only: revert
+ * restores it. Events: REJITTED, and WITHDRAWN for each inliner. 0, CORE_E_QUOTA (the ledger is full: nothing changed). */
+int core_rejit(struct module *module, uint32_t method, uint32_t body);
+/* The method's own body comes back as it was left, with its best code, without compiling or counting anew. 0, also when it
+ * is there. Event: REVERTED. */
+int core_revert(struct module *module, uint32_t method);
+uint32_t core_method_body(const struct module *module, uint32_t method);
+
+/* -- Slots --- */
+/* A call came to the prestub through the vtable slot whose call cell lies at @address, which is the @method's (the caller has
+ * looked): DoBackpatch. Records and patches it if there is something to patch it to. Idempotent. */
+void core_slot_used(struct module *module, uint32_t method, uint64_t address);
 
 void core_tick(struct core *core);	/* the armed deadline has come (early and spurious calls are fine) */
 
@@ -157,6 +195,7 @@ struct core_version_info {
 	enum tier_version_state state;
 	bool is_active;			/* what calls reach */
 	uint32_t threshold, n_inlined;
+	uint32_t body;
 };
 /* The method's newest version with an id below @before (0: of all). False: there is none. @method is in range, here and below. */
 bool core_version_below(const struct module *module, uint32_t method, uint64_t before, struct core_version_info *ret);
@@ -172,6 +211,17 @@ struct core_stats {
 	uint64_t sequence;			/* number of the newest event */
 };
 void core_stats(const struct core *core, struct core_stats *ret);
+
+/* What keeping entry points took since the core began (not over takeovers); wire.h's struct wire_counters says what each is. */
+struct core_counters {
+	uint64_t n_backpatch_calls, n_slots_examined, n_slot_writes, n_slots_recorded;
+	uint64_t n_entry_transitions, n_oscillations, n_precode_stores;
+	uint64_t n_paths[_TIER_PATH_N];
+	uint64_t backpatch_ns;
+	uint64_t n_uncounted_entries, n_stale_completions, n_unsafe_inactive;
+	uint64_t n_rejits, n_reverts, n_withdrawn;
+};
+const struct core_counters *core_counters(const struct core *core);
 
 /* Debug and unit tests: every invariant that can be checked from outside (reference §6.5); NULL or a sentence. */
 const char *core_check(const struct core *core);

@@ -200,7 +200,7 @@ int core_prepare(struct module *module, uint32_t method)
 	if (module->methods[method].durable)
 		return 0;
 	assert(module->records);
-	r = core->ops->tier0(core->context, module->context, method, &code);
+	r = core->ops->tier0(core->context, module->context, method, 0, &code);
 	if (r == CORE_E_FULL)
 		return CORE_E_FULL;
 	if (r)

@@ -67,17 +67,17 @@ static struct method *queue_running(struct core *core, uint64_t module_id, uint3
 }
 
 void core_compile_done(struct core *core, uint64_t module, uint32_t index, uint64_t version, enum tier_reason reason,
-		       const struct core_code *code, const uint32_t *inlined, uint32_t n_inlined)
+		       const struct core_result *result)
 {
 	struct method *method = queue_running(core, module, index, version);
 	uint32_t edges;
 
 	if (!method)
 		return;
-	if (reason == TIER_REASON_NONE && !version_note_inlined(method, inlined, n_inlined, &edges))
+	if (reason == TIER_REASON_NONE && !version_note_inlined(method, result->inlined, result->n_inlined, &edges))
 		reason = TIER_REASON_RESULT_REFUSED;
 	if (reason == TIER_REASON_NONE)
-		queue_publish(method, code, edges);
+		queue_publish(method, &result->code, edges);
 	else
 		queue_fail(method, reason);
 	core_proceed(core);
@@ -108,7 +108,8 @@ static void queue_start(struct method *method)
 	const struct ledger_version *version = version_newest(method);
 	int r;
 
-	r = core->ops->compile(core->context, method->module->context, method_index(method), version->id, version->level);
+	r = core->ops->compile(core->context, method->module->context, method_index(method), 0, version->id,
+			       version->level);
 	if (queue_is_shortage(r)) {
 		core->retry_ns = core->ops->now(core->context) + QUEUE_RETRY_NS;
 		return;

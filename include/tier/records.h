@@ -7,9 +7,9 @@
  *
  *   span ──► code      r-x shared    thunks | precodes[n_methods] | stubs and code, in order of publication
  *            (guard)
- *            records   r-- shared    header | record[n_methods] | .rodata
+ *            records   r-- shared    header | record[n_methods] | .rodata | call cells
  *            (guard)
- *            counters  rw- shared    uint32_t cell[n_cells]
+ *            counters  rw- shared    uint32_t cell[n_cells] | visits
  *            (guard)
  *            private   rw- private   table | imports[] | .data | .bss
  *
@@ -24,7 +24,7 @@
 #include "tier/types.h"
 
 #define TIER_RECORDS_MAGIC 0x3144524345524954ull	/* "TIRECRD1" */
-#define TIER_RECORDS_VERSION 1u
+#define TIER_RECORDS_VERSION 2u
 
 #define TIER_SPAN_MAX (2ull << 30)
 #define TIER_WINDOW_LOW 0x200000000000ull
@@ -41,11 +41,17 @@ struct tier_layout {
 	uint32_t n_methods, n_imports, n_cells, reserved;
 	uint64_t rodata, data, bss;		/* offsets from base */
 	uint64_t n_rodata, n_data, n_bss;	/* bytes */
+	/* The part of .rodata that holds vtable slots (offset from base, a multiple of 8; bytes; 0: there are none), and the
+	 * copy of that part whose words calls go through: the slot at address a has its call cell at a - slots + call_cells.
+	 * Words of the copy that are no vtable slots hold what .rodata holds. */
+	uint64_t slots, n_slots, call_cells;
+	uint64_t visits;			/* offset of struct tier_visits, in the counters segment */
 };
 
 #define TIER_THUNK_SIZE 16u	/* one jump through a private table entry, padded */
 #define TIER_PRECODES_OFFSET 64u /* from the code segment's start; thunks come before */
-#define TIER_PRECODE_SIZE 16u
+#define TIER_PRECODE_SIZE 32u	/* precode and, in its second half, funcptr precode */
+#define TIER_FUNCPTR_OFFSET 16u
 #define TIER_RECORDS_OFFSET 256u /* first method record, from the records segment's start */
 
 /* A thunk per private table entry that code may be led to: "jmp *table.entry(%rip)" at code + index * TIER_THUNK_SIZE */
@@ -70,8 +76,11 @@ struct tier_record {
 	uint32_t cell;		/* index of the active version's counter cell; valid in stages COUNTING..COMPILING */
 	uint32_t threshold;	/* N: the cell starts at N and crosses to 0 on the N-th counted call */
 	uint32_t index;		/* of the method in its module */
-	uint32_t flags;		/* 0 */
-	uint64_t reserved;
+	uint32_t flags;		/* enum tier_record_flags; fixed for life */
+	uint64_t funcptr;	/* F, the funcptr precode's target: T until final, then the code; not backpatchable: T */
+};
+enum tier_record_flags {
+	TIER_RECORD_BACKPATCHABLE = 1u << 0,	/* its address stands in a vtable slot */
 };
 _Static_assert(sizeof(struct tier_record) == 64, "a record is one cache line");
 
@@ -99,7 +108,14 @@ struct tier_private {
 };
 _Static_assert(sizeof(struct tier_private) == 64, "imports start at a cache line");
 
-/* What a call-counting stub hands to the threshold entry in r11: lies in the code segment beside the stub. */
+/* What clients count about themselves, beside the cells: so hostile, and for people only. Added to with atomic adds. */
+struct tier_visits {
+	uint64_t n[_TIER_VISIT_N];	/* prestub visits by reason */
+	uint64_t ns[_TIER_VISIT_N];	/* CLOCK_MONOTONIC spent in them, waiting included */
+	uint64_t n_slot_writes;		/* writes of slots in the clients' own memory, registration not counted */
+};
+
+/* What a call-counting stub hands to the threshold entry in r10: lies in the code segment beside the stub. */
 struct tier_stub_data {
 	uint64_t version;	/* id of the counted version */
 	uint64_t code;		/* its code: where the crossing call continues */
@@ -114,10 +130,27 @@ static inline uint64_t tier_layout_thunk(const struct tier_layout *layout, enum 
 {
 	return tier_layout_segment(layout, TIER_SEGMENT_CODE) + (uint64_t)thunk * TIER_THUNK_SIZE;
 }
-/* T, the one address of the method that programs ever see */
+/* T, the temporary entry point */
 static inline uint64_t tier_layout_precode(const struct tier_layout *layout, uint32_t method)
 {
 	return tier_layout_segment(layout, TIER_SEGMENT_CODE) + TIER_PRECODES_OFFSET + (uint64_t)method * TIER_PRECODE_SIZE;
+}
+/* F's precode; only backpatchable methods have one */
+static inline uint64_t tier_layout_funcptr(const struct tier_layout *layout, uint32_t method)
+{
+	return tier_layout_precode(layout, method) + TIER_FUNCPTR_OFFSET;
+}
+/* The method's one address for its life, the only one that programs ever see. @flags: its record's */
+static inline uint64_t tier_layout_method(const struct tier_layout *layout, uint32_t method, uint32_t flags)
+{
+	return flags & TIER_RECORD_BACKPATCHABLE ? tier_layout_funcptr(layout, method) : tier_layout_precode(layout, method);
+}
+/* The call cell of what lies at @address; 0: nothing there is a vtable slot */
+static inline uint64_t tier_layout_call_cell(const struct tier_layout *layout, uint64_t address)
+{
+	uint64_t at = address - (layout->base + layout->slots);
+
+	return layout->n_slots && at <= layout->n_slots - sizeof(uint64_t) ? layout->base + layout->call_cells + at : 0;
 }
 static inline uint64_t tier_layout_record(const struct tier_layout *layout, uint32_t method)
 {
@@ -174,7 +207,8 @@ static inline struct tier_answer tier_record_answer(const struct tier_record *re
 	do {
 		uint32_t cell, threshold, left = 0;
 
-		/* Synchronizes with the release store in entry.c: fields before the state word that announces them. */
+		/* Synchronizes with the release store in entry.c: fields before the state word that announces them. Where they
+		 * change under a counting method, entry.c first says REACHED, so no two versions share a state word. */
 		state = __atomic_load_n(&record->state, __ATOMIC_ACQUIRE);
 		cell = __atomic_load_n(&record->cell, __ATOMIC_RELAXED);
 		threshold = __atomic_load_n(&record->threshold, __ATOMIC_RELAXED);

@@ -141,6 +141,30 @@ struct tier_climb {
 #define TIER_CLIMB(m) ((struct tier_climb){ .method = (m) })
 TIER_API int tier_climb_next(struct tier_climb *climb, uint64_t timeout_ns, struct tier_cancel *cancel, uint32_t *calls);
 
+/* -- Slots and bodies --- */
+/* Gives the method another body, for all processes: the function @symbol (NULL: the method's own name) of the object file at
+ * @path, which must have the same signature, or with TIER_REJIT_FORCE any. It may bring its own .rodata; whatever else it
+ * names (methods, variables, imports) is the module's of that name. Calls that begin anywhere after this has returned run the
+ * new body; those under way finish as they are. 0; -EACCES: not the module's owner; -EPROTOTYPE: the signatures differ or are
+ * unknown; -ENOLINK: the module lacks a name; -ENOEXEC; -ETIMEDOUT: replaced, but a process with slots of its own does not
+ * answer. tier_error_text() says which. */
+enum tier_rejit_flags { TIER_REJIT_FORCE = 1u << 0 };
+TIER_API int tier_rejit(const struct tier_method *method, const char *path, const char *symbol, unsigned int flags);
+TIER_API int tier_rejit_bytes(const struct tier_method *method, const void *bytes, size_t n, const char *symbol, unsigned int flags);
+/* Brings the method's own body back, at once, with the best code that it had. Errors as above; 0 also when it is there. */
+TIER_API int tier_revert(const struct tier_method *method);
+
+/* A pointer in the program's own memory through which it calls the method: from now on libtier keeps in it what is fastest,
+ * the method's address or its final code. The slot gets its first value before this returns, is written with one aligned
+ * store by a thread of libtier's (which blocks all signals and starts with the first slot), and must stay valid until it is
+ * unregistered; then it holds tier_entry() again. A fork has its own slots, reset to tier_entry(). -EINVAL: not aligned, or
+ * registered; -ENOENT: not registered. Closing the module unregisters its slots. */
+TIER_API int tier_slot_register(const struct tier_method *method, tier_fn *slot);
+TIER_API int tier_slot_unregister(const struct tier_method *method, tier_fn *slot);
+
+struct wire_counters;		/* tier/wire.h: what each counts */
+TIER_API int tier_counters(struct tier_conn *conn, struct wire_counters *ret);
+
 /* -- Looking into a method --- */
 struct wire_description;	/* tier/wire.h */
 struct wire_version_row;

@@ -53,7 +53,10 @@
 	_(COUNTING_OFF, 11, "call counting is off")                                                                    \
 	_(COUNTERS_FULL, 12, "the module's counters segment is full")                                                  \
 	_(NO_WORKER, 13, "no compile worker could be started")                                                         \
-	_(TOO_LARGE, 14, "the method is too large to optimize")
+	_(TOO_LARGE, 14, "the method is too large to optimize")                                                        \
+	_(REJIT, 15, "its body was replaced")                                                                          \
+	_(REVERT, 16, "its own body came back")                                                                        \
+	_(INLINEE_REPLACED, 17, "a method that it had inlined was replaced")
 
 /* What can go wrong in an answer: number on the wire, errno that libtier returns (negated), text */
 #define TIER_ERROR_LIST(_)                                                                                             \
@@ -74,7 +77,9 @@
 	_(ARGUMENT, 14, EINVAL, "invalid argument")                                                                    \
 	_(SPAN_TAKEN, 15, EADDRINUSE, "the module's span of addresses is taken in this process")                       \
 	_(GAP, 16, ENODATA, "events no longer kept")                                                                   \
-	_(INTERNAL, 17, EIO, "internal error")
+	_(INTERNAL, 17, EIO, "internal error")                                                                         \
+	_(SIGNATURE, 18, EPROTOTYPE, "the new body has another signature")                                             \
+	_(UNBOUND, 19, ENOLINK, "the new body uses a name that the module does not have")
 
 /* Kinds of journalled events. A transition names the method, its version and tiers from and to. */
 #define TIER_EVENT_LIST(_)                                                                                             \
@@ -88,7 +93,10 @@
 	_(COMPILE_ENDED, 8, "compile-ended")                                                                           \
 	_(FINAL, 9, "final")                                                                                           \
 	_(DELAY_PAUSED, 10, "delay-paused")                                                                            \
-	_(DELAY_RESUMED, 11, "delay-resumed")
+	_(DELAY_RESUMED, 11, "delay-resumed")                                                                          \
+	_(REJITTED, 12, "rejitted")                                                                                    \
+	_(REVERTED, 13, "reverted")                                                                                    \
+	_(WITHDRAWN, 14, "withdrawn")
 
 /* What a code version is: on its way, in use (or kept for activations that still run in it), or given up */
 #define TIER_VERSION_LIST(_)                                                                                           \
@@ -103,6 +111,43 @@
 	_(SOCKET, 2, "socket")                                                                                         \
 	_(SWEEP, 3, "recovered")
 
+/* How entry points are kept (DESIGN §4); chosen when the daemon starts */
+#define TIER_BACKPATCH_LIST(_)                                                                                         \
+	_(LAZY, 0, "lazy")           /* non-final tiers store the precode's target and nothing else */                 \
+	_(EAGER, 1, "eager")         /* the precode serves counting; slots are reset and patched at every transition */ \
+	_(FORWARDER, 2, "forwarder") /* a forwarder stub serves counting; slots are patched at every transition */
+
+/* The paths by which an entry point is set: CoreCLR's labels (reference §6.6), and what has none there */
+#define TIER_PATH_LIST(_)                                                                                              \
+	_(INITIAL_PUBLISH_NON_FINAL, 0, "InitialPublish-NonFinal")                                                     \
+	_(CALL_COUNTING_STUB, 1, "CallCountingStub")                                                                   \
+	_(THRESHOLD_REACHED, 2, "ThresholdReached")                                                                    \
+	_(NON_FINAL, 3, "NonFinal")                                                                                    \
+	_(FINAL_TIER, 4, "FinalTier")                                                                                  \
+	_(FINAL_TIER_NON_DEFAULT, 5, "FinalTier-NonDefault")                                                           \
+	_(SAME_VERSION_NON_FINAL, 6, "SameVersion-NonFinal")                                                           \
+	_(DIFF_VERSION_FINAL_TIER, 7, "DiffVersion-FinalTier")                                                         \
+	_(DIFF_VERSION_NON_FINAL, 8, "DiffVersion-NonFinal")                                                           \
+	_(DELAY_ACTIVATION_NON_FINAL, 9, "DelayActivation-NonFinal")                                                   \
+	_(RESET, 10, "Reset")         /* no code: everything leads to the prestub */                                   \
+	_(WITHDRAWN, 11, "Withdrawn") /* back to the first code, because an inlined method was replaced */             \
+	_(RECOVERED, 12, "Recovered") /* what the ledger says, after a takeover */
+
+/* Why a call came to the prestub */
+#define TIER_VISIT_LIST(_)                                                                                             \
+	_(COLD, 0, "cold", "there was no code: the daemon was asked")                                                  \
+	_(RACE, 1, "race", "there was code, and the precode led to it by then")                                        \
+	_(COUNTED, 2, "counted", "the prestub itself counted the call (no call-counting stubs)")                       \
+	_(SLOT, 3, "slot", "through a vtable slot for the first time in the process: the daemon was told")             \
+	_(SLOT_AGAIN, 4, "slot-again", "through a vtable slot that is not patched yet")                                \
+	_(POINTER, 5, "pointer", "through the method's temporary entry point, after its final tier")
+
+/* What a recorded slot is (reference §1.7) */
+#define TIER_SLOT_LIST(_)                                                                                              \
+	_(DATA, 0, "data")   /* a pointer in data: a funcptr precode's target, a host's own */                         \
+	_(VTABLE, 1, "vtable") /* a call cell */                                                                       \
+	_(REL32, 2, "rel32") /* an aligned displacement in code */
+
 #define TIER_LEVEL_ENUM(name, number, ...) TIER_LEVEL_##name = number,
 #define TIER_STAGE_ENUM(name, number, ...) TIER_STAGE_##name = number,
 #define TIER_STATUS_ENUM(name, number, ...) TIER_STATUS_##name = number,
@@ -111,6 +156,10 @@
 #define TIER_EVENT_ENUM(name, number, ...) TIER_EVENT_##name = number,
 #define TIER_SOURCE_ENUM(name, number, ...) TIER_SOURCE_##name = number,
 #define TIER_VERSION_ENUM(name, number, ...) TIER_VERSION_##name = number,
+#define TIER_BACKPATCH_ENUM(name, number, ...) TIER_BACKPATCH_##name = number,
+#define TIER_PATH_ENUM(name, number, ...) TIER_PATH_##name = number,
+#define TIER_VISIT_ENUM(name, number, ...) TIER_VISIT_##name = number,
+#define TIER_SLOT_ENUM(name, number, ...) TIER_SLOT_##name = number,
 
 enum tier_level { TIER_LEVEL_LIST(TIER_LEVEL_ENUM) _TIER_LEVEL_N };
 enum tier_stage { TIER_STAGE_LIST(TIER_STAGE_ENUM) _TIER_STAGE_N };
@@ -120,6 +169,10 @@ enum tier_error { TIER_ERROR_LIST(TIER_ERROR_ENUM) _TIER_ERROR_N };
 enum tier_event_kind { TIER_EVENT_LIST(TIER_EVENT_ENUM) _TIER_EVENT_N };
 enum tier_source { TIER_SOURCE_LIST(TIER_SOURCE_ENUM) _TIER_SOURCE_N };
 enum tier_version_state { TIER_VERSION_LIST(TIER_VERSION_ENUM) _TIER_VERSION_N };
+enum tier_backpatch { TIER_BACKPATCH_LIST(TIER_BACKPATCH_ENUM) _TIER_BACKPATCH_N };
+enum tier_path { TIER_PATH_LIST(TIER_PATH_ENUM) _TIER_PATH_N };
+enum tier_visit { TIER_VISIT_LIST(TIER_VISIT_ENUM) _TIER_VISIT_N };
+enum tier_slot_kind { TIER_SLOT_LIST(TIER_SLOT_ENUM) _TIER_SLOT_N };
 
 /* A name is never NULL: an unknown number reads "unknown". */
 #define TIER_NAME_ROW(name, number, text, ...) [number] = text,
@@ -141,6 +194,10 @@ TIER_NAME_FUNCTION(tier_reason_name, TIER_REASON_LIST, _TIER_REASON_N)
 TIER_NAME_FUNCTION(tier_event_name, TIER_EVENT_LIST, _TIER_EVENT_N)
 TIER_NAME_FUNCTION(tier_source_name, TIER_SOURCE_LIST, _TIER_SOURCE_N)
 TIER_NAME_FUNCTION(tier_version_state_name, TIER_VERSION_LIST, _TIER_VERSION_N)
+TIER_NAME_FUNCTION(tier_backpatch_name, TIER_BACKPATCH_LIST, _TIER_BACKPATCH_N)
+TIER_NAME_FUNCTION(tier_path_name, TIER_PATH_LIST, _TIER_PATH_N)
+TIER_NAME_FUNCTION(tier_visit_name, TIER_VISIT_LIST, _TIER_VISIT_N)
+TIER_NAME_FUNCTION(tier_slot_name, TIER_SLOT_LIST, _TIER_SLOT_N)
 
 static inline const char *tier_error_name(unsigned int number)
 {

@@ -94,7 +94,7 @@ struct wire_error {
 	char text[WIRE_TEXT_MAX]; /* one sentence: what, where, why */
 };
 
-enum wire_lane { WIRE_LANE_API, WIRE_LANE_PRESTUB, WIRE_LANE_EVENTS, _WIRE_LANE_N };
+enum wire_lane { WIRE_LANE_API, WIRE_LANE_PRESTUB, WIRE_LANE_EVENTS, WIRE_LANE_SLOTS, _WIRE_LANE_N };
 struct wire_hello {
 	uint64_t session[2];	/* the token of the session to join; zeros: a new one */
 	uint32_t lane;		/* enum wire_lane */
@@ -245,6 +245,49 @@ struct wire_sessions {
 	} rows[WIRE_SESSIONS_MAX];
 };
 
+/* -- Entry points --- */
+/* The owner of the module and root may. Answered when every call that begins anywhere from then on runs the new body: a
+ * process that watches slots of an affected method must have answered SLOT_DONE, or be gone; one that doesn't in time makes
+ * the answer ERROR TIMEOUT, which names it (the new body stays). ERROR SIGNATURE, UNBOUND, BAD_MODULE: nothing changed. */
+enum wire_rejit_flags { WIRE_REJIT_FORCE = 1u << 0 };	/* whatever the signatures say */
+struct wire_rejit {
+	uint64_t module;
+	uint32_t method;
+	uint32_t flags;				/* enum wire_rejit_flags */
+	char symbol[WIRE_METHOD_NAME_MAX];	/* of the object's function; "": the method's name */
+};
+struct wire_slot {
+	uint64_t module;
+	uint64_t cell;		/* address of the call cell */
+	uint32_t method;
+	uint32_t reserved;
+};
+struct wire_slot_change {
+	uint64_t module;
+	uint64_t ticket;	/* of the change; a SLOT_DONE answers it and all before */
+	uint32_t method;
+	uint32_t reserved;
+};
+/* All of the daemon's modules since it started; those that are gone included. */
+struct wire_counters {
+	uint64_t policy;			/* enum tier_backpatch */
+	uint64_t n_backpatch_calls;		/* invocations of the function that walks slots, also when it returns early */
+	uint64_t n_slots_examined;		/* recorded slots that such a walk looked at */
+	uint64_t n_slot_writes;			/* writes of slots that changed them; registration not counted */
+	uint64_t n_slots_recorded;		/* slots discovered or registered; each got its first value then */
+	uint64_t n_entry_transitions;		/* changes of E */
+	uint64_t n_oscillations;		/* E or a slot got a value that it had held before */
+	uint64_t n_precode_stores;		/* changes of P */
+	uint64_t n_paths[_TIER_PATH_N];		/* by the path that set an entry point */
+	uint64_t backpatch_ns;			/* CLOCK_MONOTONIC spent in walks of slots */
+	uint64_t n_uncounted_entries;		/* eager: E set to code past a counting stub, so direct calls are not counted */
+	uint64_t n_stale_completions;		/* eager: counting completed, slots left at the prestub since E did not change */
+	uint64_t n_unsafe_inactive;		/* eager: a stub said to be inactive while P still leads to it */
+	uint64_t n_rejits, n_reverts, n_withdrawn;
+	uint64_t n_visits[_TIER_VISIT_N];	/* the prestub's, as the clients say */
+	uint64_t visit_ns[_TIER_VISIT_N];
+	uint64_t n_client_slot_writes;		/* of slots in clients' own memory, as they say */
+};
 
 /* -- Looking into a method --- */
 enum wire_method_flags {

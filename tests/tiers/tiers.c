@@ -85,8 +85,10 @@ struct tiers *tiers_new(void)
 		return tiers_free(t);
 	t->n_steps = 10000000;
 	t->e = (struct emit){ .p = t->alias, .n_max = TIERS_CODE, .address = t->layout.base, .n = TIER_PRECODES_OFFSET };
-	for (uint32_t i = 0; i < TIERS_METHODS; i++)
+	for (uint32_t i = 0; i < TIERS_METHODS; i++) {
 		stubs_precode(&t->e, &t->layout, i);
+		stubs_funcptr(&t->e, &t->layout, i);
+	}
 	return t;
 }
 

@@ -5,7 +5,7 @@
 /* Thunks, precodes and call-counting stubs, with entries that note what they were handed. */
 
 struct entry_notes {
-	uint64_t record, data;		/* r10 and r11 at the last entry */
+	uint64_t record, data;		/* r11 and r10 at the last entry */
 	uint64_t args[5];
 	uint32_t n_prestub, n_threshold, n_osr;
 };
@@ -19,15 +19,15 @@ __asm__(".pushsection .text\n"
 	".hidden entry_notes\n"
 	"entry_prestub:\n"
 	"	lock incl entry_notes+56(%rip)\n"
-	"	mov %r10, entry_notes(%rip)\n"
+	"	mov %r11, entry_notes(%rip)\n"
 	"	mov %rdi, entry_notes+16(%rip)\n	mov %rsi, entry_notes+24(%rip)\n	mov %rdx, entry_notes+32(%rip)\n"
 	"	mov %rcx, entry_notes+40(%rip)\n	mov %r8, entry_notes+48(%rip)\n"
 	"	mov $1000, %eax\n"
 	"	ret\n"
 	"entry_threshold:\n"
 	"	lock incl entry_notes+60(%rip)\n"
-	"	mov %r10, entry_notes(%rip)\n	mov %r11, entry_notes+8(%rip)\n"
-	"	jmp *8(%r11)\n"
+	"	mov %r11, entry_notes(%rip)\n	mov %r10, entry_notes+8(%rip)\n"
+	"	jmp *8(%r10)\n"
 	"entry_osr:\n"
 	"	lock incl entry_notes+64(%rip)\n"
 	"	ret\n"

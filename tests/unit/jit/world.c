@@ -223,8 +223,9 @@ static struct world *world_new(void)
 
 		assert_int_equal(emit_here(&w->e), tier_layout_precode(&w->layout, i));
 		stubs_precode(&w->e, &w->layout, i);
+		stubs_funcptr(&w->e, &w->layout, i);
 		record->precode = tier_layout_thunk(&w->layout, TIER_THUNK_PRESTUB);
-		record->entry = tier_layout_precode(&w->layout, i);
+		record->entry = record->funcptr = tier_layout_precode(&w->layout, i);
 	}
 	w->n_fixed = w->e.n;
 	return w;

@@ -248,9 +248,9 @@ static inline void fake_stub(struct fake_module *module, uint32_t method, uint8_
 	at = put(at, 2, 0x74, 0x05);							/* je 1f */
 	at = put(at, 1, 0xe9);								/* jmp code */
 	at = put_rip(at, HERE, code);
-	at = put(at, 3, 0x4c, 0x8d, 0x15);						/* 1: lea r10, record */
+	at = put(at, 3, 0x4c, 0x8d, 0x1d);						/* 1: lea r11, record */
 	at = put_rip(at, HERE, tier_layout_record(layout, method));
-	at = put(at, 3, 0x4c, 0x8d, 0x1d);						/* lea r11, data */
+	at = put(at, 3, 0x4c, 0x8d, 0x15);						/* lea r10, data */
 	at = put_rip(at, HERE, here + 48);
 	at = put(at, 1, 0xe9);								/* jmp thunk */
 	put_rip(at, HERE, tier_layout_thunk(layout, TIER_THUNK_THRESHOLD));
@@ -301,10 +301,10 @@ static inline void fake_write_head(struct fake_module *module)
 		uint8_t *at = module->alias[TIER_SEGMENT_CODE] + TIER_PRECODES_OFFSET + i * TIER_PRECODE_SIZE;
 		struct tier_record *record = fake_record(module, i);
 
-		at = put_rip(put(at, 3, 0x4c, 0x8d, 0x15), here + 3, tier_layout_record(layout, i));	/* lea r10, record */
+		at = put_rip(put(at, 3, 0x4c, 0x8d, 0x1d), here + 3, tier_layout_record(layout, i));	/* lea r11, record */
 		put_rip(put(at, 2, 0xff, 0x25), here + 9, tier_layout_record(layout, i) + 8);		/* jmp [record.P] */
 		*record = (struct tier_record){ .index = i, .precode = tier_layout_thunk(layout, TIER_THUNK_PRESTUB),
-						.entry = here };
+						.entry = here, .funcptr = here };
 	}
 }
 

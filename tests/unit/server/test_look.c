@@ -112,7 +112,7 @@ static void who_was_inlined_comes_in_pages(void **state)
 	fake_calls(fm, 0, FAKE_N);
 	client_hello(&a, world, 1000);
 	look.version = client_ask(&a, WIRE_HISTORY, &history, WIRE_VERSIONS)->versions.rows[0].version;
-	core_compile_done(world->fake->core, fm->id, 0, look.version, TIER_REASON_NONE, &code, inlined, 40);
+	core_compile_done(world->fake->core, fm->id, 0, look.version, TIER_REASON_NONE, &(struct core_result){ .code = code, .inlined = inlined, .n_inlined = 40 });
 	assert_int_equal(client_ask(&a, WIRE_HISTORY, &history, WIRE_VERSIONS)->versions.rows[0].n_inlined, 40);
 	do {
 		client_ask(&a, WIRE_RELATED, &look, WIRE_NAMES);

@@ -87,7 +87,7 @@ static inline void fake_take_code(struct fake_module *fm, struct core_code *ret)
 	ret->code_used = fm->code_used;
 }
 
-static inline int fake_tier0(void *context, void *module_context, uint32_t method, struct core_code *ret)
+static inline int fake_tier0(void *context, void *module_context, uint32_t method, uint32_t body, struct core_code *ret)
 {
 	struct fake *fake = context;
 
@@ -118,7 +118,8 @@ static inline int fake_stub(void *context, void *module_context, uint32_t method
 	return 0;
 }
 
-static inline int fake_compile(void *context, void *module_context, uint32_t method, uint64_t version, enum tier_level level)
+static inline int fake_compile(void *context, void *module_context, uint32_t method, uint32_t body, uint64_t version,
+			       enum tier_level level)
 {
 	struct fake *fake = context;
 	struct fake_module *fm = module_context;
@@ -420,7 +421,7 @@ static inline void fake_end_job(struct fake *fake, struct fake_job *job, enum ti
 	job->is_active = false;
 	if (reason == TIER_REASON_NONE)
 		fake_take_code(fm, &code);
-	core_compile_done(fake->core, job->module, job->method, job->version, reason, &code, NULL, 0);
+	core_compile_done(fake->core, job->module, job->method, job->version, reason, &(struct core_result){ .code = code });
 }
 
 static inline bool fake_end(struct fake *fake, struct fake_module *fm, uint32_t method, enum tier_reason reason)

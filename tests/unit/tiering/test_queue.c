@@ -233,18 +233,18 @@ static void a_result_that_nobody_waits_for_is_ignored(void **state)
 	fake_calls(fm, 1, FAKE_N);
 	version = fake_job(fake, fm, 0)->version;
 	n = fake->n_events;
-	core_compile_done(fake->core, id, 0, version + 100, TIER_REASON_NONE, &code, NULL, 0);
-	core_compile_done(fake->core, id, 1, version + 1, TIER_REASON_NONE, &code, NULL, 0);	/* not started */
-	core_compile_done(fake->core, id, UINT32_MAX, version, TIER_REASON_NONE, &code, NULL, 0);
-	core_compile_done(fake->core, id + 1, 0, version, TIER_REASON_NONE, &code, NULL, 0);
+	core_compile_done(fake->core, id, 0, version + 100, TIER_REASON_NONE, &(struct core_result){ .code = code });
+	core_compile_done(fake->core, id, 1, version + 1, TIER_REASON_NONE, &(struct core_result){ .code = code });	/* not started */
+	core_compile_done(fake->core, id, UINT32_MAX, version, TIER_REASON_NONE, &(struct core_result){ .code = code });
+	core_compile_done(fake->core, id + 1, 0, version, TIER_REASON_NONE, &(struct core_result){ .code = code });
 	assert_int_equal(fake->n_events, n);
 	fake_end(fake, fm, 0, TIER_REASON_NONE);
 	n = fake->n_events;
-	core_compile_done(fake->core, id, 0, version, TIER_REASON_NONE, &code, NULL, 0);
+	core_compile_done(fake->core, id, 0, version, TIER_REASON_NONE, &(struct core_result){ .code = code });
 	assert_int_equal(fake->n_events, n);
 	fake_remove(fake, fm);
 	n = fake->n_events;
-	core_compile_done(fake->core, id, 1, version + 1, TIER_REASON_NONE, &code, NULL, 0);
+	core_compile_done(fake->core, id, 1, version + 1, TIER_REASON_NONE, &(struct core_result){ .code = code });
 	assert_int_equal(fake->n_events, n);
 }
 
@@ -287,8 +287,8 @@ static void whom_a_version_inlined_is_written_down(void **state)
 		inlined[i] = i + 1;
 	fake_calls(fm, 0, FAKE_N);
 	fake_take_code(fm, &code);
-	core_compile_done(fake->core, fm->id, 0, fake_job(fake, fm, 0)->version, TIER_REASON_NONE, &code, inlined,
-			  ARRAY_SIZE(inlined));
+	core_compile_done(fake->core, fm->id, 0, fake_job(fake, fm, 0)->version, TIER_REASON_NONE,
+			  &(struct core_result){ .code = code, .inlined = inlined, .n_inlined = ARRAY_SIZE(inlined) });
 	assert_int_equal(fake_answer(fm, 0).tier, TIER_LEVEL_TIER1);
 	assert_int_equal(n_edges(fake), ARRAY_SIZE(inlined));
 	fake_restart(fake);
@@ -310,8 +310,8 @@ static void a_result_that_inlined_a_method_out_of_range_is_refused(void **state)
 
 		inlined[n - 1] = 12;	/* last of a long list, then alone */
 		fake_calls(fm, method, FAKE_N);
-		core_compile_done(fake->core, fm->id, method, fake_job(fake, fm, method)->version, TIER_REASON_NONE, &code,
-				  inlined, n);
+		core_compile_done(fake->core, fm->id, method, fake_job(fake, fm, method)->version, TIER_REASON_NONE,
+				  &(struct core_result){ .code = code, .inlined = inlined, .n_inlined = n });
 		assert_int_equal(fake_answer(fm, method).reason, TIER_REASON_RESULT_REFUSED);
 		assert_int_equal(n_edges(fake), 0);
 		if (n == 1)
