@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <ctype.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,11 +9,11 @@
 #include "conformance/datafile.h"
 #include "util/base.h"
 
-enum section { SECTION_ASM, SECTION_RAW, SECTION_MEM, SECTION_RESULT, SECTION_REFUSED, SECTION_MEM_AFTER, _SECTION_N };
+enum section { SECTION_ASM, SECTION_RAW, SECTION_MEM, SECTION_RESULT, SECTION_REFUSED, SECTION_ENDS, SECTION_MEM_AFTER, _SECTION_N };
 
 static const char *const section_names[] = {
 	[SECTION_ASM] = "asm", [SECTION_RAW] = "raw", [SECTION_MEM] = "mem", [SECTION_RESULT] = "result",
-	[SECTION_REFUSED] = "refused", [SECTION_MEM_AFTER] = "mem after",
+	[SECTION_REFUSED] = "refused", [SECTION_ENDS] = "ends", [SECTION_MEM_AFTER] = "mem after",
 };
 _Static_assert(ARRAY_SIZE(section_names) == _SECTION_N, "name every section");
 
@@ -100,12 +101,27 @@ static bool read_program(struct datafile *file, char *sections[_SECTION_N], stru
 	return true;
 }
 
+static bool read_end(struct datafile *file, const char *text, struct refusal *why)
+{
+	const size_t n = strcspn(text, "\n");
+
+	if (n == strlen("SIGSEGV") && !strncmp(text, "SIGSEGV", n))
+		file->signal = SIGSEGV;
+	else if (n == strlen("never") && !strncmp(text, "never", n))
+		file->signal = SIGVTALRM;
+	else
+		return complain(why, "it ends neither by SIGSEGV nor never", text);
+	return true;
+}
+
 static bool read_outcome(struct datafile *file, char *sections[_SECTION_N], struct refusal *why)
 {
 	char *end;
 
-	if (!sections[SECTION_RESULT] == !sections[SECTION_REFUSED])
-		return complain(why, "it needs one of '-- result' and '-- refused'", NULL);
+	if (!!sections[SECTION_RESULT] + !!sections[SECTION_REFUSED] + !!sections[SECTION_ENDS] != 1)
+		return complain(why, "it needs one of '-- result', '-- refused' and '-- ends'", NULL);
+	if (sections[SECTION_ENDS])
+		return read_end(file, sections[SECTION_ENDS], why);
 	if (sections[SECTION_REFUSED]) {
 		file->refused = strndup(sections[SECTION_REFUSED], strcspn(sections[SECTION_REFUSED], "\n"));
 		return true;

@@ -7,6 +7,7 @@
  *	-- asm			the program: assemble.h          or  -- raw	the same as hex bytes
  *	-- mem			hex bytes; r1 = their address, r2 = how many; may be left out
  *	-- result		r0 in hex or decimal             or  -- refused	part of the sentence
+ *						or  -- ends	"SIGSEGV": its process does; "never"
  *	-- mem after		what the memory holds then; may be left out
  *
  * Helper 5 may be called, as in the public suite: it returns its first argument. */
@@ -22,6 +23,7 @@ struct datafile {
 	uint8_t *mem, *mem_after;	/* NULL: no such section */
 	size_t n_mem, n_mem_after;
 	char *refused;			/* NULL: it must run */
+	int signal;			/* that ends its process, SIGVTALRM for "never"; 0: it returns */
 	uint64_t result;
 };
 #define DATAFILE_NULL { 0 }

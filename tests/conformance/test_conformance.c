@@ -9,6 +9,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/time.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 #include "conformance/datafile.h"
@@ -18,9 +21,10 @@
 #include "worker/child/codegen.h"
 
 /* Every file of the folder, by tier 0, by tier 1 and by the reference interpreter. A file that fails says so by its name;
- * the others run all the same. */
+ * the others run all the same. What does not return runs in a child. */
 
 #define FOLDER "tests/conformance"
+#define NEVER_US 50000		/* of the processor's time: what runs longer than that never ends */
 
 static struct tiers *tiers;
 static bool inlines;		/* at tier 1 */
@@ -44,6 +48,42 @@ static const char *call(enum tiers_kind kind, const uint64_t args[5], uint64_t *
 	return kind == TIERS_REFERENCE ? tiers_interpret(tiers, 0, args, ret) : tiers_call(tiers, 0, args, ret);
 }
 
+static void run_in_child(enum tiers_kind kind, const uint64_t args[5])
+{
+	const struct itimerval timer = { .it_value.tv_usec = NEVER_US };
+	const struct rlimit no_core = { 0 };
+	uint64_t result;
+
+	setrlimit(RLIMIT_CORE, &no_core);
+	signal(SIGSEGV, SIG_DFL);
+	setitimer(ITIMER_VIRTUAL, &timer, NULL);
+	tiers->n_steps = UINT64_MAX;
+	call(kind, args, &result);
+	_exit(0);
+}
+
+/* The reference is C, and what it does at address 0 is up to its compiler. */
+static bool check_end(enum tiers_kind kind, const struct datafile *file, const uint64_t args[5], struct refusal *why)
+{
+	int status;
+	pid_t pid;
+
+	if (kind == TIERS_REFERENCE && file->signal == SIGSEGV)
+		return true;
+	pid = fork();
+	if (!pid)
+		run_in_child(kind, args);
+	if (waitpid(pid, &status, 0) != pid)
+		refuse(why, "no child");
+	else if (!WIFSIGNALED(status))
+		refuse(why, "it returned");
+	else if (WTERMSIG(status) != file->signal)
+		refuse(why, "it ended by signal %d, not %d", WTERMSIG(status), file->signal);
+	else
+		return true;
+	return false;
+}
+
 static bool check_run(enum tiers_kind kind, const struct datafile *file, struct refusal *why)
 {
 	uint8_t mem[8192] __attribute__((aligned(64)));
@@ -56,6 +96,8 @@ static bool check_run(enum tiers_kind kind, const struct datafile *file, struct 
 		memcpy(mem, file->mem, file->n_mem);
 	if (kind != TIERS_REFERENCE && !tiers_compile_all(tiers, kind, inlines, why))
 		return false;
+	if (file->signal)
+		return check_end(kind, file, args, why);
 	fault = call(kind, args, &result);
 	if (fault)
 		refuse(why, "%s", fault);

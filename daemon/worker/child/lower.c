@@ -13,7 +13,8 @@
  *
  *   registers  r0..r9: an i64 alloca each, and a ptr alloca each that holds the same value as long as the register keeps its
  *              base. While it does, reads go to the pointer; the integer copy is for places where the paths disagree.
- *   frame      one 512-byte alloca per activation, inlined or not; r10 points to its end.
+ *   frame      one 512-byte alloca per activation, inlined or not; r10 points to its end. What the method may read of it is
+ *              cleared first: a byte that nobody wrote has one value, whichever, and a jump that asks for it goes somewhere.
  *   memory     alignment 1: the bytecode promises none, and the processor asks for none. Read-modify-write is natural.
  *   calls      through the callee's entry cell, read anew by every call (volatile), through the import's cell, or
  *              through the register's value. r1..r5 are 0 afterwards, as at tier 0.
@@ -421,6 +422,45 @@ static void body_blocks(struct body *body)
 	}
 }
 
+/* How far below r10 the method gets: by constant offsets, from r10 itself or from a copy of it where that is made. */
+static uint32_t frame_reach(const struct insn *insns, uint32_t n_insns)
+{
+	int32_t low = 0;
+
+	for (uint32_t pc = 0; pc < n_insns; pc += insn_slots(&insns[pc])) {
+		const struct insn *insn = &insns[pc];
+		unsigned int class = BPF_CLASS(insn->code);
+
+		if (!(insn_registers(insn).reads >> INSN_R10 & 1))
+			continue;
+		if (class == BPF_LDX || class == BPF_ST || (class == BPF_STX && insn->src != INSN_R10))
+			low = MIN(low, insn->off);
+		else if (insn->code == (BPF_ALU64 | BPF_MOV | BPF_X) && insn[1].code == (BPF_ALU64 | BPF_ADD | BPF_K)
+			 && insn[1].dst == insn->dst && insn[1].imm < 0)
+			low = MIN(low, insn[1].imm);
+		else
+			return INSN_FRAME_SIZE;
+	}
+	return MIN((uint32_t)-low, INSN_FRAME_SIZE);
+}
+
+/* Never a call of memset(), which is not there. SROA and DSE take away what is written before it is read. */
+static void clear_frame(struct body *body)
+{
+	struct lower *lower = body->lower;
+	uint32_t n = frame_reach(body->insns, body->n_insns);
+	LLVMTypeRef types[] = { lower->ptr, lower->i64 };
+	unsigned int id = LLVMLookupIntrinsicID("llvm.memset.inline", strlen("llvm.memset.inline"));
+	LLVMValueRef clear = LLVMGetIntrinsicDeclaration(lower->module, id, types, ARRAY_SIZE(types));
+	LLVMValueRef arguments[] = {
+		offset_pointer(body, body->frame_end, constant(body, -(int64_t)n)), LLVMConstNull(lower->i8), constant(body, n),
+		LLVMConstNull(LLVMInt1TypeInContext(lower->context)),
+	};
+
+	if (n)
+		LLVMBuildCall2(body->builder, LLVMGlobalGetValueType(clear), clear, arguments, ARRAY_SIZE(arguments), "");
+}
+
 /* The entry block: allocas, arguments, and 0 in the registers that hold none */
 static void body_prologue(struct body *body)
 {
@@ -435,6 +475,7 @@ static void body_prologue(struct body *body)
 		body->pointers[reg] = LLVMBuildAlloca(body->builder, lower->ptr, "");
 	}
 	body->frame_end = offset_pointer(body, frame, constant(body, INSN_FRAME_SIZE));
+	clear_frame(body);
 	for (unsigned int reg = 0; reg < INSN_R10; reg++) {
 		bool is_argument = reg >= INSN_R1 && reg < INSN_R1 + ARGUMENTS;
 		LLVMValueRef value = is_argument ? LLVMGetParam(body->function, reg - INSN_R1) : constant(body, 0);
@@ -496,8 +537,7 @@ static void add_string(struct lower *lower, LLVMValueRef function, const char *n
 }
 
 /* No mustprogress: a method may loop forever. No builtins: there is no library to call, so a loop that clears memory
- * stays a loop. Address 0 is not made valid: that nobody goes through it is how the vectorizer knows that a pointer which
- * walks does not wrap around, and without that it scatters and gathers. */
+ * stays a loop. Address 0 is like any other: LLVM keeps what goes through it, so that it faults as at tier 0. */
 static LLVMValueRef add_function(struct lower *lower, uint32_t index)
 {
 	char name[OBJECT_SYMBOL_MAX] = OBJECT_ENTRY;
@@ -507,6 +547,7 @@ static LLVMValueRef add_function(struct lower *lower, uint32_t index)
 		snprintf(name, sizeof(name), "inlined.%u", index);
 	function = LLVMAddFunction(lower->module, name, lower->function_type);
 	add_flag(lower, function, "nounwind");
+	add_flag(lower, function, "null_pointer_is_valid");
 	add_string(lower, function, "frame-pointer", "all");
 	add_string(lower, function, "no-builtins", "");
 	if (index) {

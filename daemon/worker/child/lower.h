@@ -5,7 +5,11 @@
  *
  * A method becomes `i64 @method(i64, i64, i64, i64, i64)`. What LLVM must know to do as well as on C is kept: a register
  * that is provably a pointer with a known origin also lives as a pointer (provenance.h), and the BPF frame is one
- * alloca. Everything lives in allocas here; SROA makes values of them. */
+ * alloca. Everything lives in allocas here; SROA makes values of them.
+ *
+ * What bytecode defines LLVM is told with nothing undefined: any address may be accessed and faults if it must, arithmetic
+ * wraps, counts are masked, divisors are made safe, what nobody wrote has a value, loops need not end. Only a load whose value
+ * nobody uses may be left out, with its fault. */
 
 #include <llvm-c/Core.h>
 #include <stdbool.h>
