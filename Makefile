@@ -28,6 +28,8 @@ LLVM_CONFIG ?= $(firstword $(foreach v,19 20 18 17 16 15,$(shell command -v llvm
 PKG_CONFIG ?= pkg-config
 # optional: the disassembler of `tierctl show --native`
 CAPSTONE := $(shell $(PKG_CONFIG) --exists capstone 2>/dev/null && echo capstone)
+# optional: `tierd --log-to=journal`
+SYSTEMD := $(shell $(PKG_CONFIG) --exists libsystemd 2>/dev/null && echo systemd)
 
 LLVM_CFLAGS = $(shell $(LLVM_CONFIG) --cflags 2>/dev/null | tr ' ' '\n' | grep '^-[ID]' | sed 's/^-I/-isystem /' | tr '\n' ' ')
 LLVM_LIBS = $(shell $(LLVM_CONFIG) --ldflags --libs 2>/dev/null)
@@ -56,7 +58,8 @@ archive = $(patsubst %,$(B)/obj/%.a,$(1))
 DAEMON_ARCHIVES := $(call archive,server trace journal tiering worker jit arena bytecode util)
 WORKER_ARCHIVES := $(call archive,child worker bytecode util)
 
-DAEMON_LIBS := -lbpf -lelf -lz -lpthread
+SYSTEMD_LIBS = $(if $(SYSTEMD),$(shell $(PKG_CONFIG) --libs libsystemd))
+DAEMON_LIBS = -lbpf -lelf -lz $(SYSTEMD_LIBS) -lpthread
 CHILD_LIBS = $(LLVM_LIBS) -lelf -lseccomp -lpthread
 
 WORKLOADS := $(patsubst tests/workloads/%.bpf.c,%,$(sort $(wildcard tests/workloads/*.bpf.c)))
@@ -133,6 +136,7 @@ format:  ## clang-format over the tree
 # clang's headers and LLVM's are included through -isystem so that -Werror is about our code only.
 $(B)/obj/daemon/worker/child/%.o: private ALL_CFLAGS += $(LLVM_CFLAGS)
 $(B)/obj/daemon/%.o: private ALL_CFLAGS += -Idaemon
+$(B)/obj/daemon/util/journald.o: private ALL_CFLAGS += $(if $(SYSTEMD),-DHAVE_SYSTEMD $(shell $(PKG_CONFIG) --cflags libsystemd))
 $(B)/obj/lib/%.o: private ALL_CFLAGS += -Ilib
 $(B)/obj/cli/%.o: private ALL_CFLAGS += -Icli $(if $(CAPSTONE),-DHAVE_CAPSTONE $(shell $(PKG_CONFIG) --cflags capstone))
 
@@ -199,6 +203,7 @@ UNIT_ARCHIVES_journal := journal bytecode util
 UNIT_ARCHIVES_trace := trace bytecode util
 UNIT_ARCHIVES_server := server tiering journal bytecode util
 UNIT_ARCHIVES_lib := lib
+UNIT_LIBS_util = $(SYSTEMD_LIBS)
 UNIT_LIBS_worker = $(CHILD_LIBS)
 UNIT_LIBS_trace = $(DAEMON_LIBS)
 UNIT_LIBS_journal = -lz

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 #include "options.h"
 #include "tierd.h"
 #include "util/base.h"
+#include "util/journald.h"
 #include "util/log.h"
 
 /* tierd's own exit status: 0 after SIGTERM or SIGINT, 2 for anything that kept it from serving. */
@@ -41,6 +43,48 @@ static void leave_caller(void)
 		close_fd(fd);
 	if (chdir("/") < 0)		/* no file system stays busy because of the daemon */
 		log_line(LOG_WARNING, "cannot change to /: %s", strerrordesc_np(errno));
+}
+
+/* -- The log --- */
+static void choose_log(const struct options *options)
+{
+	static const enum log_level levels[] = { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
+
+	log_set_level(levels[options->log_level]);
+	log_set_choice(&options->log);
+}
+
+static int log_to_journal(void)
+{
+	const char *why;
+	int r = journald_open(&why);
+
+	if (r) {
+		log_line(LOG_ERROR, "--log-to=journal: %s", why);
+		return r;
+	}
+	log_to(journald_send);
+	return 0;
+}
+
+/* In the process that serves: a file has its pid in the name. */
+static int open_log(const struct options *options)
+{
+	char path[PATH_MAX];
+	int r;
+
+	if (!strcmp(options->log_to, "stderr"))
+		return 0;
+	if (!strcmp(options->log_to, "journal"))
+		return log_to_journal();
+	r = log_file_name(options->log_to, getpid(), path, sizeof(path));
+	if (!r) {
+		log_line(LOG_INFO, "the log goes to %s", path);
+		r = log_to_file(path);
+	}
+	if (r)
+		log_line(LOG_ERROR, "--log-to=%s: %s", options->log_to, strerrordesc_np(-r));
+	return r;
 }
 
 /* Workers must not keep the ready descriptor open, and going to the background must not replace it. */
@@ -106,10 +150,11 @@ int main(int argc, char **argv)
 	case OPTIONS_RUN:
 		break;
 	}
-	log_set_level(options.log_level);
+	choose_log(&options);
 	if (keep_ready_fd(&options))
 		return EXIT_FAILED;
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN);	/* a log that may not grow */
 	prctl(PR_SET_DUMPABLE, 0);	/* nobody else's descriptors through /proc, no ptrace by other users */
 	if (!options.foreground) {
 		parent = background();
@@ -118,8 +163,7 @@ int main(int argc, char **argv)
 			return EXIT_FAILED;
 		}
 	}
-	r = tierd_new(&tierd, &options);
-	if (r)
+	if (open_log(&options) || tierd_new(&tierd, &options))
 		return EXIT_FAILED;
 	if (!options.foreground)
 		leave_caller();

@@ -8,7 +8,7 @@
 #include "options.h"
 #include "util/base.h"
 
-enum option_kind { OPTION_FLAG, OPTION_TEXT, OPTION_NUMBER, OPTION_SIZE, OPTION_DURATION, OPTION_SWITCH, OPTION_EVENTS };
+enum option_kind { OPTION_FLAG, OPTION_TEXT, OPTION_NUMBER, OPTION_SIZE, OPTION_DURATION, OPTION_SWITCH, OPTION_EVENTS, OPTION_LOG };
 
 #define MS UINT64_C(1000000)
 #define SECOND (1000 * MS)
@@ -24,6 +24,11 @@ struct option_row {
 };
 #define ROW(name, kind, field, low, high, value, help, knob)                                                           \
 	{ name, OPTION_##kind, offsetof(struct options, field), low, high, value, help, knob }
+
+#define LOG_WORD(name, number, text, ...) text ", "
+#define LOG_HELP                                                                                                       \
+	"what is logged of a facility, as FACILITY:LEVEL; may be given several times; facilities are "                 \
+	LOG_FACILITY_LIST(LOG_WORD) "and all; levels are " LOG_LEVEL_LIST(LOG_WORD) "and their numbers, 1 to 10"
 
 static const struct option_row rows[] = {
 	ROW("socket", TEXT, socket, 0, 0, NULL, "path of the socket; default $TIERD_SOCKET, else /run/tierd/tierd.sock, with --user $XDG_RUNTIME_DIR/tierd.sock", NULL),
@@ -47,6 +52,8 @@ static const struct option_row rows[] = {
 	ROW("window", NUMBER, window, 0, 0x500000000000ull, "0", "first address for modules' spans; 0: random", NULL),
 	ROW("ready-fd", NUMBER, ready_fd, 0, 1ull << 20, NULL, "descriptor that gets the line \"ready\" when the daemon serves", NULL),
 	ROW("log-level", NUMBER, log_level, 0, 3, "2", "0 errors, 1 warnings, 2 information, 3 debugging", NULL),
+	ROW("log", LOG, log, 0, 0, NULL, LOG_HELP, NULL),
+	ROW("log-to", TEXT, log_to, 0, 0, "stderr", "stderr, journal (the system's), or a path, to whose name the daemon's pid is added", NULL),
 };
 
 /* -- Values --- */
@@ -123,6 +130,8 @@ static const char *option_store(struct options *options, const struct option_row
 		return *(bool *)field || !strcmp(text, "off") ? NULL : "neither on nor off";
 	case OPTION_EVENTS:
 		return events_of(text, field) ? NULL : "none of auto, kernel, socket";
+	case OPTION_LOG:
+		return log_choose(field, text);
 	case OPTION_NUMBER:
 		if (!number_of(text, &value, &end) || *end)
 			return "not a number";

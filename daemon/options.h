@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include "util/log.h"
 
 enum options_events { OPTIONS_EVENTS_AUTO, OPTIONS_EVENTS_KERNEL, OPTIONS_EVENTS_SOCKET };
 
@@ -24,6 +25,8 @@ struct options {
 	bool call_counting;
 	enum options_events events;
 	uint64_t log_level;
+	struct log_choice log;
+	const char *log_to;		/* "stderr", "journal" or a path */
 };
 
 enum options_end { OPTIONS_RUN, OPTIONS_DONE, OPTIONS_ERROR };
