@@ -214,7 +214,7 @@ void core_stats(const struct core *core, struct core_stats *ret);
 
 /* What keeping entry points took since the core began (not over takeovers); wire.h's struct wire_counters says what each is. */
 struct core_counters {
-	uint64_t n_backpatch_calls, n_slots_examined, n_slot_writes, n_slots_recorded;
+	uint64_t n_backpatch_calls, n_slots_examined, n_slot_writes, n_slots_recorded, n_funcptr_writes;
 	uint64_t n_entry_transitions, n_oscillations, n_precode_stores;
 	uint64_t n_paths[_TIER_PATH_N];
 	uint64_t backpatch_ns;

@@ -273,8 +273,10 @@ struct wire_counters {
 	uint64_t policy;			/* enum tier_backpatch */
 	uint64_t n_backpatch_calls;		/* invocations of the function that walks slots, also when it returns early */
 	uint64_t n_slots_examined;		/* recorded slots that such a walk looked at */
-	uint64_t n_slot_writes;			/* writes of slots that changed them; registration not counted */
-	uint64_t n_slots_recorded;		/* slots discovered or registered; each got its first value then */
+	uint64_t n_slot_writes;			/* writes of vtable slots and call sites that changed them; a slot's discovery is one, the
+						 * registration of a call site in new code is not */
+	uint64_t n_slots_recorded;		/* vtable slots discovered, call sites registered */
+	uint64_t n_funcptr_writes;		/* the same of funcptr precodes' targets */
 	uint64_t n_entry_transitions;		/* changes of E */
 	uint64_t n_oscillations;		/* E or a slot got a value that it had held before */
 	uint64_t n_precode_stores;		/* changes of P */
