@@ -3,7 +3,7 @@
  *
  * One growing block per table; builder_finish() lays them one after another behind the header:
  *
- *   header | methods | insns | relocs | imports | strings | .rodata | .data | tags | files | lines
+ *   header | methods | insns | relocs | imports | strings | .rodata | .data | tags | files | lines | objects
  *
  * each at a multiple of 8. */
 #include <errno.h>
@@ -26,6 +26,7 @@ static const struct {
 	[BUILDER_TAGS] = { sizeof(uint32_t), IMAGE_TAGS_MAX },
 	[BUILDER_FILES] = { sizeof(uint32_t), IMAGE_FILES_MAX },
 	[BUILDER_LINES] = { sizeof(struct image_line), IMAGE_INSNS_MAX },
+	[BUILDER_OBJECTS] = { sizeof(struct image_object), IMAGE_OBJECTS_MAX },
 };
 _Static_assert(ARRAY_SIZE(parts) == _BUILDER_PART_N, "a limit for every table");
 
@@ -164,6 +165,14 @@ void builder_reloc(struct builder *builder, const struct image_reloc *reloc)
 	builder_append(builder, BUILDER_RELOCS, reloc, sizeof(*reloc));
 }
 
+void builder_object(struct builder *builder, const char *name, const struct image_object *object)
+{
+	struct image_object named = *object;
+
+	named.name = builder_string(builder, name);
+	builder_append(builder, BUILDER_OBJECTS, &named, sizeof(named));
+}
+
 static enum builder_part segment_part(enum image_segment segment)
 {
 	return segment == IMAGE_RODATA ? BUILDER_RODATA : BUILDER_DATA;
@@ -233,6 +242,7 @@ int builder_finish(struct builder *builder, void **ret, size_t *ret_n)
 		.tags = place[BUILDER_TAGS],
 		.files = place[BUILDER_FILES],
 		.lines = place[BUILDER_LINES],
+		.objects = place[BUILDER_OBJECTS],
 		.n_bss = builder->n_bss,
 		.note = builder->note,
 		.hash = image_hash(bytes, size),

@@ -17,7 +17,7 @@ struct builder_table {
 
 enum builder_part {
 	BUILDER_METHODS, BUILDER_INSNS, BUILDER_RELOCS, BUILDER_IMPORTS, BUILDER_STRINGS, BUILDER_RODATA, BUILDER_DATA,
-	BUILDER_TAGS, BUILDER_FILES, BUILDER_LINES,
+	BUILDER_TAGS, BUILDER_FILES, BUILDER_LINES, BUILDER_OBJECTS,
 	_BUILDER_PART_N,
 };
 
@@ -49,6 +49,8 @@ void builder_note(struct builder *builder, const char *note);	/* why debug infor
 uint32_t builder_import(struct builder *builder, const char *name, uint32_t flags);
 /* in ascending order of (segment, offset) */
 void builder_reloc(struct builder *builder, const struct image_reloc *reloc);
+/* A variable called @name; its other fields are @object's. In the order that struct image_object tells. */
+void builder_object(struct builder *builder, const char *name, const struct image_object *object);
 /* Appends @n bytes (zeroes when @bytes is NULL, and always for .bss) aligned to @align, a power of two, and returns
  * their offset in the segment. */
 uint32_t builder_segment(struct builder *builder, enum image_segment segment, const void *bytes, uint64_t n,

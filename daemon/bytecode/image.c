@@ -65,7 +65,8 @@ static bool check_tables(const struct image_header *h, struct refusal *refusal)
 	    && check_table(h, ".data", h->data, 1, IMAGE_SEGMENT_MAX, refusal)
 	    && check_table(h, "tags", h->tags, sizeof(uint32_t), IMAGE_TAGS_MAX, refusal)
 	    && check_table(h, "source files", h->files, sizeof(uint32_t), IMAGE_FILES_MAX, refusal)
-	    && check_table(h, "source lines", h->lines, sizeof(struct image_line), IMAGE_INSNS_MAX, refusal);
+	    && check_table(h, "source lines", h->lines, sizeof(struct image_line), IMAGE_INSNS_MAX, refusal)
+	    && check_table(h, "variables", h->objects, sizeof(struct image_object), IMAGE_OBJECTS_MAX, refusal);
 }
 
 static bool check_header(const struct image_header *header, size_t n, struct refusal *refusal)
@@ -276,6 +277,40 @@ static bool check_relocs(const struct image *image, struct refusal *refusal)
 	return true;
 }
 
+static int compare_objects(const struct image_object *a, const struct image_object *b)
+{
+	if (a->segment != b->segment)
+		return a->segment < b->segment ? -1 : 1;
+	if (a->offset != b->offset)
+		return a->offset < b->offset ? -1 : 1;
+	if (a->is_global != b->is_global)
+		return a->is_global < b->is_global ? -1 : 1;
+	return a->size < b->size ? -1 : a->size > b->size;
+}
+
+static bool check_objects(const struct image *image, struct refusal *refusal)
+{
+	const uint32_t size[] = { [IMAGE_RODATA] = image->n_rodata, [IMAGE_DATA] = image->n_data, [IMAGE_BSS] = image->n_bss };
+
+	for (uint32_t i = 0; i < image->n_objects; i++) {
+		const struct image_object *object = &image->objects[i];
+
+		if (!check_name(image, object->name, "variable", i, refusal))
+			return false;
+		if (object->segment >= _IMAGE_SEGMENT_N || object->is_global > 1 || object->reserved[0] || object->reserved[1]
+		    || object->offset > size[object->segment] || object->size > size[object->segment] - object->offset) {
+			refuse(refusal, "module image: variable '%s': %" PRIu32 " bytes at offset %" PRIu32 " of segment %u lie outside",
+			       image_object_name(image, i), object->size, object->offset, object->segment);
+			return false;
+		}
+		if (i && compare_objects(&object[-1], object) > 0) {
+			refuse(refusal, "module image: variable '%s' is out of order", image_object_name(image, i));
+			return false;
+		}
+	}
+	return true;
+}
+
 bool image_check(const void *bytes, size_t n, struct image *ret, struct refusal *refusal)
 {
 	const struct image_header *header = bytes;
@@ -300,6 +335,7 @@ bool image_check(const void *bytes, size_t n, struct image *ret, struct refusal 
 		.tags = (const uint32_t *)(base + header->tags.offset),
 		.files = (const uint32_t *)(base + header->files.offset),
 		.lines = (const struct image_line *)(base + header->lines.offset),
+		.objects = (const struct image_object *)(base + header->objects.offset),
 		.n_methods = header->methods.n,
 		.n_insns = header->insns.n,
 		.n_relocs = header->relocs.n,
@@ -310,16 +346,37 @@ bool image_check(const void *bytes, size_t n, struct image *ret, struct refusal 
 		.n_tags = header->tags.n,
 		.n_files = header->files.n,
 		.n_lines = header->lines.n,
+		.n_objects = header->objects.n,
 	};
 	if (header->strings.n && image.strings[header->strings.n - 1]) {
 		refuse(refusal, "module image: its strings do not end in a NUL");
 		return false;
 	}
 	if (!check_methods(&image, refusal) || !check_imports(&image, refusal) || !check_relocs(&image, refusal)
-	    || !check_debug(&image, refusal))
+	    || !check_debug(&image, refusal) || !check_objects(&image, refusal))
 		return false;
 	*ret = image;
 	return true;
+}
+
+int64_t image_object_at(const struct image *image, enum image_segment segment, uint64_t offset)
+{
+	uint32_t low = 0, high = image->n_objects;
+	const struct image_object *object;
+
+	while (low < high) {	/* to the first that begins after it */
+		uint32_t middle = low + (high - low) / 2;
+
+		object = &image->objects[middle];
+		if (object->segment < segment || (object->segment == segment && object->offset <= offset))
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (!low)
+		return -1;
+	object = &image->objects[--low];
+	return object->segment == segment && offset - object->offset <= object->size ? (int64_t)low : -1;
 }
 
 uint32_t image_lines_from(const struct image *image, uint32_t insn)

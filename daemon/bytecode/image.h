@@ -103,7 +103,7 @@ struct image_line {
 };
 
 /* A variable, as far as the symbol table names it: what a replaced body binds to by name, and `const volatile` knobs. In
- * ascending order of (segment, offset); two may share a place. */
+ * ascending order of (segment, offset, is_global, size); two may share a place, and the last of those is known best. */
 struct image_object {
 	uint32_t name;		/* offset in strings */
 	uint32_t offset, size;	/* bytes in its segment; size may be 0: unknown */
@@ -162,6 +162,14 @@ static inline const struct insn *image_method_insns(const struct image *image, u
 {
 	return image->insns + image->methods[method].insn;
 }
+
+static inline const char *image_object_name(const struct image *image, uint32_t object)
+{
+	return image->strings + image->objects[object].name;
+}
+/* The variable that the byte at @offset of @segment belongs to, or just follows: of those that begin last at or before it the
+ * best known one. -1: none does. Logarithmic. */
+int64_t image_object_at(const struct image *image, enum image_segment segment, uint64_t offset);
 
 /* Index of the first line entry for instruction slot @insn or a later one; n_lines: none. */
 uint32_t image_lines_from(const struct image *image, uint32_t insn);

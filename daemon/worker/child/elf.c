@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* From an object file to a module image
  *
- *   open → sections → symbols → relocations → segments → functions → methods → pointers in data → debug information → image
+ *   open → sections → symbols → relocations → segments → functions → methods → pointers in data → variables
+ *        → debug information → image
  *
  * The file is hostile. libelf decodes headers, symbols and relocations; every offset and index is compared here before
  * it is followed, and work and memory stay proportional to the file, whatever its tables say (sections may overlap, so
@@ -318,9 +319,9 @@ static bool loader_finish(struct loader *loader, void **ret, size_t *ret_n)
 	loader_add_debug(loader);
 	r = builder_finish(&loader->builder, &bytes, &n);
 	if (r == -EFBIG)
-		return loader_refuse(loader, "too large: more than %u instructions, %u imports, %u pointers in data, or %u MiB"
-				     " of .rodata, .data or .bss", IMAGE_INSNS_MAX, IMAGE_IMPORTS_MAX, IMAGE_RELOCS_MAX,
-				     IMAGE_SEGMENT_MAX >> 20);
+		return loader_refuse(loader, "too large: more than %u instructions, %u imports, %u pointers in data, %u"
+				     " variables, or %u MiB of .rodata, .data or .bss", IMAGE_INSNS_MAX, IMAGE_IMPORTS_MAX,
+				     IMAGE_RELOCS_MAX, IMAGE_OBJECTS_MAX, IMAGE_SEGMENT_MAX >> 20);
 	if (r)
 		return loader_refuse(loader, "out of memory");
 	/* The daemon will say it again; said here, a mistake of ours has a place where it can be seen. */
@@ -348,5 +349,6 @@ bool elf_to_image(void *file, size_t n, void **ret, size_t *ret_n, struct refusa
 	    && loader_collect_functions(&loader)
 	    && loader_add_methods(&loader)
 	    && loader_relocate_data(&loader)
+	    && loader_name_data(&loader)
 	    && loader_finish(&loader, ret, ret_n);
 }

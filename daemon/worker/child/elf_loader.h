@@ -6,7 +6,7 @@
  *   elf.c          opens the file, sections and their kinds, relocation tables; the order of the whole
  *   elf_symbols.c  symbols, functions and their names, what a symbol and an addend lead to
  *   elf_text.c     methods: instructions whose relocations are resolved into their fields
- *   elf_data.c     segments, and the pointers in them
+ *   elf_data.c     segments, the pointers and the variables in them
  *   elf_btf.c      signatures, tags and source lines, as far as the file has them (btf.c reads the format) */
 
 #include <gelf.h>
@@ -122,6 +122,7 @@ int64_t loader_method_at(const struct loader *loader, uint32_t section, uint64_t
 bool loader_classify(struct loader *loader, uint32_t section);
 bool loader_place_data(struct loader *loader);
 bool loader_relocate_data(struct loader *loader);
+bool loader_name_data(struct loader *loader);
 
 /* elf_text.c */
 bool loader_add_methods(struct loader *loader);

@@ -30,8 +30,8 @@
 #define LDDW(dst, ref, addend, index) INSN(BPF_LDDW, dst, ref, 0, addend), INSN(0, 0, 0, 0, index)
 
 /* An image of two methods, "m" with @insns and "other", two imports, 64 bytes of .rodata, 32 of .data, 16 of .bss,
- * and what debug information could tell: a signature and two tags of "m", one tag of "other", two files, three lines. The
- * caller frees *ret_bytes. */
+ * five variables, and what debug information could tell: a signature and two tags of "m", one tag of "other", two files,
+ * three lines. The caller frees *ret_bytes. */
 static inline struct image code_image(void **ret_bytes, const struct insn *insns, uint32_t n)
 {
 	struct insn other[] = { MOV_K(0, 7), EXIT };
@@ -62,6 +62,11 @@ static inline struct image code_image(void **ret_bytes, const struct insn *insns
 	builder_line(&builder, &(struct image_line){ .insn = 0, .file = 0, .line = 3, .column = 5 });
 	builder_line(&builder, &(struct image_line){ .insn = n, .file = 1, .line = 7 });
 	builder_line(&builder, &(struct image_line){ .insn = n + 1, .file = 1, .line = 8 });
+	builder_object(&builder, "table", &(struct image_object){ .segment = IMAGE_RODATA, .size = 16 });
+	builder_object(&builder, "alias", &(struct image_object){ .segment = IMAGE_DATA, .offset = 8, .size = 16 });
+	builder_object(&builder, "limit", &(struct image_object){ .segment = IMAGE_DATA, .offset = 8, .size = 8, .is_global = 1 });
+	builder_object(&builder, "end", &(struct image_object){ .segment = IMAGE_DATA, .offset = 32 });
+	builder_object(&builder, "count", &(struct image_object){ .segment = IMAGE_BSS, .size = 8, .is_global = 1 });
 	assert_int_equal(builder_finish(&builder, ret_bytes, &size), 0);
 	builder_deinit(&builder);
 	if (!image_check(*ret_bytes, size, &image, &refusal))

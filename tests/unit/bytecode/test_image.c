@@ -52,6 +52,7 @@ static void *at(struct image_header *header, struct image_table table, size_t el
 #define TAG(i) ((uint32_t *)at(h, h->tags, sizeof(uint32_t), i))
 #define FILE_NAME(i) ((uint32_t *)at(h, h->files, sizeof(uint32_t), i))
 #define LINE(i) ((struct image_line *)at(h, h->lines, sizeof(struct image_line), i))
+#define OBJECT(i) ((struct image_object *)at(h, h->objects, sizeof(struct image_object), i))
 #define STRING(i) ((char *)at(h, h->strings, 1, i))
 
 static void what_a_builder_wrote_is_read_back(void **state)
@@ -102,6 +103,44 @@ static void what_debug_information_told_is_read_back(void **state)
 	assert_string_equal(image.strings + image.files[image.lines[1].file], "other.h");
 	assert_int_equal(image.header->note, 0);
 	free(bytes);
+}
+
+static void a_variable_is_found_by_its_bytes(void **state)
+{
+	const struct insn insns[] = { MOV_K(0, 1), EXIT };
+	struct image image;
+	void *bytes;
+
+	image = code_image(&bytes, insns, 2);
+	assert_int_equal(image.n_objects, 5);
+	assert_string_equal(image_object_name(&image, 0), "table");
+	assert_int_equal(image_object_at(&image, IMAGE_RODATA, 0), 0);
+	assert_int_equal(image_object_at(&image, IMAGE_RODATA, 15), 0);
+	assert_int_equal(image_object_at(&image, IMAGE_RODATA, 16), 0);	/* just behind it */
+	assert_int_equal(image_object_at(&image, IMAGE_RODATA, 17), -1);
+	assert_int_equal(image_object_at(&image, IMAGE_DATA, 7), -1);
+	assert_string_equal(image_object_name(&image, image_object_at(&image, IMAGE_DATA, 8)), "limit");	/* the global one */
+	assert_int_equal(image_object_at(&image, IMAGE_DATA, 17), -1);
+	assert_string_equal(image_object_name(&image, image_object_at(&image, IMAGE_DATA, 32)), "end");
+	assert_string_equal(image_object_name(&image, image_object_at(&image, IMAGE_BSS, 4)), "count");
+	assert_int_equal(image_object_at(&image, IMAGE_BSS, UINT64_MAX), -1);
+	free(bytes);
+}
+
+static void hostile_variables_are_refused(void **state)
+{
+	spoil(OBJECT(0)->name = h->strings.n, "name");
+	spoil(OBJECT(0)->segment = _IMAGE_SEGMENT_N, "outside");
+	spoil(OBJECT(0)->is_global = 2, "outside");
+	spoil(OBJECT(0)->reserved[1] = 1, "outside");
+	spoil(OBJECT(0)->offset = 65, "outside");
+	spoil(OBJECT(4)->size = 17, "outside");
+	spoil(OBJECT(4)->size = UINT32_MAX, "outside");
+	spoil(OBJECT(3)->offset = 7, "out of order");
+	spoil(OBJECT(2)->is_global = 0, "out of order");
+	spoil(OBJECT(1)->segment = IMAGE_BSS; OBJECT(1)->offset = 0, "out of order");
+	spoil(h->objects.n = IMAGE_OBJECTS_MAX + 1, "variables");
+	spoil(h->objects.offset = h->size, "variables");
 }
 
 static void a_note_says_what_is_missing(void **state)
@@ -397,6 +436,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_a_builder_wrote_is_read_back),
 		cmocka_unit_test(what_debug_information_told_is_read_back),
+		cmocka_unit_test(a_variable_is_found_by_its_bytes),
+		cmocka_unit_test(hostile_variables_are_refused),
 		cmocka_unit_test(a_note_says_what_is_missing),
 		cmocka_unit_test(segments_are_merged_at_their_alignment),
 		cmocka_unit_test(a_builder_remembers_that_a_limit_was_passed),
