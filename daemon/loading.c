@@ -24,8 +24,23 @@ struct load_under_way {
 	struct refusal refusal;
 };
 
+static void load_log(const struct load_under_way *load, struct module *module)
+{
+	struct core_module_info info;
+
+	if (!module) {
+		log_event(LOG_LOADER, LOG_INFO100, "module '%s' of uid %u is refused: %s: %s", load->name, load->uid,
+			  tier_error_name(load->error), load->refusal.text);
+		return;
+	}
+	core_module_info(module, &info);
+	log_event(LOG_LOADER, LOG_INFO100, "module %llu '%s' of uid %u is loaded: %u methods", (unsigned long long)info.id,
+		  info.name, info.uid, info.layout.n_methods);
+}
+
 static void load_end(struct load_under_way *load, struct module *module)
 {
+	load_log(load, module);
 	list_remove(&load->link);
 	server_loaded(load->answer_to, module, load->error, load->refusal.text);
 	if (load->host)
@@ -131,6 +146,7 @@ static void load_read(void *context, enum tier_reason reason, void *bytes, size_
 		.window = &load->loading->window,
 		.n_code = load->loading->n_code,
 	};
+	log_event(LOG_LOADER, LOG_INFO1000, "module '%s' of uid %u: an image of %zu bytes is checked", load->name, load->uid, n);
 	task_submit(load->loading->checker, &load->task, load_build, load_built);
 }
 
@@ -153,6 +169,8 @@ int loading_start(struct loading *loading, uid_t uid, const char *name, bool sha
 		return TIER_ERROR_WORKER;
 	}
 	list_append(&loading->loads, &load->link);
+	log_event(LOG_LOADER, LOG_INFO1000, "module '%s' of uid %u: an object of %llu bytes is read", name, uid,
+		  (unsigned long long)n);
 	return TIER_ERROR_NONE;
 }
 

@@ -67,24 +67,32 @@ static int log_to_journal(void)
 	return 0;
 }
 
-/* In the process that serves: a file has its pid in the name. */
-static int open_log(const struct options *options)
+/* In the process that serves: its pid is in the name. */
+static int log_to_file(const char *chosen)
 {
 	char path[PATH_MAX];
-	int r;
+	int fd, r;
 
+	r = log_file_name(chosen, getpid(), path, sizeof(path));
+	if (r) {
+		log_line(LOG_ERROR, "--log-to=%s: %s", chosen, strerrordesc_np(-r));
+		return r;
+	}
+	fd = log_file_open(path);
+	if (fd < 0) {
+		log_line(LOG_ERROR, "--log-to: cannot open %s: %s", path, strerrordesc_np(-fd));
+		return fd;
+	}
+	log_line(LOG_INFO, "the log goes to %s", path);
+	log_set_file(fd);
+	return 0;
+}
+
+static int open_log(const struct options *options)
+{
 	if (!strcmp(options->log_to, "stderr"))
 		return 0;
-	if (!strcmp(options->log_to, "journal"))
-		return log_to_journal();
-	r = log_file_name(options->log_to, getpid(), path, sizeof(path));
-	if (!r) {
-		log_line(LOG_INFO, "the log goes to %s", path);
-		r = log_to_file(path);
-	}
-	if (r)
-		log_line(LOG_ERROR, "--log-to=%s: %s", options->log_to, strerrordesc_np(-r));
-	return r;
+	return !strcmp(options->log_to, "journal") ? log_to_journal() : log_to_file(options->log_to);
 }
 
 /* Workers must not keep the ready descriptor open, and going to the background must not replace it. */

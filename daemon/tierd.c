@@ -291,6 +291,7 @@ static void op_release(void *context, struct module *module)
 	struct tierd *tierd = context;
 	struct host *host = core_module_context(module);
 
+	log_event(LOG_LOADER, LOG_INFO100, "module %llu is removed", (unsigned long long)host->id);
 	compiles_cancel(tierd, host->id);
 	core_module_remove(module);
 	if (tierd->checker)

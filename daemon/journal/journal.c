@@ -6,6 +6,7 @@
 #include "journal/record.h"
 #include "util/base.h"
 #include "util/error.h"
+#include "util/log.h"
 
 /* A ring: number s lies at s % n_max, so a reader's number needs no translation and an append forgets the oldest by
  * writing over it. */
@@ -40,6 +41,11 @@ void journal_append(struct journal *journal, const struct tier_event *event)
 	struct tier_event *slot = &journal->events[event->sequence % journal->n_max];
 
 	assert(event->sequence && (!journal->newest || event->sequence == journal->newest + 1));
+	if (journal->n == journal->n_max && slot->sequence == 1)
+		log_event(LOG_JOURNAL, LOG_INFO100, "the first event is forgotten: %u are kept", journal->n_max);
+	log_event(LOG_JOURNAL, LOG_INFO1000, "event %llu: %s, module %llu, method %u, version %llu",
+		  (unsigned long long)event->sequence, tier_event_name(event->kind), (unsigned long long)event->module,
+		  event->method, (unsigned long long)event->version);
 	*slot = *event;
 	slot->crc = record_crc(slot);
 	journal->newest = event->sequence;

@@ -7,6 +7,7 @@
 #include "server/state.h"
 #include "util/base.h"
 #include "util/error.h"
+#include "util/log.h"
 
 /* A message that waits for room in the socket */
 struct parcel {
@@ -221,6 +222,7 @@ static void conn_free(struct conn *conn)
 {
 	struct list *pos, *after;
 
+	log_event(LOG_SERVER, LOG_INFO1000, "a connection of pid %d, uid %u ends", (int)conn->lane.pid, conn->lane.uid);
 	lane_deinit(&conn->lane);
 	list_for_each_safe(pos, after, &conn->outbox)
 		parcel_free(list_entry(pos, struct parcel, link));
@@ -272,6 +274,7 @@ int conn_new(struct server *server, int fd, uid_t uid, pid_t pid)
 	conn->fd = fd;
 	conn->charge = charge;
 	list_append(&server->conns, &conn->link);
+	log_event(LOG_SERVER, LOG_INFO1000, "a connection of pid %d, uid %u begins", (int)pid, uid);
 	return 0;
 }
 

@@ -8,6 +8,7 @@
 #include "server/state.h"
 #include "util/base.h"
 #include "util/error.h"
+#include "util/log.h"
 
 /* The kernel tells of every call of the hello probe, with whatever nonce the caller put there: a look-up is a bucket, and
  * which one cannot be known outside. */
@@ -51,12 +52,15 @@ static int session_new(struct session **ret, struct lane *lane, const struct wir
 	list_append(&server->sessions, &session->link);
 	list_append(nonce_bucket(server, session->nonce), &session->nonce_link);
 	server->n_sessions++;
+	log_event(LOG_SERVER, LOG_INFO100, "session %llu begins: '%s', pid %d, uid %u", (unsigned long long)session->number,
+		  session->program, (int)session->pid, session->uid);
 	*ret = session;
 	return 0;
 }
 
 static void session_free(struct session *session)
 {
+	log_event(LOG_SERVER, LOG_INFO100, "session %llu ends", (unsigned long long)session->number);
 	hold_release_all(session);
 	list_remove(&session->link);
 	list_remove(&session->nonce_link);
@@ -182,6 +186,8 @@ int session_probed(struct lane *lane, const struct request *request)
 		session_set_path(session, WIRE_PATH_KERNEL, "kernel probes");
 	path.path = session->path;
 	memcpy(path.why, session->why, sizeof(path.why));
+	log_event(LOG_SERVER, LOG_INFO1000, "session %llu rings over %s: %s", (unsigned long long)session->number,
+		  session->path == WIRE_PATH_KERNEL ? "the kernel" : "the socket", session->why);
 	lane_reply(lane, request->serial, WIRE_PATH, &path);
 	return 0;
 }

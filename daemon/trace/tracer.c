@@ -56,11 +56,11 @@ static int tracer_print(enum libbpf_print_level level, const char *format, va_li
 {
 	char line[512];
 
-	if (level == LIBBPF_DEBUG)
+	if (level == LIBBPF_DEBUG || !log_is_on(LOG_TRACE, LOG_INFO1000))
 		return 0;
 	vsnprintf(line, sizeof(line), format, args);
 	line[strcspn(line, "\n")] = '\0';
-	log_line(LOG_DEBUG, "%s", line);
+	log_event(LOG_TRACE, LOG_INFO1000, "libbpf: %s", line);
 	return 0;
 }
 
@@ -83,6 +83,8 @@ static int tracer_attach_site(struct tracer *tracer, enum tier_probe probe, stru
 
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", tracer->page_fd);
 	*ret = bpf_program__attach_uprobe(program, false, -1, path, probe * TIER_PROBE_SITE_SIZE);
+	if (*ret)
+		log_event(LOG_TRACE, LOG_INFO100, "attached to the site %s", names[probe]);
 	return *ret ? 0 : tracer_refuse(tracer, "attaching to the site ", names[probe], -errno);
 }
 
@@ -275,6 +277,8 @@ uint64_t tracer_recover(struct tracer *tracer, bool *ret_more)
 	n_failed = recovery->n_failed;
 	recovery->n_failed = 0;
 	recovery->n_done += n_failed;
+	log_event(LOG_TRACE, LOG_INFO100, "the ring had no room for %llu events: the newest were read from the map",
+		  (unsigned long long)n_failed);
 	return n_failed;
 }
 

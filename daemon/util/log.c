@@ -134,15 +134,17 @@ int log_file_name(const char *path, pid_t pid, char *ret, size_t n)
 	return (size_t)snprintf(ret, n, "%.*s.%d%s", before, path, (int)pid, dot) < n ? 0 : -ENAMETOOLONG;
 }
 
-int log_to_file(const char *path)
+int log_file_open(const char *path)
 {
 	int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_NOCTTY | O_CLOEXEC, 0640);
 
-	if (fd < 0)
-		return -errno;
+	return fd < 0 ? -errno : fd;
+}
+
+void log_set_file(int fd)
+{
 	close_fd(log_file);
 	log_file = fd;
-	return 0;
 }
 
 /* -- Lines --- */

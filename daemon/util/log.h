@@ -93,10 +93,11 @@ void log_set_choice(const struct log_choice *choice);	/* others keep their level
 /* -- Where lines go. Before threads start. What ends in failure is told on standard error as well. --- */
 int log_set_fd(int fd);		/* instead of standard error; returns the one before */
 
-/* Lines are appended to a file that is there; it may not be a link. 0 or -errno. */
-int log_to_file(const char *path);
-/* The name that no other process chooses: tierd.log → tierd.PID.log, tierd → tierd.PID. 0, -EISDIR (the path names no file),
- * -ENAMETOOLONG. */
+/* Opens a file to append to, which may not be a link: the descriptor or -errno. */
+int log_file_open(const char *path);
+void log_set_file(int fd);	/* takes it; -1: no longer to a file */
+/* The name that no other process chooses: tierd.log → tierd.PID.log, tierd → tierd.PID. 0, -EISDIR (the path names no
+ * file), -ENAMETOOLONG. */
 int log_file_name(const char *path, pid_t pid, char *ret, size_t n);
 
 struct log_record {

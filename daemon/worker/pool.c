@@ -4,6 +4,7 @@
 #include "util/base.h"
 #include "util/error.h"
 #include "util/list.h"
+#include "util/log.h"
 #include "worker/grave.h"
 #include "worker/nursery.h"
 #include "worker/pool.h"
@@ -68,6 +69,8 @@ static void job_end(struct pool_job *job, enum tier_reason reason, void *bytes, 
 	pool_done_fn fn = job->fn;
 	void *context = job->context;
 
+	log_event(LOG_WORKER, LOG_INFO1000, "job %llu of uid %u ends: %s%s", (unsigned long long)job->id, job->lane->uid,
+		  reason ? tier_reason_name(reason) : "done", fn ? "" : ", and nobody waits for it");
 	if (fn && reason != TIER_REASON_NONE)
 		job->lane->pool->stats.n_failed++;
 	job_free(job);
@@ -123,6 +126,7 @@ static int lane_on_idle(struct dispatch_timer *timer, uint64_t now_ns)
 {
 	struct lane *lane = container_of(timer, struct lane, idle);
 
+	log_event(LOG_WORKER, LOG_INFO100, "worker %d of uid %u ends: nothing to do", (int)lane->worker->pid, lane->uid);
 	lane_drop_worker(lane);
 	lane_kick(lane);
 	return 0;
@@ -136,8 +140,11 @@ static void lane_on_done(struct worker *worker, enum tier_reason reason, void *b
 
 	if (reason == TIER_REASON_WORKER_DIED || reason == TIER_REASON_WORKER_MEMORY)
 		lane->pool->stats.n_workers_died++;
-	if (!usable)
+	if (!usable) {
+		log_event(LOG_WORKER, LOG_INFO100, "worker %d of uid %u is given up after job %llu: %s", (int)worker->pid,
+			  lane->uid, (unsigned long long)job->id, refusal && *refusal->text ? refusal->text : tier_reason_name(reason));
 		lane_drop_worker(lane);
+	}
 	job_end(job, reason, bytes, n, refusal);
 	lane_kick(lane);
 }
@@ -147,6 +154,7 @@ static void lane_on_gone(struct worker *worker)
 	struct lane *lane = worker->context;
 
 	lane->pool->stats.n_workers_died++;
+	log_event(LOG_WORKER, LOG_INFO100, "worker %d of uid %u died idle", (int)worker->pid, lane->uid);
 	lane_drop_worker(lane);
 	lane_kick(lane);
 }
@@ -172,6 +180,8 @@ static void lane_run(struct lane *lane, struct pool_job *job)
 		lane_ask(lane);
 		return;
 	}
+	log_event(LOG_WORKER, LOG_INFO1000, "job %llu of uid %u begins in worker %d: %s, %llu bytes", (unsigned long long)job->id,
+		  lane->uid, (int)lane->worker->pid, job->kind == JOB_LOAD ? "load" : "compile", (unsigned long long)job->n_input);
 	list_remove(&job->link);
 	lane->running = job;
 }
@@ -237,10 +247,12 @@ static void lane_adopt(struct lane *lane, pid_t pid, int fd, int pidfd)
 	int r;
 
 	r = worker_new(&lane->worker, pool->dispatch, &pool->graveyard, pid, fd, pidfd, lane_on_done, lane_on_gone, lane);
-	if (r)
+	if (r) {
 		lane_fail(lane, strerror(-r));
-	else
-		pool->stats.n_workers_started++;
+		return;
+	}
+	pool->stats.n_workers_started++;
+	log_event(LOG_WORKER, LOG_INFO100, "worker %d of uid %u begins", (int)pid, lane->uid);
 }
 
 static void pool_on_born(struct nursery *nursery, const struct zygote_reply *reply, int fd, int pidfd)
