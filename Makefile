@@ -74,9 +74,9 @@ CORPUS_TESTS := $(patsubst tests/fuzz/corpus/%,$(B)/tests/fuzz/%,$(sort $(wildca
 FUZZERS := $(patsubst tests/fuzz/%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 
 # -- Tasks --------------------------------------------------------------------------------------------------------
-.PHONY: help all deps demo check check-long bench install clean floors pages fuzz unit system format tests
+.PHONY: help all deps demo check check-long bench bench-backpatch install clean floors pages fuzz unit system format tests
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 26
 
 all: $(PROGRAMS) $(WORKLOAD_OBJECTS)  ## build everything into build/
 
@@ -102,6 +102,10 @@ tests: $(UNIT_TESTS) $(COMPILER_TESTS) $(CORPUS_TESTS) $(B)/tests/conformance-pl
 
 bench: all $(B)/tests/bench/bench  ## medians and ratios: compile, first call, threshold, wake-up, speed against native
 	@$(B)/tests/bench/bench
+
+bench-backpatch: all $(B)/tests/bench/backpatch  ## what keeping entry points takes under each policy; build/bench/backpatch.json
+	@mkdir -p $(B)/bench
+	@TIER_BUILD=$(B) $(B)/tests/bench/backpatch
 
 fuzz:  ## every fuzz target for FUZZ_SECONDS (default 60) each; needs clang's libFuzzer
 	@tests/fuzz/run $(FUZZERS)
@@ -238,8 +242,9 @@ $(B)/tests/fuzz/%: $(B)/obj/tests/fuzz/%.o $(B)/obj/tests/fuzz/replay.o $(TIERS_
 	$(tiers_link)
 
 # System tests and benchmarks link the harness, the workloads' inputs and vectors, and the workloads built natively.
+BENCH_PROGRAMS := demo bench backpatch
 SUPPORT_OBJECTS := $(B)/obj/tests/system/harness.o \
-	$(patsubst %,$(B)/obj/%.o,$(basename $(filter-out tests/bench/demo.c tests/bench/bench.c,$(wildcard tests/bench/*.c)))) \
+	$(patsubst %,$(B)/obj/%.o,$(basename $(filter-out $(BENCH_PROGRAMS:%=tests/bench/%.c),$(wildcard tests/bench/*.c)))) \
 	$(WORKLOADS:%=$(B)/workloads/%.native.o)
 $(B)/tests/system/%: $(B)/obj/tests/system/%.o $(SUPPORT_OBJECTS) $(B)/libtier.a
 	@mkdir -p $(@D)
