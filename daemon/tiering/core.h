@@ -68,9 +68,10 @@ struct core_ops {
 	int (*tier0)(void *context, void *module_context, uint32_t method, uint32_t body, struct core_code *ret);
 	int (*stub)(void *context, void *module_context, uint32_t method, uint32_t cell, uint64_t version, uint64_t code,
 		    struct core_code *ret);
-	/* Make a forwarder stub that leads to @target, for --backpatch=forwarder: 0 and its address in *ret, CORE_E_FULL, -errno. */
+	/* Make a forwarder stub that leads to @target, for --backpatch=forwarder: 0 and its address in *ret, CORE_E_FULL, -errno.
+	 * Once for a method; the core changes its target (jit/stubs.h says where that lies) through alias. */
 	int (*forwarder)(void *context, void *module_context, uint32_t method, uint64_t target, struct core_code *ret);
-	/* Where the daemon may write what clients see at @address, which lies in the module's code or records segment. */
+	/* Where the daemon may write what clients see at @address; NULL: it is in neither code nor records segment of the module. */
 	void *(*alias)(void *context, void *module_context, uint64_t address);
 
 	/* Start an optimizing compile; it ends with one core_compile_done(), from the loop, never from inside. 0, CORE_E_TOO_LARGE
@@ -166,16 +167,26 @@ void core_compile_done(struct core *core, uint64_t module, uint32_t method, uint
 /* The method gets @body, an id that it never had before and not 0: its code and counts are gone, its next call compiles. What
  * had inlined it falls back to its first code and is queued. When this returns, calls that begin run the new body, except
  * through slots in clients' own memory. What the replaced body was doing is kept, for the method's own body only: revert
- * restores it. Events: REJITTED, and WITHDRAWN for each inliner. 0, CORE_E_QUOTA (the ledger is full: nothing changed). */
+ * restores it. 0, CORE_E_QUOTA (the ledger is full: nothing changed).
+ * Events: for each inliner WITHDRAWN (its version, from and to; INLINEE_REPLACED) and QUEUED (INLINEE_REPLACED; without room for
+ * another version FINAL, INLINEE_REPLACED), each a transition of its own; at last REJITTED (the replaced version, or 0; its
+ * tier to NONE). So a daemon that dies on the way leaves the old body, and inliners that are compiled again.
+ *
+ * A promotion of the replaced body that is outside goes on, and ends with COMPILE_ENDED alone; one that only waits is dropped, of
+ * the own body kept. A promotion, of whatever method, that inlined a body replaced since it began: COMPILE_ENDED and QUEUED, both
+ * with INLINEE_REPLACED, and the same version is made again. */
 int core_rejit(struct module *module, uint32_t method, uint32_t body);
 /* The method's own body comes back as it was left, with its best code, without compiling or counting anew. 0, also when it
- * is there. Event: REVERTED. */
+ * is there. What had inlined the body that goes is withdrawn as above. Events: REVERTED (the version that is active now, or 0;
+ * from the tier of the one before), with it what tells the stage: COUNTING_BEGUN (REVERT, or DELAY_ENDED when it begins only
+ * now), QUEUED (REVERT) or FINAL (its reason); nothing else when cold, uncounted or compiling. */
 int core_revert(struct module *module, uint32_t method);
 uint32_t core_method_body(const struct module *module, uint32_t method);
 
 /* -- Slots --- */
 /* A call came to the prestub through the vtable slot whose call cell lies at @address, which is the @method's (the caller has
- * looked): DoBackpatch. Records and patches it if there is something to patch it to. Idempotent. */
+ * looked): DoBackpatch. Records it and writes what slots hold now. Idempotent. Nothing happens while there never was anything
+ * to patch it to (E was always T); a note that comes after a rejit counts, since its sender tells it only once. */
 void core_slot_used(struct module *module, uint32_t method, uint64_t address);
 
 void core_tick(struct core *core);	/* the armed deadline has come (early and spurious calls are fine) */
