@@ -73,18 +73,21 @@ static void host_publish(struct host *host, const struct code_span *span, size_t
 
 static int host_compile_tier0(struct host *host, uint32_t method, struct core_code *ret)
 {
+	const struct baseline_module module = { .layout = arena_layout(host->arena), .records = arena_record(host->arena, 0) };
+	const struct insn *insns = image_method_insns(&host->image, method);
+	const uint32_t n_insns = host->image.methods[method].n_insns;
 	_cleanup_(flow_freep) struct flow *flow = NULL;
 	struct code_span span;
 	struct emit e;
 	int r;
 
-	r = flow_new(&flow, &host->image, method);
+	r = flow_new(&flow, insns, n_insns);
 	if (r)
 		return error_origin(r);
-	if (arena_reserve(host->arena, baseline_bound(&host->image, method), 16, &span))
+	if (arena_reserve(host->arena, baseline_bound(insns, n_insns), 16, &span))
 		return CORE_E_FULL;
 	e = (struct emit){ .p = span.write, .n_max = span.n_max, .address = span.address };
-	r = baseline_compile(&e, &host->image, method, flow, arena_layout(host->arena));
+	r = baseline_compile(&e, insns, flow, &module);
 	if (!r && !emit_fits(&e))
 		r = -EOVERFLOW;
 	if (r) {

@@ -10,7 +10,10 @@
  * whatever shape the loops have. Blocks and a numbering of them are not needed for that.
  *
  *   newest[]  per slot: the last jump that leads there      older[]  per jump: the next one that leads to the same slot
- *   grown[]   slots that jumps lead to, live[] of which grew since it was last carried along those jumps */
+ *   grown[]   slots that jumps lead to, live[] of which grew since it was last carried along those jumps
+ *
+ * Last, each callx looks back for the load of its register. It looks no farther than to the call before it, so all of them
+ * together are linear as well; methods without callx do not pay for it. */
 #include <errno.h>
 #include "bytecode/flow.h"
 #include "util/base.h"
@@ -62,12 +65,12 @@ static uint16_t flow_note_jump(struct flow *flow, uint32_t pc, uint32_t target)
 	return 0;
 }
 
-/* Returns how many jumps there are, or 0 when none leads backward. */
-static uint32_t flow_sweep(struct flow *flow, const struct insn *insns)
+/* Returns how many jumps there are, or 0 when none leads backward; *ret_callx: whether there is any. */
+static uint32_t flow_sweep(struct flow *flow, const struct insn *insns, bool *ret_callx)
 {
 	uint16_t live = 0, used = 0, written = 0;
 	uint32_t n_jumps = 0;
-	bool backward = false;
+	bool backward = false, callx = false;
 
 	for (uint32_t pc = flow->n_insns; pc-- > 0;) {
 		const struct insn *insn = &insns[pc];
@@ -88,12 +91,14 @@ static uint32_t flow_sweep(struct flow *flow, const struct insn *insns)
 		if (registers.reads & 1u << INSN_R10)
 			flow_note_frame(flow, insn);
 		flow->calls |= !!(shape & INSN_CALLS);
+		callx |= insn_is_callx(insn);
 		written |= registers.writes;
 		used |= registers.reads | registers.writes;
 		flow->live[pc] = live = registers.reads | (live & ~registers.writes);
 	}
 	flow->used = used;
 	flow->written = written;
+	*ret_callx = callx;
 	return backward ? n_jumps : 0;
 }
 
@@ -147,12 +152,40 @@ static int flow_settle(struct flow *flow, const struct insn *insns, uint32_t n_j
 	return 0;
 }
 
-int flow_new(struct flow **ret, const struct image *image, uint32_t method)
+/* -- Slots --- */
+/* The callx at @pc. What lies between a call or a jump that always goes elsewhere and the next target is never run. */
+static void flow_pair(struct flow *flow, const struct insn *insns, uint32_t pc)
 {
-	const struct insn *insns = image_method_insns(image, method);
-	const uint32_t n = image->methods[method].n_insns;
+	const uint16_t callee = 1u << insns[pc].dst;
+	uint32_t at = pc;
+
+	while (at && !(flow->marks[at] & FLOW_TARGET)) {
+		const struct insn *insn = &insns[--at];
+
+		if (insn_shape(insn) & (INSN_CALLS | INSN_ENDS))
+			return;
+		if (!(insn_writes(insn) & callee))
+			continue;
+		if (insn->code == (BPF_LDX | BPF_MEM | BPF_DW)) {
+			flow->marks[at] |= FLOW_SLOT_LOAD;
+			flow->marks[pc] |= FLOW_SLOT_CALL;
+		}
+		return;
+	}
+}
+
+static void flow_pair_all(struct flow *flow, const struct insn *insns)
+{
+	for (uint32_t pc = 0; pc < flow->n_insns; pc++)
+		if (insn_is_callx(&insns[pc]))
+			flow_pair(flow, insns, pc);
+}
+
+int flow_new(struct flow **ret, const struct insn *insns, uint32_t n)
+{
 	_cleanup_(freep) struct flow *flow = NULL;
 	uint32_t n_jumps;
+	bool callx;
 	int r;
 
 	/* one piece: the flow, its live[], its marks[] */
@@ -162,12 +195,14 @@ int flow_new(struct flow **ret, const struct image *image, uint32_t method)
 	flow->n_insns = n;
 	flow->live = (uint16_t *)(flow + 1);
 	flow->marks = (uint8_t *)(flow->live + n);
-	n_jumps = flow_sweep(flow, insns);
+	n_jumps = flow_sweep(flow, insns, &callx);
 	if (n_jumps) {
 		r = flow_settle(flow, insns, n_jumps);
 		if (r)
 			return error_fold(r);
 	}
+	if (callx)
+		flow_pair_all(flow, insns);
 	flow->undefined = flow->live[0] & ENTRY_UNDEFINED;
 	*ret = TAKE_PTR(flow);
 	return 0;

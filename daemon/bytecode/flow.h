@@ -7,12 +7,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "bytecode/decode.h"
-#include "bytecode/image.h"
 
 enum flow_mark {
 	FLOW_TARGET = 1u << 0,		/* some jump leads here */
 	FLOW_BACK_TARGET = 1u << 1,	/* a backward jump leads here: a loop head, a patchpoint's place */
 	FLOW_SECOND_HALF = 1u << 2,	/* second slot of an lddw: not an instruction */
+	FLOW_SLOT_LOAD = 1u << 3,	/* a 64-bit load whose value is what the next call of any kind calls, and ... */
+	FLOW_SLOT_CALL = 1u << 4,	/* ... that callx: nothing leads in between, so its register holds just that value */
 };
 
 struct flow {
@@ -32,6 +33,6 @@ struct flow {
 /* A call of any kind defines r0 and *leaves r1..r5 as 0* for code that reads them before writing them (a defined value,
  * the same at both tiers): such registers are in live[] after the call, so a compiler need only zero
  * those of r1..r5 that are live there. Callee-saved r6..r9 survive calls.
- * @method is verified. Returns 0 and a flow the caller frees with flow_free(), or -ENOMEM. */
-int flow_new(struct flow **ret, const struct image *image, uint32_t method);
+ * @insns are the @n_insns slots of a verified body. Returns 0 and a flow the caller frees with flow_free(), or -ENOMEM. */
+int flow_new(struct flow **ret, const struct insn *insns, uint32_t n_insns);
 struct flow *flow_free(struct flow *flow);

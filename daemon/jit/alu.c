@@ -8,8 +8,8 @@
  *
  * Most operations are one instruction. BPF and x86 agree on more than one would hope: 32-bit results are zero-extended,
  * shift counts are masked, immediates are sign-extended from 32 bits. They part where x86 insists on registers: a shift
- * counts in cl (r4), a division takes rdx:rax (r3, r0). Those templates work around the register in scratch ones, and
- * put it back only if somebody reads it later. They also part on division by zero (BPF: quotient 0, remainder the
+ * counts in cl (r4), a division takes rdx:rax (r3, r0). Those templates work around the register in scratch ones or the
+ * stack, and put it back only if somebody reads it later. They also part on division by zero (BPF: quotient 0, remainder the
  * dividend) and on INT_MIN / -1 (BPF wraps, x86 traps). */
 
 #define BIT(n) (1u << (n))
@@ -191,7 +191,7 @@ static void alu_divide(struct emit *e, const struct insn *insn, enum x86_width w
 	if (keep_rax)
 		x86_mov(e, X86_R10, X86_RAX);
 	if (keep_rdx)
-		x86_mov(e, X86_R9, X86_RDX);
+		x86_plus(e, X86_32, 0x50, X86_RDX);				/* push rdx: r9 is not for this */
 	if (!by_register)
 		x86_mov_imm(e, divisor, insn->imm);
 	else
@@ -206,7 +206,7 @@ static void alu_divide(struct emit *e, const struct insn *insn, enum x86_width w
 	if (keep_rax)
 		x86_mov(e, X86_RAX, X86_R10);
 	if (keep_rdx)
-		x86_mov(e, X86_RDX, X86_R9);
+		x86_plus(e, X86_32, 0x58, X86_RDX);				/* pop rdx */
 }
 
 void alu_emit(struct emit *e, const struct insn *insn, uint16_t live)

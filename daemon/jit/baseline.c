@@ -17,7 +17,7 @@
  *   rbp     the caller's rbp                     r10 of the bytecode is rbp
  *           frame: what is used of the 512 bytes, down from rbp, if r10 is read at all; 8 more where calls need
  *           rsp aligned
- *   rsp     those of rbx, r13, r14, r15 that the method writes
+ *   rsp     those of rbx, r13, r14, r15 that the method writes; r3 for the length of a division
  *
  * so every access to the frame is [rbp+constant], stacks unwind by rbp, and a tier that wants to take over a running
  * activation (OSR) finds the frame's end in rbp and r0..r9 in their registers.
@@ -30,6 +30,7 @@
 
 #define PROLOGUE_BOUND 48u
 #define CONTROL_BOUND 24u	/* exit: 9; call: 6 and five registers set to 0 */
+#define SLOT_CALL_BOUND 40u	/* more than that for a callx; the load before it takes 8 more, which MEMORY_BOUND has room for */
 #define LDDW_BOUND 10u		/* movabs */
 
 static const uint8_t kept[] = { INSN_R6, INSN_R7, INSN_R8, INSN_R9 };
@@ -39,22 +40,25 @@ struct method {
 	const struct insn *insns;
 	const struct flow *flow;
 	const struct tier_layout *layout;
+	const struct tier_record *records;
 	uint32_t *at;		/* per slot, offset in e: of the newest field that waits for it; once it is reached, of its code */
 	uint16_t saved;		/* registers pushed */
 	uint32_t n_frame;	/* bytes subtracted from rsp */
 };
 
-size_t baseline_bound(const struct image *image, uint32_t method)
+size_t baseline_bound(const struct insn *insns, uint32_t n_insns)
 {
 	static const uint8_t bounds[] = {
 		[BPF_LD] = LDDW_BOUND,	    [BPF_LDX] = MEMORY_BOUND,	[BPF_ST] = MEMORY_BOUND,    [BPF_STX] = MEMORY_BOUND,
 		[BPF_ALU] = ALU_BOUND,	    [BPF_ALU64] = ALU_BOUND,	[BPF_JMP] = CONTROL_BOUND,  [BPF_JMP32] = CONTROL_BOUND,
 	};
-	const struct insn *insns = image_method_insns(image, method);
 	size_t bound = PROLOGUE_BOUND;
 
-	for (uint32_t pc = 0; pc < image->methods[method].n_insns; pc += insn_slots(&insns[pc]))
+	for (uint32_t pc = 0; pc < n_insns; pc += insn_slots(&insns[pc])) {
 		bound += bounds[BPF_CLASS(insns[pc].code)];
+		if (insn_is_callx(&insns[pc]))
+			bound += SLOT_CALL_BOUND;
+	}
 	return bound;
 }
 
@@ -105,11 +109,14 @@ static void method_shape(struct method *m)
 
 /* -- References to the module --- */
 /* Offsets lie in their segment or at its end, so all of them are in reach. */
-static uint64_t lddw_address(const struct tier_layout *layout, const struct insn *insn)
+static uint64_t lddw_address(const struct method *m, const struct insn *insn)
 {
+	const struct tier_layout *layout = m->layout;
+	const uint32_t index = insn[1].imm;
+
 	switch (insn->src) {
 	case INSN_REF_METHOD:
-		return tier_layout_precode(layout, insn[1].imm);
+		return tier_layout_method(layout, index, m->records[index].flags);
 	case INSN_REF_RODATA:
 		return layout->base + layout->rodata + insn->imm;
 	case INSN_REF_DATA:
@@ -128,13 +135,48 @@ static void method_lddw(struct method *m, const struct insn *insn)
 	else if (insn->src == INSN_REF_IMPORT)
 		x86_rip(m->e, X86_64, 0x8b, dst, tier_layout_import(m->layout, insn[1].imm));	/* mov dst, [rip -> cell] */
 	else
-		x86_rip(m->e, X86_64, 0x8d, dst, lddw_address(m->layout, insn));		/* lea dst, [rip -> address] */
+		x86_rip(m->e, X86_64, 0x8d, dst, lddw_address(m, insn));		/* lea dst, [rip -> address] */
+}
+
+/* -- Calls --- */
+/* Whether @mark says that a vtable slot's address is to be kept; there is nothing to look for in modules without slots. */
+static bool method_has_slot(const struct method *m, uint32_t pc, enum flow_mark mark)
+{
+	return m->flow->marks[pc] & mark && m->layout->n_slots;
+}
+
+/* Behind this load its address stays in r9, up to the callx. */
+static void method_slot_load(struct method *m, const struct insn *insn)
+{
+	x86_mem(m->e, X86_64, 0x8d, X86_R9, register_of(insn->src), insn->off);			/* lea r9, [src+off] */
+}
+
+/* One call for both, so that it is predicted in one place. Unless it is a slot's address, r9 - slots is a large number. */
+static void method_slot_call(struct method *m, enum x86_reg callee)
+{
+	const struct tier_layout *layout = m->layout;
+	size_t value;
+
+	x86_mov(m->e, X86_R11, callee);
+	x86_rip(m->e, X86_64, 0x8d, X86_R10, layout->base + layout->slots);			/* lea r10, [rip -> slots] */
+	x86_rr(m->e, X86_64, 0x29, X86_R10, X86_R9);						/* sub r9, r10 */
+	x86_rri(m->e, X86_64, 0x83, 0x81, 7, X86_R9, layout->n_slots - sizeof(uint64_t));	/* cmp r9, of the last */
+	value = x86_short_jcc(m->e, X86_A);
+	x86_rip(m->e, X86_64, 0x8d, X86_R10, layout->base + layout->call_cells);		/* lea r10, [rip -> cells] */
+	x86_rr(m->e, X86_64, 0x01, X86_R9, X86_R10);						/* add r10, r9 */
+	x86_mem(m->e, X86_64, 0x8b, X86_R11, X86_R10, 0);					/* mov r11, [r10] */
+	x86_land(m->e, value);
+	x86_rr(m->e, X86_32, 0xff, 2, X86_R11);							/* call r11 */
 }
 
 /* r1..r5 are the callee's to clobber; code that reads them all the same reads 0, at both tiers. */
-static void method_call(struct method *m, const struct insn *insn, uint16_t live)
+static void method_call(struct method *m, uint32_t pc, uint16_t live)
 {
-	if (insn_is_callx(insn))
+	const struct insn *insn = &m->insns[pc];
+
+	if (method_has_slot(m, pc, FLOW_SLOT_CALL))
+		method_slot_call(m, register_of(insn->dst));
+	else if (insn_is_callx(insn))
 		x86_rr(m->e, X86_32, 0xff, 2, register_of(insn->dst));				/* call dst */
 	else if (insn->src == INSN_CALL_METHOD)
 		x86_rip(m->e, X86_32, 0xff, 2, tier_layout_entry(m->layout, insn->imm));	/* call [rip -> E] */
@@ -238,7 +280,7 @@ static void method_control(struct method *m, uint32_t pc, uint16_t live)
 		method_jump(m, pc);
 		break;
 	case BPF_CALL:
-		method_call(m, insn, live);
+		method_call(m, pc, live);
 		break;
 	case BPF_EXIT:
 		method_exit(m);
@@ -262,6 +304,8 @@ static void method_instruction(struct method *m, uint32_t pc)
 	case BPF_LDX:
 	case BPF_ST:
 	case BPF_STX:
+		if (method_has_slot(m, pc, FLOW_SLOT_LOAD))
+			method_slot_load(m, insn);
 		memory_emit(m->e, insn, live);
 		break;
 	case BPF_JMP:
@@ -274,11 +318,10 @@ static void method_instruction(struct method *m, uint32_t pc)
 	}
 }
 
-int baseline_compile(struct emit *e, const struct image *image, uint32_t method, const struct flow *flow,
-		     const struct tier_layout *layout)
+int baseline_compile(struct emit *e, const struct insn *insns, const struct flow *flow, const struct baseline_module *module)
 {
 	_cleanup_(freep) uint32_t *at = NULL;
-	struct method m = { .e = e, .insns = image_method_insns(image, method), .flow = flow, .layout = layout };
+	struct method m = { .e = e, .insns = insns, .flow = flow, .layout = module->layout, .records = module->records };
 
 	at = calloc(flow->n_insns, sizeof(*at));
 	if (!at)

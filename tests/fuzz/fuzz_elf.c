@@ -26,7 +26,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 		for (uint32_t method = 0; method < image.n_methods; method++) {
 			struct flow *flow = NULL;
 
-			if (verify_method(&image, method, &refusal) && !flow_new(&flow, &image, method))
+			if (verify_method(&image, method, &refusal)
+			    && !flow_new(&flow, image_method_insns(&image, method), image.methods[method].n_insns))
 				flow_free(flow);
 		}
 	} else {

@@ -21,7 +21,8 @@ static void walk(const struct image *image)
 		     + strlen(image_method_signature(image, i));
 		for (uint32_t t = 0; t < image->methods[i].n_tags; t++)
 			sum += strlen(image->strings + image->tags[image->methods[i].tag + t]);
-		if (verify_method(image, i, &refusal) && !flow_new(&flow, image, i))
+		if (verify_method(image, i, &refusal)
+		    && !flow_new(&flow, image_method_insns(image, i), image->methods[i].n_insns))
 			flow_free(flow);
 	}
 	for (uint32_t i = 0; i < image->n_imports; i++)

@@ -17,6 +17,7 @@ static bool plan(struct tier_layout *ret, const struct image *image)
 		.n_rodata = image->n_rodata, .n_data = image->n_data, .n_bss = image->n_bss,
 		.align_rodata = image->header->align[IMAGE_RODATA], .align_data = image->header->align[IMAGE_DATA],
 		.align_bss = image->header->align[IMAGE_BSS],
+		.n_slots = image->n_rodata & ~7u,
 	};
 
 	if (!image->n_methods || arena_plan(ret, &needs))
@@ -26,13 +27,12 @@ static bool plan(struct tier_layout *ret, const struct image *image)
 }
 
 /* Compiles into @n bytes that are exactly so many, so that a byte too much is noticed. Returns how many it took. */
-static size_t compile(const struct image *image, uint32_t method, const struct flow *flow, const struct tier_layout *layout,
-		      size_t n)
+static size_t compile(const struct insn *insns, const struct flow *flow, const struct baseline_module *module, size_t n)
 {
-	struct emit e = { .p = malloc(n + !n), .n_max = n, .address = tier_layout_segment(layout, TIER_SEGMENT_CODE) };
+	struct emit e = { .p = malloc(n + !n), .n_max = n, .address = tier_layout_segment(module->layout, TIER_SEGMENT_CODE) };
 
 	assert(e.p);
-	if (baseline_compile(&e, image, method, flow, layout))
+	if (baseline_compile(&e, insns, flow, module))
 		abort();
 	free(e.p);
 	return e.n;
@@ -41,6 +41,8 @@ static size_t compile(const struct image *image, uint32_t method, const struct f
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
 	struct tier_layout layout;
+	struct baseline_module module = { .layout = &layout };
+	struct tier_record *records;
 	struct image image;
 	void *bytes;
 
@@ -48,18 +50,25 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 		free(bytes);
 		return 0;
 	}
+	module.records = records = calloc(image.n_methods, sizeof(*records));
+	assert(records);
+	for (uint32_t method = 0; method < image.n_methods; method++)
+		records[method].flags = method & TIER_RECORD_BACKPATCHABLE;
 	for (uint32_t method = 0; method < image.n_methods; method++) {
-		const size_t bound = baseline_bound(&image, method);
+		const struct insn *insns = image_method_insns(&image, method);
+		const uint32_t n_insns = image.methods[method].n_insns;
+		const size_t bound = baseline_bound(insns, n_insns);
 		struct flow *flow = NULL;
 		size_t n_code;
 
-		if (flow_new(&flow, &image, method))
+		if (flow_new(&flow, insns, n_insns))
 			abort();
-		n_code = compile(&image, method, flow, &layout, bound);
+		n_code = compile(insns, flow, &module, bound);
 		assert(n_code && n_code <= bound);
-		assert(compile(&image, method, flow, &layout, n_code / 2) == n_code);
+		assert(compile(insns, flow, &module, n_code / 2) == n_code);
 		flow_free(flow);
 	}
+	free(records);
 	free(bytes);
 	return 0;
 }

@@ -182,15 +182,18 @@ static bool reserve(struct tiers *t, size_t n, uint32_t align, struct refusal *r
 
 static bool compile_tier0(struct tiers *t, uint32_t method, struct refusal *refusal)
 {
+	const struct baseline_module module = { .layout = &t->layout, .records = record_of(t, 0) };
+	const struct insn *insns = image_method_insns(&t->image, method);
+	const uint32_t n_insns = t->image.methods[method].n_insns;
 	struct flow *flow = NULL;
 	int r;
 
-	if (!reserve(t, baseline_bound(&t->image, method) + sizeof(uint64_t), 16, refusal))
+	if (!reserve(t, baseline_bound(insns, n_insns) + sizeof(uint64_t), 16, refusal))
 		return false;
 	t->code[TIERS_0][method] = emit_here(&t->e);
-	r = flow_new(&flow, &t->image, method);
+	r = flow_new(&flow, insns, n_insns);
 	if (!r)
-		r = baseline_compile(&t->e, &t->image, method, flow, &t->layout);
+		r = baseline_compile(&t->e, insns, flow, &module);
 	flow_free(flow);
 	if (r)
 		refuse(refusal, "out of memory");

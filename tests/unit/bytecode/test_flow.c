@@ -19,7 +19,7 @@ static struct flow *flow_of(const struct insn *insns, uint32_t n)
 	image = code_image(&bytes, insns, n);
 	if (!verify_image(&image, &refusal))
 		fail_msg("%s", refusal.text);
-	assert_int_equal(flow_new(&flow, &image, 0), 0);
+	assert_int_equal(flow_new(&flow, image_method_insns(&image, 0), image.methods[0].n_insns), 0);
 	free(bytes);
 	return flow;
 }
@@ -282,6 +282,90 @@ static void a_chain_of_back_edges_stays_linear(void **state)
 	free(insns);
 }
 
+/* -- Loads that feed a callx --- */
+#define LOAD_CALLEE(reg) LDX(BPF_DW, reg, 6, 8)
+#define IS_PAIR(flow, load, call)                                                                                      \
+	((flow)->marks[load] & FLOW_SLOT_LOAD && (flow)->marks[call] & FLOW_SLOT_CALL)
+
+static bool has_pair(const struct flow *flow)
+{
+	for (uint32_t pc = 0; pc < flow->n_insns; pc++)
+		if (flow->marks[pc] & (FLOW_SLOT_LOAD | FLOW_SLOT_CALL))
+			return true;
+	return false;
+}
+
+static void a_callx_knows_the_load_of_its_register(void **state)
+{
+	struct flow *flow = FLOW(LOAD_CALLEE(4), CALLX(4), EXIT);
+
+	assert_true(IS_PAIR(flow, 0, 1));
+	flow_free(flow);
+	flow = FLOW(LOAD_CALLEE(4), LOAD_CALLEE(4), MOV_X(1, 6), ALU_K(BPF_DIV, 1, 3), STX(BPF_DW, 10, -8, 4), LDDW(2, 0, 1, 1),
+		    LOAD_CALLEE(5), CALLX(4), EXIT);
+	assert_true(IS_PAIR(flow, 1, 8));
+	assert_int_equal((flow->marks[0] | flow->marks[7]) & FLOW_SLOT_LOAD, 0);
+	flow_free(flow);
+}
+
+static void a_conditional_jump_in_between_that_is_not_taken_changes_nothing(void **state)
+{
+	struct flow *flow = FLOW(LOAD_CALLEE(4), JMP_K(BPF_JEQ, 4, 0, 1), CALLX(4), EXIT);
+
+	assert_true(IS_PAIR(flow, 0, 2));
+	flow_free(flow);
+}
+
+static void every_callx_has_its_own_load(void **state)
+{
+	struct flow *flow = FLOW(LOAD_CALLEE(7), LOAD_CALLEE(8), CALLX(7), CALLX(8), LOAD_CALLEE(8), CALLX(8), CALLX(8), EXIT);
+
+	assert_true(IS_PAIR(flow, 0, 2) && IS_PAIR(flow, 4, 5));
+	assert_int_equal((flow->marks[1] | flow->marks[3] | flow->marks[6]) & (FLOW_SLOT_LOAD | FLOW_SLOT_CALL), 0);
+	flow_free(flow);
+}
+
+static void what_defines_the_register_otherwise_is_no_slot(void **state)
+{
+	static const struct insn between[] = {
+		MOV_K(4, 0), MOV_X(4, 5), ALU_K(BPF_ADD, 4, 0), ALU_K(BPF_NEG, 4, 0), LDX(BPF_W, 4, 6, 0),
+		INSN(BPF_LDX | BPF_MEMSX | BPF_W, 4, 6, 0, 0), ATOMIC(BPF_DW, 6, 0, 4, BPF_XCHG), ATOMIC(BPF_DW, 4, 0, 6, BPF_LOAD_ACQ),
+		ATOMIC(BPF_DW, 6, 0, 4, BPF_ADD | BPF_FETCH), CALL(INSN_CALL_IMPORT, 0), CALL(INSN_CALL_METHOD, 1),
+	};
+
+	for (size_t i = 0; i < sizeof(between) / sizeof(*between); i++) {
+		struct flow *flow = FLOW(LOAD_CALLEE(4), between[i], CALLX(4), EXIT);
+
+		assert_false(has_pair(flow));
+		flow_free(flow);
+	}
+}
+
+static void a_jump_that_leads_in_between_ends_the_pair(void **state)
+{
+	struct flow *flow = FLOW(JMP_K(BPF_JEQ, 1, 0, 1), LOAD_CALLEE(4), CALLX(4), EXIT);	/* from before */
+
+	assert_false(has_pair(flow));
+	flow_free(flow);
+	flow = FLOW(LOAD_CALLEE(7), CALLX(7), JMP_K(BPF_JNE, 0, 0, -2), EXIT);			/* from behind */
+	assert_false(has_pair(flow));
+	flow_free(flow);
+	flow = FLOW(LOAD_CALLEE(7), CALLX(7), JMP_K(BPF_JNE, 0, 0, -3), EXIT);			/* to the load itself: once more */
+	assert_true(IS_PAIR(flow, 0, 1));
+	flow_free(flow);
+	flow = FLOW(LOAD_CALLEE(4), JA(1), EXIT, CALLX(4), EXIT);				/* by a way around */
+	assert_false(has_pair(flow));
+	flow_free(flow);
+}
+
+static void a_callx_of_an_argument_has_no_load(void **state)
+{
+	struct flow *flow = FLOW(CALLX(1), EXIT);
+
+	assert_false(has_pair(flow));
+	flow_free(flow);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -297,6 +381,12 @@ int main(void)
 		cmocka_unit_test(the_frame_extends_as_far_as_it_is_used),
 		cmocka_unit_test(random_methods_agree_with_the_definition),
 		cmocka_unit_test(a_chain_of_back_edges_stays_linear),
+		cmocka_unit_test(a_callx_knows_the_load_of_its_register),
+		cmocka_unit_test(a_conditional_jump_in_between_that_is_not_taken_changes_nothing),
+		cmocka_unit_test(every_callx_has_its_own_load),
+		cmocka_unit_test(what_defines_the_register_otherwise_is_no_slot),
+		cmocka_unit_test(a_jump_that_leads_in_between_ends_the_pair),
+		cmocka_unit_test(a_callx_of_an_argument_has_no_load),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

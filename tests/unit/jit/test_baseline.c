@@ -391,7 +391,7 @@ static void templates_save_only_what_is_live(void **state)
 	LOAD_PROGRAM(w, ALU64_X(BPF_MOD, 1, 2), MOV(0, 1), EXIT());
 	n_dead = w->n_code[0];
 	LOAD_PROGRAM(w, ALU64_X(BPF_MOD, 1, 2), MOV(0, 1), ALU64_X(BPF_ADD, 0, 3), EXIT());
-	assert_int_equal(w->n_code[0], n_dead + 3 + 2 * 3);	/* the addition; rdx to and from a scratch register */
+	assert_int_equal(w->n_code[0], n_dead + 3 + 2 * 1);	/* the addition; push and pop rdx */
 	LOAD_PROGRAM(w, ALU64_X(BPF_LSH, 1, 2), MOV(0, 1), EXIT());
 	assert_code(w, 0x55, 0x48, 0x89, 0xe5, 0x89, 0xf1, 0x48, 0xd3, 0xe7, 0x48, 0x89, 0xf8, 0x5d, 0xc3);
 }
@@ -401,18 +401,19 @@ static void a_buffer_that_is_too_small_only_counts(void **state)
 	struct world *w = *state;
 	uint8_t bytes[512], whole[512];
 	struct emit e = { .p = whole, .n_max = sizeof(whole), .address = w->layout.base + TIER_PRECODES_OFFSET };
+	const struct baseline_module module = world_module(w);
 	struct flow *flow;
 
 	LOAD_PROGRAM(w, MOVI(0, 0), JUMP_K(BPF_JEQ, 1, 0, 6), ALU64_X(BPF_MOD, 1, 2), JUMP_K(BPF_JEQ, 1, 3, 4),
 		     ATOMIC(BPF_DW, BPF_OR | BPF_FETCH, 10, -8, 1), STORE_K(BPF_H, 10, -8, 5), CALL(0), JA(-7), EXIT());
-	assert_int_equal(flow_new(&flow, &w->image, 0), 0);
-	assert_int_equal(baseline_compile(&e, &w->image, 0, flow, &w->layout), 0);
+	assert_int_equal(flow_new(&flow, w->image.insns, w->image.n_insns), 0);
+	assert_int_equal(baseline_compile(&e, w->image.insns, flow, &module), 0);
 	assert_true(emit_fits(&e));
 	for (size_t n = 0; n <= e.n; n++) {
 		struct emit small = { .p = bytes, .n_max = n, .address = e.address };
 
 		memset(bytes, 0xaa, sizeof(bytes));
-		assert_int_equal(baseline_compile(&small, &w->image, 0, flow, &w->layout), 0);
+		assert_int_equal(baseline_compile(&small, w->image.insns, flow, &module), 0);
 		assert_int_equal(small.n, e.n);
 		assert_int_equal(emit_fits(&small), n == e.n);
 		for (size_t i = n; i < sizeof(bytes); i++)
@@ -420,6 +421,179 @@ static void a_buffer_that_is_too_small_only_counts(void **state)
 	}
 	assert_memory_equal(bytes, whole, e.n);
 	flow_free(flow);
+}
+
+/* -- Calls through vtable slots --- */
+/* Methods 1 and 2 are backpatchable: words 0, 1 and 3 of .rodata are slots of 1, 2 and 1; word 2 is a number, which only the value of a
+ * callx may use; word 4 lies behind the slots and holds the address of 2 as well. Cells hold T. */
+enum { SLOT_A, SLOT_B, SLOT_NONE, SLOT_C, SLOT_BEHIND, N_SLOT_WORDS };
+
+static uint64_t *slot_word(struct world *w, uint32_t word)
+{
+	return (uint64_t *)(w->layout.base + w->layout.rodata) + word;
+}
+
+static uint64_t *slot_cell(struct world *w, uint32_t word)
+{
+	return (uint64_t *)tier_layout_call_cell(&w->layout, (uintptr_t)slot_word(w, word));
+}
+
+static void load_slots(struct world *w, const struct program *program)
+{
+	static const uint8_t methods[N_SLOT_WORDS] = { [SLOT_A] = 1, [SLOT_B] = 2, [SLOT_C] = 1, [SLOT_BEHIND] = 2 };
+	struct builder builder = BUILDER_NULL;
+	struct program one = { 0 }, two = { 0 };
+
+	ADD(&one, MOVI(0, 100), ALU64_X(BPF_ADD, 0, 1), EXIT());
+	ADD(&two, MOVI(0, 200), ALU64_X(BPF_ADD, 0, 1), EXIT());
+	w->layout.slots = w->layout.rodata;
+	w->layout.n_slots = SLOT_BEHIND * sizeof(uint64_t);
+	w->layout.call_cells = w->layout.rodata + w->layout.n_rodata;
+	world_record(w, 1)->flags = world_record(w, 2)->flags = TIER_RECORD_BACKPATCHABLE;
+	builder_segment(&builder, IMAGE_RODATA, NULL, N_SLOT_WORDS * sizeof(uint64_t), 8);
+	world_method(&builder, program);
+	world_method(&builder, &one);
+	world_method(&builder, &two);
+	world_load(w, &builder);
+	for (uint32_t word = 0; word < N_SLOT_WORDS; word++)
+		if (methods[word])
+			*slot_word(w, word) = tier_layout_funcptr(&w->layout, methods[word]);
+	for (uint32_t word = 0; word < SLOT_BEHIND; word++)
+		*slot_cell(w, word) = methods[word] ? tier_layout_precode(&w->layout, methods[word]) : *slot_word(w, word);
+}
+#define LOAD_SLOTS(w, ...)                                                                                             \
+	do {                                                                                                           \
+		struct program _program = { 0 };                                                                       \
+		ADD(&_program, __VA_ARGS__);                                                                           \
+		load_slots(w, &_program);                                                                              \
+	} while (0)
+
+static uint64_t run_on(struct world *w, const void *slot)
+{
+	const uint64_t args[5] = { (uintptr_t)slot, 7 };
+
+	return world_run(w, 0, args);
+}
+
+/* Calls what it finds at its first argument: with its second, for what it loads may be anything but r1. */
+#define CALL_AT(reg) MOV(6, 1), MOV(1, 2), LOAD(BPF_DW, reg, 6, 0), CALLX(reg), EXIT()
+
+static void a_call_through_a_slot_goes_where_its_cell_leads(void **state)
+{
+	struct world *w = world_new();
+
+	for (uint32_t reg = 0; reg <= 9; reg++) {
+		if (reg == 1)
+			continue;
+		LOAD_SLOTS(w, CALL_AT(reg));
+		assert_int_equal(run_on(w, slot_word(w, SLOT_A)), 107);
+		assert_int_equal(run_on(w, slot_word(w, SLOT_B)), 207);
+		*slot_cell(w, SLOT_C) = w->code[2];		/* as if it had been patched: the slot's value says 1 */
+		assert_int_equal(run_on(w, slot_word(w, SLOT_C)), 207);
+		assert_int_equal(run_on(w, slot_word(w, SLOT_A)), 107);
+	}
+	world_free(w);
+}
+
+static void a_call_of_what_lies_elsewhere_goes_where_its_value_leads(void **state)
+{
+	struct world *w = world_new();
+	uint64_t copy[2];
+
+	LOAD_SLOTS(w, CALL_AT(3));
+	for (uint32_t word = 0; word < SLOT_BEHIND; word++)
+		*slot_cell(w, word) = w->code[2];
+	copy[0] = *slot_word(w, SLOT_A);
+	assert_int_equal(run_on(w, copy), 107);
+	assert_int_equal(run_on(w, slot_word(w, SLOT_BEHIND)), 207);
+	memcpy((uint8_t *)copy + 3, slot_word(w, SLOT_A), 8);		/* nothing asks for alignment */
+	assert_int_equal(run_on(w, (uint8_t *)copy + 3), 107);
+	w->layout.slots += 8;						/* now it lies just below them */
+	world_compile(w, 0);
+	assert_int_equal(run_on(w, slot_word(w, SLOT_A)), 107);
+	world_free(w);
+}
+
+/* The word below the first slot and the bytes behind the last one's first are no slots, even in part. */
+static void the_range_of_slots_ends_with_the_last_whole_one(void **state)
+{
+	struct world *w = world_new();
+	const uint64_t base = w->layout.rodata;
+
+	LOAD_SLOTS(w, CALL_AT(3));
+	w->layout.slots = base + 64;
+	w->layout.n_slots = 8;
+	w->layout.call_cells = base + 1024;
+	world_compile(w, 0);
+	for (int32_t distance = -16; distance <= 16; distance++) {
+		void *address = (uint8_t *)slot_word(w, 8) + distance;
+		void *cell = (uint8_t *)slot_word(w, 128) + distance;
+
+		memset(slot_word(w, 0), 0, 2048);
+		memcpy(address, &w->code[1], 8);
+		if (!distance)
+			memcpy(cell, &w->code[2], 8);
+		assert_int_equal(run_on(w, address), distance ? 107 : 207);
+	}
+	world_free(w);
+}
+
+/* Everything between the load and the call: arguments, divisions that need scratch registers, atomics, a jump that is not taken */
+static void what_lies_between_load_and_call_keeps_the_slot(void **state)
+{
+	struct world *w = world_new();
+
+	LOAD_SLOTS(w, MOV(6, 1), LOAD(BPF_DW, 7, 6, 0), MOVI(4, 3), MOVI(3, 40), MOVI(0, 5), MOVI(8, 100), MOVI(9, 2),
+		   ALU64_X(BPF_DIV, 8, 9), INSN(BPF_ALU64 | BPF_MOD | BPF_X, 8, 4, 1, 0), ALU64_K(BPF_DIV, 4, 2),
+		   ALU64_X(BPF_LSH, 9, 4), STORE(BPF_DW, 10, -8, 8), ATOMIC(BPF_DW, BPF_OR | BPF_FETCH, 10, -8, 9),
+		   ATOMIC(BPF_DW, BPF_CMPXCHG, 10, -8, 9), ATOMIC(BPF_W, BPF_XOR | BPF_FETCH, 10, -8, 0),
+		   MOV(1, 2), JUMP_K(BPF_JEQ, 3, 41, 2), ALU64_X(BPF_ADD, 1, 3), CALLX(7), EXIT());
+	assert_int_equal(run_on(w, slot_word(w, SLOT_A)), 147);
+	*slot_cell(w, SLOT_A) = w->code[2];
+	assert_int_equal(run_on(w, slot_word(w, SLOT_A)), 247);
+	world_free(w);
+}
+
+static void a_register_that_survives_the_call_still_holds_the_value(void **state)
+{
+	struct world *w = world_new();
+	uint64_t value;
+
+	LOAD_SLOTS(w, MOV(6, 1), MOV(1, 2), LOAD(BPF_DW, 7, 6, 0), CALLX(7), MOV(0, 7), EXIT());
+	value = *slot_word(w, SLOT_A);
+	assert_int_equal(run_on(w, slot_word(w, SLOT_A)), value);
+	*slot_cell(w, SLOT_A) = w->code[2];
+	assert_int_equal(run_on(w, slot_word(w, SLOT_A)), value);
+	LOAD_SLOTS(w, MOV(6, 1), MOV(8, 2), MOV(1, 2), LOAD(BPF_DW, 7, 6, 0), CALLX(7), MOV(1, 8), CALLX(7), EXIT());
+	*slot_cell(w, SLOT_A) = w->code[2];				/* the second call has no load of its own */
+	assert_int_equal(run_on(w, slot_word(w, SLOT_A)), 107);
+	world_free(w);
+}
+
+/* A module without slots pays nothing for callx. */
+static void without_slots_callx_is_one_call(void **state)
+{
+	struct world *w = world_new();
+
+	LOAD_PROGRAM(w, LOAD(BPF_DW, 2, 1, 0), CALLX(2), EXIT());
+	assert_code(w, 0x55, 0x48, 0x89, 0xe5, 0x48, 0x8b, 0x37, 0xff, 0xd6, 0x5d, 0xc3);
+	world_free(w);
+}
+
+static void lddw_of_a_backpatchable_method_is_its_funcptr_precode(void **state)
+{
+	struct world *w = world_new();
+	const uint64_t args[5] = { 0, 7 };
+
+	LOAD_SLOTS(w, LDDW(0, INSN_REF_METHOD, 0, 1), EXIT());
+	assert_int_equal(world_run(w, 0, args), tier_layout_funcptr(&w->layout, 1));
+	LOAD_SLOTS(w, LDDW(0, INSN_REF_METHOD, 0, 0), EXIT());
+	assert_int_equal(world_run(w, 0, args), tier_layout_precode(&w->layout, 0));
+	LOAD_SLOTS(w, MOV(1, 2), LDDW(3, INSN_REF_METHOD, 0, 1), CALLX(3), EXIT());
+	assert_int_equal(world_run(w, 0, args), 107);			/* F leads to T */
+	world_record(w, 1)->funcptr = w->code[2];
+	assert_int_equal(world_run(w, 0, args), 207);
+	world_free(w);
 }
 
 int main(void)
@@ -444,6 +618,13 @@ int main(void)
 		cmocka_unit_test(a_loop_is_a_test_and_a_short_jump_back),
 		cmocka_unit_test(templates_save_only_what_is_live),
 		cmocka_unit_test(a_buffer_that_is_too_small_only_counts),
+		cmocka_unit_test(a_call_through_a_slot_goes_where_its_cell_leads),
+		cmocka_unit_test(a_call_of_what_lies_elsewhere_goes_where_its_value_leads),
+		cmocka_unit_test(the_range_of_slots_ends_with_the_last_whole_one),
+		cmocka_unit_test(what_lies_between_load_and_call_keeps_the_slot),
+		cmocka_unit_test(a_register_that_survives_the_call_still_holds_the_value),
+		cmocka_unit_test(without_slots_callx_is_one_call),
+		cmocka_unit_test(lddw_of_a_backpatchable_method_is_its_funcptr_precode),
 	};
 
 	return cmocka_run_group_tests(tests, world_setup, world_teardown);

@@ -200,6 +200,11 @@ static _unused_ struct tier_record *world_record(const struct world *w, uint32_t
 	return (struct tier_record *)tier_layout_record(&w->layout, method);
 }
 
+static struct baseline_module world_module(const struct world *w)
+{
+	return (struct baseline_module){ .layout = &w->layout, .records = world_record(w, 0) };
+}
+
 static struct tier_private *world_private(const struct world *w)
 {
 	return (struct tier_private *)tier_layout_segment(&w->layout, TIER_SEGMENT_PRIVATE);
@@ -271,7 +276,10 @@ static void world_rewind(struct world *w)
 
 static void world_compile(struct world *w, uint32_t method)
 {
-	const size_t bound = baseline_bound(&w->image, method);
+	const struct insn *insns = image_method_insns(&w->image, method);
+	const uint32_t n_insns = w->image.methods[method].n_insns;
+	const size_t bound = baseline_bound(insns, n_insns);
+	const struct baseline_module module = world_module(w);
 	struct flow *flow;
 	size_t begin;
 	uint64_t ns;
@@ -280,8 +288,8 @@ static void world_compile(struct world *w, uint32_t method)
 		world_rewind(w);
 	w->e.n = begin = align_up(w->e.n, 16);
 	ns = world_clock();
-	assert_int_equal(flow_new(&flow, &w->image, method), 0);
-	assert_int_equal(baseline_compile(&w->e, &w->image, method, flow, &w->layout), 0);
+	assert_int_equal(flow_new(&flow, insns, n_insns), 0);
+	assert_int_equal(baseline_compile(&w->e, insns, flow, &module), 0);
 	w->compile_ns += world_clock() - ns;
 	w->n_compiled += flow->n_insns;
 	flow_free(flow);

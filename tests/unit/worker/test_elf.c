@@ -755,7 +755,7 @@ static void load_anything(struct object_file object)
 	assert_true(image_check(bytes, n, &image, &refusal));
 	for (uint32_t m = 0; m < image.n_methods; m++)
 		if (verify_method(&image, m, &refusal)) {
-			assert_int_equal(flow_new(&flow, &image, m), 0);
+			assert_int_equal(flow_new(&flow, image_method_insns(&image, m), image.methods[m].n_insns), 0);
 			flow_free(flow);
 		}
 	free(bytes);
