@@ -205,6 +205,9 @@ static void op_event(void *context, const struct tier_event *event)
 	struct tierd *tierd = context;
 
 	journal_append(tierd->journal, event);
+	log_event(LOG_JOURNAL, LOG_INFO1000, "event %llu: %s, module %llu, method %u, version %llu",
+		  (unsigned long long)event->sequence, tier_event_name(event->kind), (unsigned long long)event->module,
+		  event->method, (unsigned long long)event->version);
 	if (event->kind == TIER_EVENT_PUBLISHED)
 		tracer_publish(tierd->tracer, event->module, event->method, event->version, event->from, event->to, event->sequence);
 	if (tierd->server)
