@@ -80,14 +80,13 @@ static int scan_insn(struct scan *scan, uint32_t method, const struct insn *insn
 	return 0;
 }
 
-static int scan_method(struct scan *scan, const struct image *image, uint32_t method)
+static int scan_method(struct scan *scan, uint32_t method, const struct insn *insns, uint32_t n)
 {
-	const struct insn *insns = image_method_insns(image, method);
 	int r;
 
 	for (unsigned int i = 0; i < _CALLS_RELATION_N; i++)
 		scan->calls->relation[i].first[method] = scan->calls->relation[i].n;
-	for (uint32_t pc = 0; pc < image->methods[method].n_insns; pc += insn_slots(&insns[pc])) {
+	for (uint32_t pc = 0; pc < n; pc += insn_slots(&insns[pc])) {
 		r = scan_insn(scan, method, &insns[pc]);
 		if (r)
 			return r;
@@ -125,28 +124,58 @@ static int calls_turn(struct calls *calls, uint32_t n_methods)
 	return 0;
 }
 
-int calls_new(struct calls **ret, const struct image *image)
+/* Room for @n methods' edges to anything in @image */
+static int scan_init(struct scan *scan, const struct image *image, uint32_t n)
+{
+	uint32_t n_targets = MAX(image->n_methods, image->n_imports);
+
+	for (unsigned int i = 0; i < _CALLS_RELATION_N; i++) {
+		scan->calls->relation[i].first = calloc(n + 1u, sizeof(uint32_t));
+		scan->stamps[i] = calloc(n_targets + 1u, sizeof(uint32_t));
+		if (!scan->calls->relation[i].first || !scan->stamps[i])
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+static void scan_end(struct scan *scan, uint32_t n)
+{
+	for (unsigned int i = 0; i < _CALLS_RELATION_N; i++)
+		scan->calls->relation[i].first[n] = scan->calls->relation[i].n;
+}
+
+int calls_new_body(struct calls **ret, const struct image *image, const struct insn *insns, uint32_t n)
 {
 	_cleanup_(calls_freep) struct calls *calls = calloc(1, sizeof(*calls));
 	_cleanup_(scan_deinit) struct scan scan = { .calls = calls };
-	uint32_t n_targets = MAX(image->n_methods, image->n_imports);
 	int r;
 
 	if (!calls)
 		return -ENOMEM;
-	for (unsigned int i = 0; i < _CALLS_RELATION_N; i++) {
-		calls->relation[i].first = calloc(image->n_methods + 1u, sizeof(uint32_t));
-		scan.stamps[i] = calloc(n_targets + 1u, sizeof(uint32_t));
-		if (!calls->relation[i].first || !scan.stamps[i])
-			return -ENOMEM;
-	}
-	for (uint32_t method = 0; method < image->n_methods; method++) {
-		r = scan_method(&scan, image, method);
-		if (r)
-			return r;
-	}
-	for (unsigned int i = 0; i < _CALLS_RELATION_N; i++)
-		calls->relation[i].first[image->n_methods] = calls->relation[i].n;
+	r = scan_init(&scan, image, 1);
+	if (!r)
+		r = scan_method(&scan, 0, insns, n);
+	if (r)
+		return r;
+	scan_end(&scan, 1);
+	*ret = TAKE_PTR(calls);
+	return 0;
+}
+
+int calls_new(struct calls **ret, const struct image *image)
+{
+	_cleanup_(calls_freep) struct calls *calls = calloc(1, sizeof(*calls));
+	_cleanup_(scan_deinit) struct scan scan = { .calls = calls };
+	int r;
+
+	if (!calls)
+		return -ENOMEM;
+	r = scan_init(&scan, image, image->n_methods);
+	for (uint32_t method = 0; !r && method < image->n_methods; method++)
+		r = scan_method(&scan, method, image_method_insns(image, method), image->methods[method].n_insns);
+	if (r)
+		return r;
+	scan_end(&scan, image->n_methods);
 	r = calls_turn(calls, image->n_methods);
 	if (r)
 		return r;

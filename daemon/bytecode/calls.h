@@ -20,6 +20,9 @@ struct calls;
 
 /* @image is checked and verified; it is only read here. 0 or -ENOMEM. Linear in its instructions. Any thread. */
 int calls_new(struct calls **ret, const struct image *image);
+/* The same for one body, @n verified instructions that refer to what is in @image: questions are then about method 0, and callers
+ * are not told. */
+int calls_new_body(struct calls **ret, const struct image *image, const struct insn *insns, uint32_t n);
 struct calls *calls_free(struct calls *calls);
 
 /* Indices in ascending order of their first appearance (callers: ascending), each once; *ret_n of them. */

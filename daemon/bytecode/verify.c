@@ -83,15 +83,16 @@ static const struct rule rules[256] = {
 /* the method being looked at, for checks and for the sentence */
 struct subject {
 	const struct image *image;
-	uint32_t method, n;
+	const struct verify_origin *origin;
 	const struct insn *insns;
+	uint32_t n;
 	struct refusal *refusal;
 };
 
 static bool refuse_at(const struct subject *s, uint32_t pc, const char *format, ...) __attribute__((format(printf, 3, 4)));
 static bool refuse_at(const struct subject *s, uint32_t pc, const char *format, ...)
 {
-	const struct image_method *method = &s->image->methods[s->method];
+	const struct verify_origin *origin = s->origin;
 	char reason[160];
 	va_list args;
 
@@ -99,8 +100,8 @@ static bool refuse_at(const struct subject *s, uint32_t pc, const char *format, 
 	vsnprintf(reason, sizeof(reason), format, args);
 	va_end(args);
 	refuse(s->refusal, "section '%.80s', offset 0x%" PRIx64 ", method '%.80s', opcode 0x%02x: %s",
-	       s->image->strings + method->section, method->section_offset + (uint64_t)pc * sizeof(struct insn),
-	       image_method_name(s->image, s->method), s->insns[pc].code, reason);
+	       origin->section, origin->section_offset + (uint64_t)pc * sizeof(struct insn), origin->method, s->insns[pc].code,
+	       reason);
 	return false;
 }
 
@@ -300,15 +301,10 @@ static bool check_end(const struct subject *s)
 	return refuse_at(s, s->n - 1, "runs off the end of the method: its last instruction is neither exit nor jump");
 }
 
-bool verify_method(const struct image *image, uint32_t method, struct refusal *refusal)
+bool verify_insns(const struct image *image, const struct verify_origin *origin, const struct insn *insns, uint32_t n,
+		  struct refusal *refusal)
 {
-	const struct subject s = {
-		.image = image,
-		.method = method,
-		.n = image->methods[method].n_insns,
-		.insns = image_method_insns(image, method),
-		.refusal = refusal,
-	};
+	const struct subject s = { .image = image, .origin = origin, .insns = insns, .n = n, .refusal = refusal };
 
 	for (uint32_t pc = 0; pc < s.n; pc += insn_slots(&s.insns[pc]))
 		if (!check_insn(&s, pc))
@@ -317,6 +313,18 @@ bool verify_method(const struct image *image, uint32_t method, struct refusal *r
 		if (!check_jump(&s, pc))
 			return false;
 	return check_end(&s);
+}
+
+bool verify_method(const struct image *image, uint32_t method, struct refusal *refusal)
+{
+	const struct image_method *m = &image->methods[method];
+	const struct verify_origin origin = {
+		.section = image->strings + m->section,
+		.method = image_method_name(image, method),
+		.section_offset = m->section_offset,
+	};
+
+	return verify_insns(image, &origin, image_method_insns(image, method), m->n_insns, refusal);
 }
 
 bool verify_image(const struct image *image, struct refusal *refusal)

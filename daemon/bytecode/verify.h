@@ -11,7 +11,16 @@
 #include <stdbool.h>
 #include "bytecode/image.h"
 
+/* Where instructions come from, for the sentence */
+struct verify_origin {
+	const char *section, *method;
+	uint32_t section_offset;	/* bytes */
+};
+
 /* Validates one method / every method of a checked image. On refusal the sentence names the method, its section, the
  * byte offset in that section, the offending opcode and the reason. Linear time; any thread. */
 bool verify_method(const struct image *image, uint32_t method, struct refusal *refusal);
 bool verify_image(const struct image *image, struct refusal *refusal);
+/* The same of @n (at least 1) instructions that are not in the image but refer to what is in it. */
+bool verify_insns(const struct image *image, const struct verify_origin *origin, const struct insn *insns, uint32_t n,
+		  struct refusal *refusal);
