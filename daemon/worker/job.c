@@ -12,7 +12,7 @@
  *
  * There are no offsets to check: whatever follows from the counts must end exactly where the block ends. */
 
-#define JOB_COMPILE_MAGIC 0x31504d4352454954ull	/* "TIERCMP1" */
+#define JOB_COMPILE_MAGIC 0x32504d4352454954ull	/* "TIERCMP2" */
 #define JOB_CODE_MAGIC 0x31444f4352454954ull	/* "TIERCOD1" */
 
 struct compile_header {
@@ -24,7 +24,7 @@ struct compile_header {
 	uint32_t n_bodies;
 	uint32_t n_insns;	/* of all bodies */
 	uint32_t n_names;	/* bytes of all names, terminators included */
-	uint32_t reserved;
+	uint32_t slots, n_slots, call_cells;
 };
 static_assert(sizeof(struct compile_header) % 8 == 0, "rows follow aligned");
 
@@ -79,6 +79,9 @@ int job_put_compile(const struct job_compile *job, void **ret_bytes, size_t *ret
 		.n_rodata = job->n_rodata,
 		.n_data = job->n_data,
 		.n_bss = job->n_bss,
+		.slots = job->slots,
+		.n_slots = job->n_slots,
+		.call_cells = job->call_cells,
 		.has_rodata = job->rodata != NULL,
 		.n_bodies = job->n_bodies,
 	};
@@ -105,6 +108,15 @@ static bool refused(struct refusal *refusal, const char *what)
 	return false;
 }
 
+static bool slots_check(const struct compile_header *header)
+{
+	if (!header->n_slots)
+		return !header->slots && !header->call_cells;
+	return header->slots % 8 == 0 && header->n_slots % 8 == 0 && header->slots <= header->n_rodata
+	    && header->n_slots <= header->n_rodata - header->slots && header->call_cells >= header->n_rodata
+	    && header->call_cells % 8 == 0 && header->call_cells <= JOB_CALL_CELLS_MAX;
+}
+
 static bool compile_header_check(const struct compile_header *header, size_t n, struct refusal *refusal)
 {
 	if (header->magic != JOB_COMPILE_MAGIC)
@@ -117,8 +129,10 @@ static bool compile_header_check(const struct compile_header *header, size_t n, 
 		return refused(refusal, "a segment is larger than a module's may be");
 	if (!header->n_bodies || header->n_bodies > header->n_methods || header->n_insns > IMAGE_INSNS_MAX)
 		return refused(refusal, "the number of bodies or instructions is out of range");
-	if (header->has_rodata > 1 || header->reserved)
+	if (header->has_rodata > 1)
 		return refused(refusal, "a reserved field is set");
+	if (!slots_check(header))
+		return refused(refusal, "the slots do not lie in .rodata, or their cells not behind it");
 	if (n != compile_size(header))
 		return refused(refusal, "its size does not follow from its counts");
 	return true;
@@ -175,6 +189,9 @@ bool job_get_compile(struct job_compile *ret, const void *bytes, size_t n, struc
 		.n_rodata = header->n_rodata,
 		.n_data = header->n_data,
 		.n_bss = header->n_bss,
+		.slots = header->slots,
+		.n_slots = header->n_slots,
+		.call_cells = header->call_cells,
 		.rodata = header->has_rodata ? (const uint8_t *)bytes + n - header->n_rodata : NULL,
 		.n_bodies = header->n_bodies,
 		.bodies = TAKE_PTR(bodies),

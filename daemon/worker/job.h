@@ -59,12 +59,17 @@ _Static_assert(CODE_RELOCS_MAX * sizeof(struct code_reloc) + 65536 < CODE_BYTES_
 /* A method of more slots than this is never inlined: no use in sending it along. */
 #define JOB_CANDIDATE_INSNS_MAX 256u
 
+/* Between .rodata and the call cells is but a gap for alignment. */
+#define JOB_CALL_CELLS_MAX (IMAGE_SEGMENT_MAX + 4096u)
+
 /* A compile job names one method and carries the bytecode of every method that may be inlined into it. */
 struct job_compile {
 	uint32_t level;			/* enum tier_level to compile for: TIER1 */
 	uint32_t method;		/* index in the module of the method to compile */
 	uint32_t n_methods, n_imports;	/* of the module: bounds for indices */
 	uint32_t n_rodata, n_data, n_bss;
+	uint32_t slots, n_slots;	/* the part of .rodata that holds vtable slots: offset, a multiple of 8, and bytes; 0: none */
+	uint32_t call_cells;		/* offset from .rodata's start of the copy whose words calls through slots use; behind .rodata */
 	const uint8_t *rodata;		/* n_rodata bytes, unrelocated fields as 0; NULL: not sent, codegen folds none */
 	struct job_body {
 		uint32_t method;	/* index in the module */

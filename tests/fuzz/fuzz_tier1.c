@@ -44,7 +44,8 @@ static void compile(const struct image *image, uint32_t method)
 	struct job_body bodies[METHODS_MAX];
 	struct job_compile job = {
 		.level = TIER_LEVEL_TIER1, .method = method, .n_methods = image->n_methods, .n_imports = image->n_imports,
-		.n_rodata = image->n_rodata, .n_data = image->n_data, .n_bss = image->n_bss, .bodies = bodies,
+		.n_rodata = image->n_rodata, .n_data = image->n_data, .n_bss = image->n_bss, .n_slots = image->n_rodata & ~7u,
+		.call_cells = (image->n_rodata + 63) & ~63u, .bodies = bodies,
 	};
 	struct refusal refusal = { "" };
 	struct code_result code;

@@ -126,6 +126,38 @@ static void the_first_body_must_be_the_method_itself(void **state)
 	assert_non_null(strstr(refusal.text, "first body"));
 }
 
+static void slots_lie_in_rodata_and_their_cells_behind_it(void **state)
+{
+	static const struct { uint32_t slots, n_slots, call_cells; bool ok; } rows[] = {
+		{ 0, 64, 64, true }, { 8, 56, 128, true }, { 56, 8, 64, true }, { 0, 0, 0, true },
+		{ 4, 56, 64, false }, { 0, 60, 64, false }, { 8, 64, 64, false }, { 72, 0, 64, false }, { 72, 8, 128, false },
+		{ 0, 64, 56, false }, { 0, 64, 68, false }, { 0, 64, 0xfffffff8, false }, { 8, 0, 0, false }, { 0, 0, 64, false },
+		{ 8, 0xfffffff8, 64, false }, { 0xfffffff8, 8, 64, false },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		_cleanup_(freep) void *bytes = NULL;
+		struct job_body bodies[2];
+		struct job_compile job = example(bodies), got;
+		struct refusal refusal;
+		size_t n;
+
+		job.rodata = NULL;
+		job.n_rodata = 64;
+		job.slots = rows[i].slots;
+		job.n_slots = rows[i].n_slots;
+		job.call_cells = rows[i].call_cells;
+		assert_int_equal(job_put_compile(&job, &bytes, &n), 0);
+		assert_int_equal(job_get_compile(&got, bytes, n, &refusal), rows[i].ok);
+		if (!rows[i].ok)
+			continue;
+		assert_int_equal(got.slots, rows[i].slots);
+		assert_int_equal(got.n_slots, rows[i].n_slots);
+		assert_int_equal(got.call_cells, rows[i].call_cells);
+		free(got.bodies);
+	}
+}
+
 /* -- Code ---------------------------------------------------------------------------------------------------------- */
 static const uint8_t code_bytes[] = { 0x90, 0x90, 0xe8, 0, 0, 0, 0, 0xe8, 0, 0, 0, 0, 0xc3 };
 static const struct code_reloc relocs[] = {
@@ -223,6 +255,7 @@ int main(void)
 		cmocka_unit_test(a_compile_job_of_any_other_length_is_refused),
 		cmocka_unit_test(a_compile_job_with_a_flipped_byte_stays_inside),
 		cmocka_unit_test(the_first_body_must_be_the_method_itself),
+		cmocka_unit_test(slots_lie_in_rodata_and_their_cells_behind_it),
 		cmocka_unit_test(compiled_code_comes_back_as_it_was),
 		cmocka_unit_test(code_that_no_arena_could_place_is_refused),
 		cmocka_unit_test(relocations_must_lie_inside_and_apart),
