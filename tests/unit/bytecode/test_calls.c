@@ -109,12 +109,36 @@ static void many_methods_that_call_each_other_take_linear_room(void **state)
 	free(bytes);
 }
 
+static void a_body_from_elsewhere_calls_and_is_not_called(void **state)
+{
+	const struct insn insns[] = { EXIT }, body[] = { CALL(INSN_CALL_METHOD, 1), LDDW(2, INSN_REF_METHOD, 0, 0),
+							 CALL(INSN_CALL_METHOD, 1), CALL(INSN_CALL_IMPORT, 1), EXIT };
+	struct calls *calls;
+	struct image image;
+	uint32_t n;
+	void *bytes;
+
+	image = code_image(&bytes, insns, 1);
+	assert_int_equal(calls_new_body(&calls, &image, body, 6), 0);
+	assert_int_equal(calls_of(calls, CALLS_CALLEES, 0, &n)[0], 1);
+	assert_int_equal(n, 1);
+	assert_int_equal(calls_of(calls, CALLS_ADDRESSES, 0, &n)[0], 0);
+	assert_int_equal(n, 1);
+	assert_int_equal(calls_of(calls, CALLS_IMPORTS, 0, &n)[0], 1);
+	assert_int_equal(n, 1);
+	calls_of(calls, CALLS_CALLERS, 0, &n);
+	assert_int_equal(n, 0);
+	calls_free(calls);
+	free(bytes);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(calls_are_known_from_both_ends),
 		cmocka_unit_test(addresses_and_imports_are_noted_once),
 		cmocka_unit_test(the_second_half_of_an_immediate_calls_nobody),
+		cmocka_unit_test(a_body_from_elsewhere_calls_and_is_not_called),
 		cmocka_unit_test(many_methods_that_call_each_other_take_linear_room),
 	};
 
