@@ -16,7 +16,8 @@ static const char *const target_names[] = {
 };
 _Static_assert(ARRAY_SIZE(target_names) == _CODE_TARGET_N, "name every target");
 
-/* How many of a target there are: indices below it exist. Segments: 1, or 0 when the module has none. */
+/* How many of a target there are: indices below it exist. A segment has an address even if it has no bytes: that of an empty
+ * array, say, which verify.c accepts as well. */
 static uint32_t target_count(const struct tier_layout *layout, uint32_t target)
 {
 	switch (target) {
@@ -25,14 +26,8 @@ static uint32_t target_count(const struct tier_layout *layout, uint32_t target)
 		return layout->n_methods;
 	case CODE_TARGET_IMPORT:
 		return layout->n_imports;
-	case CODE_TARGET_RODATA:
-		return layout->n_rodata > 0;
-	case CODE_TARGET_DATA:
-		return layout->n_data > 0;
-	case CODE_TARGET_BSS:
-		return layout->n_bss > 0;
 	default:
-		return 0;
+		return 1;
 	}
 }
 
