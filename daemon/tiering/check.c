@@ -6,59 +6,103 @@
 
 static const char *check_place(const struct method *method)
 {
-	static const uint8_t places[_TIER_STAGE_N] = {
-		[TIER_STAGE_COLD] = 1u << PLACE_NONE,
-		[TIER_STAGE_UNCOUNTED] = 1u << PLACE_UNCOUNTED,
-		[TIER_STAGE_COUNTING] = 1u << PLACE_ARMED,
-		[TIER_STAGE_QUEUED] = 1u << PLACE_QUEUE,
-		[TIER_STAGE_COMPILING] = 1u << PLACE_RUNNING | 1u << PLACE_INTERRUPTED,
-		[TIER_STAGE_FINAL] = 1u << PLACE_NONE,
-	};
 	bool is_linked = method->place != PLACE_NONE && method->place != PLACE_RUNNING;
 
-	if (!(places[method_stage(method)] & 1u << method->place))
+	if (method->place != method_place_of(method))
 		return "a method is in the list of its stage";
 	return list_is_linked(&method->link) != is_linked ? "a method is linked where its place says" : NULL;
 }
 
-static const char *check_version(const struct method *method)
+static const char *check_active(const struct method *method, uint32_t slot, uint32_t body)
 {
-	const struct ledger_version *active = version_active(method), *newest = version_newest(method);
-	enum tier_stage stage = method_stage(method);
-	bool is_made = stage == TIER_STAGE_QUEUED || stage == TIER_STAGE_COMPILING;
+	const struct ledger *ledger = &method_core(method)->ledger;
+	const struct ledger_version *version = ledger_version(ledger, slot);
 
-	if (active->module != method->module->id || newest->module != method->module->id)
-		return "a method's versions are its module's";
-	if (active->state != LEDGER_LIVE || !active->code)
+	if (version->module != method->module->id || version->body != body)
+		return "the active version is one of its method's and its body's";
+	if (version->state != LEDGER_LIVE || !version->code)
 		return "the active version is live and has code";
-	if (is_made != (newest->state == LEDGER_MAKING))
-		return "a version is being made while its method is pending";
-	if (method->durable->index != method_index(method))
-		return "a method's record knows its index";
-	for (uint32_t slot = active->edges; slot != LEDGER_NONE; slot = ledger_edge(&method_core(method)->ledger, slot)->next)
-		if (ledger_edge(&method_core(method)->ledger, slot)->version != method->durable->active)
+	for (uint32_t edge = version->edges; edge != LEDGER_NONE; edge = ledger_edge(ledger, edge)->next)
+		if (ledger_edge(ledger, edge)->version != slot)
 			return "an edge belongs to the version that names it";
+	return NULL;
+}
+
+/* A body's part of the record: the current one's, or what is kept of the own */
+static const char *check_body(const struct method *method, uint32_t body, uint32_t active, uint32_t next, enum tier_stage stage)
+{
+	const struct ledger *ledger = &method_core(method)->ledger;
+	const bool is_made = stage == TIER_STAGE_QUEUED || stage == TIER_STAGE_COMPILING;
+
+	if ((active == LEDGER_NONE) != (stage == TIER_STAGE_COLD))
+		return "who is not cold has an active version";
+	if ((next != LEDGER_NONE) != is_made)
+		return "a version is being made while its method is pending";
+	if (is_made && (ledger_version(ledger, next)->state != LEDGER_MAKING || ledger_version(ledger, next)->body != body))
+		return "the next version is being made, for its body";
+	return active == LEDGER_NONE ? NULL : check_active(method, active, body);
+}
+
+/* Whoever inlined it and may be called is in the index. */
+static bool check_is_indexed(const struct method *inliner, uint32_t slot)
+{
+	const struct ledger *ledger = &method_core(inliner)->ledger;
+
+	if (slot == LEDGER_NONE)
+		return true;
+	for (uint32_t edge = ledger_version(ledger, slot)->edges; edge != LEDGER_NONE; edge = ledger_edge(ledger, edge)->next)
+		for (uint32_t i = 0; i < ledger_edge(ledger, edge)->n_methods; i++)
+			if (!inline_has(&inliner->module->methods[ledger_edge(ledger, edge)->methods[i]], inliner, slot))
+				return false;
+	return true;
+}
+
+static const char *check_method(const struct method *method)
+{
+	const struct ledger_method *durable = method->durable;
+	const char *broken;
+
+	if (durable->index != method_index(method) || durable->module != method->module->id)
+		return "a method's record knows whose it is";
+	broken = check_body(method, durable->body, durable->active, durable->next, durable->stage);
+	if (!broken && durable->body)
+		broken = check_body(method, 0, durable->original_active, durable->original_next, durable->original_stage);
+	if (broken)
+		return broken;
+	if (!durable->body && (durable->original_active != LEDGER_NONE || durable->original_next != LEDGER_NONE))
+		return "nothing is kept of the own body while it is the current one";
+	if (!check_is_indexed(method, durable->active) || !check_is_indexed(method, durable->original_active))
+		return "inliners are found by whom they inlined";
 	return NULL;
 }
 
 /* What the lists hold, counted anew */
 struct check_count {
-	uint32_t n_armed, n_pending, n_running, n_interrupted, n_uncounted, n_queued;
+	uint32_t n_armed, n_running, n_interrupted, n_uncounted, n_queued, n_promised;
 };
 
 static void check_count_method(struct check_count *count, const struct method *method)
 {
 	count->n_armed += method->place == PLACE_ARMED;
-	count->n_pending += method->place >= PLACE_QUEUE;
-	count->n_running += method->place == PLACE_RUNNING;
 	count->n_interrupted += method->place == PLACE_INTERRUPTED;
 	count->n_uncounted += method->place == PLACE_UNCOUNTED;
 	count->n_queued += method->place == PLACE_QUEUE || method->place == PLACE_INTERRUPTED;
+	count->n_promised += method->promised;
+}
+
+static uint32_t check_count_jobs(const struct core *core, const struct module *module_or_null)
+{
+	const struct list *pos;
+	uint32_t n = 0;
+
+	list_for_each(pos, &core->jobs)
+		n += !module_or_null || list_entry(pos, struct job, link)->module == module_or_null;
+	return n;
 }
 
 static const char *check_module(struct check_count *count, const struct module *module)
 {
-	uint32_t n_before = count->n_pending;
+	const uint32_t n_before = count->n_queued, n_jobs = check_count_jobs(module->core, module);
 	const char *broken;
 
 	for (uint32_t i = 0; i < module->n_methods; i++) {
@@ -66,14 +110,15 @@ static const char *check_module(struct check_count *count, const struct module *
 
 		broken = check_place(method);
 		if (!broken && method->durable)
-			broken = check_version(method);
+			broken = check_method(method);
 		if (!broken && module->records)
-			broken = entry_check(method);
+			broken = entry_check(method, UINT32_MAX);
 		if (broken)
 			return broken;
 		check_count_method(count, method);
 	}
-	return count->n_pending - n_before != module->n_pending ? "a module counts its pending methods" : NULL;
+	count->n_running += n_jobs;
+	return count->n_queued - n_before + n_jobs != module->n_pending ? "a module counts its pending methods and jobs" : NULL;
 }
 
 /* Adds the list's length to @n; false when its tickets do not grow. */
@@ -116,7 +161,7 @@ static const char *check_users(const struct core *core, const struct check_count
 	}
 	if (n_uncounted != count->n_uncounted || n_queued != count->n_queued)
 		return "a user's lists hold what its methods' places say";
-	return n_pending != count->n_pending || n_running != count->n_running ? "users count their methods" : NULL;
+	return n_pending != count->n_queued + count->n_running || n_running != count->n_running ? "users count their methods" : NULL;
 }
 
 const char *core_check(const struct core *core)
@@ -131,8 +176,9 @@ const char *core_check(const struct core *core)
 		if (broken)
 			return broken;
 	}
-	if (count.n_armed != core->n_armed || count.n_pending != core->n_pending || count.n_running != core->n_running
-	    || count.n_interrupted != core->n_interrupted)
+	if (count.n_armed != core->n_armed || count.n_queued + count.n_running != core->n_pending
+	    || count.n_running != core->n_running || count.n_interrupted != core->n_interrupted
+	    || count.n_running != check_count_jobs(core, NULL) || count.n_promised != core->n_promised)
 		return "the core counts its methods";
 	if (!core->n_armed != !core->sweep_deadline_ns)
 		return "the sweep's timer runs while anything is armed";

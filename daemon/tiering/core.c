@@ -14,11 +14,18 @@ DEFINE_CLEANUP(struct core *, core_free)
 
 static void core_configure(struct core *core, const struct core_config *config)
 {
+	static const struct entry_policy *const policies[_TIER_BACKPATCH_N] = {
+		[TIER_BACKPATCH_LAZY] = &entry_lazy,
+		[TIER_BACKPATCH_EAGER] = &entry_eager,
+		[TIER_BACKPATCH_FORWARDER] = &entry_forwarder,
+	};
+
 	core->config = *config;
 	core->config.threshold = MAX(config->threshold, 1u);
 	core->config.threshold = MIN(core->config.threshold, 65535u);
 	core->config.jobs_per_uid = MAX(config->jobs_per_uid, 1u);
 	core->config.jobs_total = MAX(config->jobs_total, 1u);
+	core->policy = policies[config->backpatch];
 	core->config.sweep_ns = config->sweep_ns ? config->sweep_ns : 1000000000u;
 }
 
@@ -40,6 +47,12 @@ int core_new(struct core **ret, const struct core_config *config, const struct c
 	list_init(&core->delaying);
 	list_init(&core->installing);
 	list_init(&core->sweeping);
+	list_init(&core->jobs);
+	list_init(&core->batches);
+	core->held = calloc(LEDGER_VERSIONS_MAX, sizeof(*core->held));
+	core->recorded = calloc(LEDGER_SLOTS_MAX, sizeof(*core->recorded));
+	if (!core->held || !core->recorded)
+		return error_origin(-ENOMEM);
 	r = ledger_open(&core->ledger, memory, n_memory);
 	if (r)
 		return error_fold(r);
@@ -56,10 +69,14 @@ struct core *core_free(struct core *core)
 
 	if (!core)
 		return NULL;
+	queue_forget_jobs(core, NULL);
+	slot_forget_sites(core, NULL);
 	for (uint32_t i = 0; i < core->n_modules; i++)
 		module_free(core->modules[i]);
 	while ((link = list_first(&core->users)))
 		user_free(list_entry(link, struct user, link));
+	free(core->held);
+	free(core->recorded);
 	free(core);
 	return NULL;
 }
@@ -135,6 +152,7 @@ void core_tick(struct core *core)
 	count_tick(core, now);
 	queue_tick(core, now);
 	count_sweep(core, &budget);
+	slot_install(core, &budget);
 	core_proceed(core);
 }
 
@@ -146,4 +164,9 @@ void core_stats(const struct core *core, struct core_stats *ret)
 	ret->n_methods = core->n_methods;
 	ret->n_versions = core->n_versions;
 	ret->sequence = core->ledger.global->sequence;
+}
+
+const struct core_counters *core_counters(const struct core *core)
+{
+	return &core->counters;
 }

@@ -22,18 +22,35 @@ struct bell {
 };
 
 /* -- Begin --- */
-struct count_plan count_plan(struct method *method, uint64_t version, uint64_t code, uint32_t threshold)
+/* What counted calls go through: 0, CORE_E_FULL, -errno */
+static int count_make_stubs(struct method *method, uint64_t version, uint64_t code, struct count_plan *plan)
 {
 	struct module *module = method->module;
 	struct core *core = module->core;
+	int r;
+
+	if (core->config.counting_in_prestub)
+		return 0;
+	if (core->config.backpatch == TIER_BACKPATCH_FORWARDER && entry_is_backpatchable(method)
+	    && !(method->durable && method->durable->forwarder)) {
+		r = core->ops->forwarder(core->context, module->context, method_index(method), entry_own(method),
+					 &plan->forwarder);
+		if (r)
+			return r;
+	}
+	return core->ops->stub(core->context, module->context, method_index(method), plan->cell, version, code, &plan->stub);
+}
+
+struct count_plan count_plan(struct method *method, uint64_t version, uint64_t code, uint32_t threshold)
+{
+	struct module *module = method->module;
 	struct count_plan plan = { .stage = TIER_STAGE_FINAL, .cell = module->durable->n_cells_used };
 
-	if (!core->config.call_counting) {
+	if (!module->core->config.call_counting) {
 		plan.reason = TIER_REASON_COUNTING_OFF;
 	} else if (plan.cell >= module->durable->layout.n_cells) {
 		plan.reason = TIER_REASON_COUNTERS_FULL;
-	} else if (core->ops->stub(core->context, module->context, method_index(method), plan.cell, version, code,
-				   &plan.stub)) {
+	} else if (count_make_stubs(method, version, code, &plan)) {
 		plan.reason = TIER_REASON_ARENA_FULL;
 	} else {
 		plan.stage = TIER_STAGE_COUNTING;
@@ -43,21 +60,30 @@ struct count_plan count_plan(struct method *method, uint64_t version, uint64_t c
 	return plan;
 }
 
-void count_apply(struct method *method, struct ledger_method *image, struct ledger_version *version,
-		 const struct count_plan *plan, enum tier_reason reason)
+enum tier_path count_path(const struct ledger_version *version)
+{
+	return version->stub ? TIER_PATH_CALL_COUNTING_STUB : TIER_PATH_RESET;
+}
+
+enum tier_path count_apply(struct method *method, struct ledger_method *image, struct ledger_version *version,
+			   const struct count_plan *plan, enum tier_reason reason)
 {
 	struct module *module = method->module;
 
 	if (plan->stage == TIER_STAGE_FINAL) {
 		method_set_final(method, image, version, plan->reason);
-		return;
+		return method_final_path(method, image);
 	}
 	method_set_stage(method, image, TIER_STAGE_COUNTING);
 	version->cell = plan->cell;
 	version->stub = plan->stub.address;
+	if (plan->forwarder.address)
+		image->forwarder = plan->forwarder.address;
+	module_note_code(module, &plan->forwarder);
 	module_note_code(module, &plan->stub);
 	ledger_edit(&module->core->ledger, module->durable)->n_cells_used = plan->cell + 1;
 	method_event(method, TIER_EVENT_COUNTING_BEGUN, version->id, version->level, version->level, reason);
+	return count_path(version);
 }
 
 void count_begin(struct method *method)
@@ -65,40 +91,90 @@ void count_begin(struct method *method)
 	struct ledger_version *version = version_active(method);
 	struct count_plan plan = count_plan(method, version->id, version->code, version->threshold);
 	struct ledger_method *image = method_begin(method);
+	enum tier_path path;
 
-	count_apply(method, image, ledger_edit(&method_core(method)->ledger, version), &plan, TIER_REASON_DELAY_ENDED);
-	method_commit(method);
+	path = count_apply(method, image, ledger_edit(&method_core(method)->ledger, version), &plan, TIER_REASON_DELAY_ENDED);
+	method_commit(method, path);
 }
 
 /* -- Reach --- */
-static bool count_is_reached(const struct method *method)
+static bool count_is_crossed(const struct method *method, const struct ledger_version *version)
 {
 	const struct module *module = method->module;
-	const struct ledger_version *version;
 
-	if (method_stage(method) != TIER_STAGE_COUNTING || !module->records)
-		return false;
-	version = version_active(method);
 	return !tier_count_remaining(__atomic_load_n(&module->cells[version->cell], __ATOMIC_RELAXED), version->threshold);
 }
 
-static void count_reach(struct method *method, const struct bell *bell)
+static bool count_is_reached(const struct method *method)
+{
+	return method_stage(method) == TIER_STAGE_COUNTING && method->module->records
+	    && count_is_crossed(method, version_active(method));
+}
+
+/* Of the own body, which another has replaced: somebody was still on his way through its stub. */
+static bool count_is_reached_late(const struct method *method)
+{
+	const struct ledger_method *durable = method->durable;
+
+	return method_body(method) && durable->original_stage == TIER_STAGE_COUNTING && method->module->records
+	    && count_is_crossed(method, ledger_version(&method_core(method)->ledger, durable->original_active));
+}
+
+static void count_event(struct method *method, const struct ledger_version *version, const struct bell *bell)
 {
 	struct core *core = method_core(method);
-	const struct ledger_version *active = version_active(method);
 	uint64_t now = core->ops->now(core->context);
-	struct ledger_method *image = method_begin(method);
 	struct tier_event *event;
 
-	event = method_event(method, TIER_EVENT_THRESHOLD, active->id, active->level, active->level, TIER_REASON_CALLS);
+	event = method_event(method, TIER_EVENT_THRESHOLD, version->id, version->level, version->level, TIER_REASON_CALLS);
 	if (bell->time_ns && bell->time_ns <= now && now - bell->time_ns < event->time_ns)
 		event->time_ns -= now - bell->time_ns;
 	event->pid = bell->pid;
 	event->tid = bell->tid;
 	event->source = bell->source;
-	queue_promote(method, image, active);
 	core->stats.n_thresholds[bell->source]++;
-	method_commit(method);
+}
+
+static void count_reach(struct method *method, const struct bell *bell)
+{
+	const struct ledger_version *active = version_active(method);
+	struct ledger_method *image = method_begin(method);
+
+	count_event(method, active, bell);
+	queue_promote(method, image, active, TIER_REASON_CALLS);
+	method_commit(method, active->stub ? TIER_PATH_SAME_VERSION_NON_FINAL : TIER_PATH_THRESHOLD_REACHED);
+}
+
+/* Completion has to look at what is active now, and sets it again (reference §4.5). */
+static void count_reach_late(struct method *method, const struct bell *bell)
+{
+	struct ledger_method *image = method_begin(method);
+	enum tier_path path = TIER_PATH_DIFF_VERSION_NON_FINAL;
+
+	if (image->stage == TIER_STAGE_COLD)
+		path = TIER_PATH_RESET;
+	else if (image->stage == TIER_STAGE_FINAL)
+		path = TIER_PATH_DIFF_VERSION_FINAL_TIER;
+	count_event(method, ledger_version(&method_core(method)->ledger, image->original_active), bell);
+	image->original_stage = TIER_STAGE_REACHED;
+	method_commit(method, path);
+}
+
+static bool count_is_version(const struct method *method, uint32_t slot, uint64_t version)
+{
+	return ledger_version(&method_core(method)->ledger, slot)->id == version;
+}
+
+/* What the bell is about, if the counter confirms it */
+static bool count_hear(struct method *method, uint64_t version, const struct bell *bell)
+{
+	if (count_is_reached(method) && count_is_version(method, method->durable->active, version))
+		count_reach(method, bell);
+	else if (count_is_reached_late(method) && count_is_version(method, method->durable->original_active, version))
+		count_reach_late(method, bell);
+	else
+		return false;
+	return true;
 }
 
 bool core_threshold(struct core *core, uint64_t module_id, uint32_t index, uint64_t version, uint32_t pid, uint32_t tid,
@@ -108,12 +184,10 @@ bool core_threshold(struct core *core, uint64_t module_id, uint32_t index, uint6
 	struct module *module = core_module_by_id(core, module_id);
 	struct method *method = module && index < module->n_methods ? &module->methods[index] : NULL;
 
-	if (!method || (unsigned int)source >= _TIER_SOURCE_N || !count_is_reached(method)
-	    || version_active(method)->id != version) {
+	if (!method || (unsigned int)source >= _TIER_SOURCE_N || !count_hear(method, version, &bell)) {
 		core->stats.n_unconfirmed++;
 		return false;
 	}
-	count_reach(method, &bell);
 	core_proceed(core);
 	return true;
 }

@@ -1,102 +1,306 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <assert.h>
 #include "tiering/internal.h"
+#include "util/log.h"
 
 /* What clients see of a method, and the one place where entry points change (DESIGN §4):
  *
- *              P                                    E
- *   cold       prestub                              T
- *   non-final  the code, or its counting stub       T
- *   final      the code                             the code
+ *   P   target of its precode, whose address is T: what every call reaches that knows nothing better
+ *   E   its entry-point cell: what direct calls reach
+ *   F   target of its funcptr precode, if it is backpatchable
+ *   and the slots that were recorded: call cells, and displacements in code
  *
- * Vtable slots and funcptr precodes belong to this function too, once methods have them: a final tier will patch the
- * recorded ones and put P back to the prestub.
+ * Who holds what in which stage is the policy's: entry_lazy.c is ours, and also that of methods that are not backpatchable;
+ * entry_eager.c and entry_forwarder.c are there to be measured against. Common to all: E says whether slots are patched (it
+ * is T while they are not), no slot ever holds a counting stub, and what clients see is a function of the ledger, so that a
+ * successor can write it again.
  *
- * Everything is derived from the ledger, so writing it again, after a takeover too, changes nothing. */
+ * Order of stores: fields, then entry points, then the state word that announces them. Where a call could find nothing but the
+ * prestub on its way, the state word says so first (cold), or P leads to code before the slots lead to T.
+ *
+ * For the count of oscillations it is remembered when a value was an entry point: a slot held a value before if it was
+ * recorded before the epoch up to which slots held that. Every slot begins with T. */
 
-static struct tier_record *entry_record(const struct method *method)
-{
-	return &method->module->records[method_index(method)];
-}
+#define CHECK_SLOTS_MAX 64u	/* that many are looked at after a transition */
 
 static void store(uint64_t *field, uint64_t value)
 {
 	__atomic_store_n(field, value, __ATOMIC_RELEASE);
 }
 
-static uint64_t entry_prestub(const struct method *method)
+bool entry_is_backpatchable(const struct method *method)
+{
+	return method_record(method)->flags & TIER_RECORD_BACKPATCHABLE;
+}
+
+uint64_t entry_own(const struct method *method)
+{
+	return tier_layout_precode(&method->module->durable->layout, method_index(method));
+}
+
+uint64_t entry_prestub(const struct method *method)
 {
 	return tier_layout_thunk(&method->module->durable->layout, TIER_THUNK_PRESTUB);
 }
 
-void entry_point_set(struct method *method, uint64_t code, bool is_final, bool only_from_prestub)
+/* -- Stores --- */
+void entry_store_precode(struct method *method, uint64_t value)
 {
-	struct tier_record *record = entry_record(method);
+	struct tier_record *record = method_record(method);
 
-	assert(!(is_final && only_from_prestub));
-	if (only_from_prestub && record->precode != entry_prestub(method))
+	if (record->precode == value)
 		return;
-	if (is_final)
-		store(&record->entry, code);
-	store(&record->precode, code);
+	method_core(method)->counters.n_precode_stores++;
+	store(&record->precode, value);
 }
 
-/* Where calls of a method that has code go */
-static uint64_t entry_target(const struct method *method)
+struct entry_held *entry_held(struct method *method, uint64_t value)
 {
-	const struct ledger_version *version = version_active(method);
+	if (value == entry_own(method))
+		return NULL;
+	if (value == method->durable->forwarder)
+		return &method->forwarder;
+	return &method_core(method)->held[method->durable->active];
+}
 
-	return method_stage(method) == TIER_STAGE_COUNTING ? version->stub : version->code;
+void entry_store_entry(struct method *method, uint64_t value)
+{
+	struct core_counters *counters = &method_core(method)->counters;
+	struct tier_record *record = method_record(method);
+	struct entry_held *held = entry_held(method, value);
+
+	if (record->entry == value)
+		return;
+	counters->n_entry_transitions++;
+	counters->n_oscillations += !held || held->entry;
+	if (held)
+		held->entry = true;
+	method->holder = held;
+	store(&record->entry, value);
+}
+
+static void entry_store_funcptr(struct method *method, uint64_t value, const struct entry_held *held)
+{
+	struct core_counters *counters = &method_core(method)->counters;
+	struct tier_record *record = method_record(method);
+
+	if (!entry_is_backpatchable(method) || record->funcptr == value)
+		return;
+	counters->n_funcptr_writes++;
+	counters->n_oscillations += !held || held->slots;
+	store(&record->funcptr, value);
+}
+
+/* E last on the way to T and first on the way from it: a visitor of the prestub that finds T there looks at P. */
+void entry_backpatch(struct method *method, uint64_t value)
+{
+	struct core *core = method_core(method);
+	const struct entry_held *held = entry_held(method, value);
+	uint64_t begin;
+
+	core->counters.n_backpatch_calls++;
+	if (method_record(method)->entry == value)
+		return;
+	begin = core->ops->now(core->context);
+	core->epoch++;
+	if (method->holder)
+		method->holder->slots = core->epoch;
+	if (held)
+		entry_store_entry(method, value);
+	slot_write_all(method, value, held);
+	entry_store_funcptr(method, value, held);
+	entry_store_entry(method, value);
+	core->counters.backpatch_ns += core->ops->now(core->context) - begin;
+}
+
+/* -- Setting --- */
+static const struct entry_policy *entry_policy(const struct method *method)
+{
+	return entry_is_backpatchable(method) ? method_core(method)->policy : &entry_lazy;
+}
+
+void entry_point_set(struct method *method, uint64_t code, bool is_final, bool only_from_prestub)
+{
+	const struct tier_record *record = method_record(method);
+
+	assert(!(is_final && only_from_prestub));
+	if (only_from_prestub && (record->precode != entry_prestub(method) || record->entry != entry_own(method)))
+		return;
+	entry_policy(method)->set(method, code, is_final);
+}
+
+static const char *entry_check_slots(const struct method *method, const struct entry_values *values, uint32_t n_max)
+{
+	const uint64_t funcptr = method_record(method)->funcptr;
+
+	if (entry_is_backpatchable(method) && funcptr != values->slots && !(values->may_lag && funcptr == entry_own(method)))
+		return "F is a slot like all others";
+	return slot_check(method, values, n_max);
+}
+
+/* Whatever a predecessor left half done: P first where it leads to code, last where it leads to the prestub. */
+static void entry_repair(struct method *method)
+{
+	const struct entry_values values = entry_policy(method)->values(method);
+	const bool is_open = values.precode != entry_prestub(method);
+	const struct entry_held *held = entry_held(method, values.slots);
+
+	if (is_open)
+		entry_store_precode(method, values.precode);
+	if (entry_check_slots(method, &values, UINT32_MAX)) {
+		slot_write_all(method, values.slots, held);
+		entry_store_funcptr(method, values.slots, held);
+	}
+	entry_store_entry(method, values.entry);
+	method->holder = entry_held(method, values.entry);
+	entry_store_precode(method, values.precode);
+}
+
+uint64_t entry_slot_value(const struct method *method)
+{
+	return entry_policy(method)->values(method).slots;
+}
+
+/* -- The record --- */
+static uint64_t entry_code(const struct method *method)
+{
+	const enum tier_stage stage = method_stage(method);
+
+	if (stage == TIER_STAGE_COLD)
+		return 0;
+	return stage == TIER_STAGE_COUNTING ? version_active(method)->stub : version_active(method)->code;
 }
 
 static uint64_t entry_state(const struct method *method)
 {
 	const struct ledger_method *durable = method->durable;
 
-	return tier_state_make(durable->generation, durable->reason, version_active(method)->level, durable->stage);
+	return tier_state_make(durable->generation, durable->reason, method_level(method), durable->stage);
 }
 
-void entry_refresh(struct method *method)
+/* Nobody may take one version's fields for another's: see tier_record_answer(). */
+static void entry_announce(struct method *method)
 {
-	struct tier_record *record = entry_record(method);
-	enum tier_stage stage = method_stage(method);
-	const struct ledger_version *version;
+	const struct ledger_version *version = version_active(method);
+	struct tier_record *record = method_record(method);
+	const unsigned int stage = tier_state_stage(record->state);
 
-	if (stage == TIER_STAGE_COLD)
-		return;		/* a record is made cold, and never becomes so again */
+	if (record->version == version->id || (stage != TIER_STAGE_COUNTING && stage != TIER_STAGE_UNCOUNTED))
+		return;
+	store(&record->state, tier_state_make(method->durable->generation, TIER_REASON_NONE, version->level,
+					      TIER_STAGE_REACHED));
+}
+
+static void entry_fill_cold(struct method *method)
+{
+	struct tier_record *record = method_record(method);
+
+	store(&record->state, entry_state(method));
+	store(&record->version, 0);
+	store(&record->code, 0);
+}
+
+static void entry_fill(struct method *method)
+{
+	const struct ledger_version *version;
+	struct tier_record *record = method_record(method);
+
+	if (method_stage(method) == TIER_STAGE_COLD) {
+		entry_fill_cold(method);
+		return;
+	}
+	entry_announce(method);
 	version = version_active(method);
 	store(&record->code, version->code);
 	store(&record->version, version->id);
 	__atomic_store_n(&record->cell, version->cell, __ATOMIC_RELEASE);
 	__atomic_store_n(&record->threshold, version->threshold, __ATOMIC_RELEASE);
-	entry_point_set(method, entry_target(method), stage == TIER_STAGE_FINAL, stage == TIER_STAGE_UNCOUNTED);
-	/* Synchronizes with the acquire load in tier_record_answer(): first the fields, then the word that announces them. */
-	store(&record->state, entry_state(method));
 }
 
-const char *entry_check(const struct method *method)
+static void entry_take(struct method *method, enum tier_path path)
 {
-	const struct tier_layout *layout = &method->module->durable->layout;
-	const struct tier_record *record = entry_record(method);
-	enum tier_stage stage = method_stage(method);
-	uint64_t own = tier_layout_precode(layout, method_index(method));
+	const struct tier_record *record = method_record(method), before = *record;
+	struct core_counters *counters = &method_core(method)->counters;
+	const uint64_t n_writes = counters->n_slot_writes;
 
-	if (stage == TIER_STAGE_COLD) {
-		if (record->precode != entry_prestub(method) || record->entry != own)
-			return "a cold method's precode leads to the prestub, its entry point to its precode";
-		if (tier_state_stage(record->state) != TIER_STAGE_COLD || record->code || record->version)
-			return "a cold method's record is cold";
-		return NULL;
-	}
-	if (record->precode != entry_target(method))
-		return "a precode leads to its version's code, or while counting to its stub";
-	if (record->entry != (stage == TIER_STAGE_FINAL ? version_active(method)->code : own))
-		return "an entry point is the precode until the final tier, then the code";
+	counters->n_paths[path]++;
+	if (entry_policy(method)->prepare)
+		entry_policy(method)->prepare(method);
+	if (path == TIER_PATH_RECOVERED)
+		entry_repair(method);
+	else
+		entry_point_set(method, entry_code(method), method_stage(method) == TIER_STAGE_FINAL,
+				path == TIER_PATH_INITIAL_PUBLISH_NON_FINAL);
+	log_tiering(INFO10000, tier_path_name(path), method->module->durable->name, method_index(method),
+		    "body %u version %lu P %#lx -> %#lx E %#lx -> %#lx F %#lx -> %#lx, %lu slots written", method_body(method),
+		    (unsigned long)record->version, (unsigned long)before.precode, (unsigned long)record->precode,
+		    (unsigned long)before.entry, (unsigned long)record->entry, (unsigned long)before.funcptr,
+		    (unsigned long)record->funcptr, (unsigned long)(counters->n_slot_writes - n_writes));
+}
+
+void entry_refresh(struct method *method, enum tier_path path)
+{
+	if (!method->durable)
+		return;		/* a record is made cold */
+	entry_fill(method);
+	if (path != PATH_KEPT)
+		entry_take(method, path);
+	/* Synchronizes with the acquire load in tier_record_answer(): first the fields, then the word that announces them. */
+	store(&method_record(method)->state, entry_state(method));
+	assert(!entry_check(method, CHECK_SLOTS_MAX));
+}
+
+/* -- Invariants (reference §6.5) --- */
+static const char *entry_check_never_called(const struct method *method)
+{
+	const struct tier_record *record = method_record(method);
+
+	if (record->precode != entry_prestub(method) || record->entry != entry_own(method)
+	    || (entry_is_backpatchable(method) && record->funcptr != entry_own(method)))
+		return "a method that was never called leads to the prestub";
+	if (tier_state_stage(record->state) != TIER_STAGE_COLD || record->code || record->version)
+		return "a cold method's record is cold";
+	return NULL;
+}
+
+static const char *entry_check_fields(const struct method *method)
+{
+	const struct tier_record *record = method_record(method);
+	const struct ledger_version *version;
+
 	if (record->state != entry_state(method))
 		return "a state word tells the ledger's state";
-	if (record->version != version_active(method)->id || record->code != version_active(method)->code)
+	if (method_stage(method) == TIER_STAGE_COLD)
+		return record->code || record->version ? "a cold method's record names no code" : NULL;
+	version = version_active(method);
+	if (record->version != version->id || record->code != version->code)
 		return "a record names the active version and its code";
-	if (stage == TIER_STAGE_COUNTING && record->cell >= layout->n_cells)
-		return "a counting method has a cell of its module";
+	if (method_stage(method) == TIER_STAGE_COUNTING && (record->cell != version->cell
+	    || record->cell >= method->module->durable->layout.n_cells || record->threshold != version->threshold))
+		return "a counting method has its version's cell and threshold";
+	if (version->body != method->durable->body)
+		return "the active version is one of the current body";
 	return NULL;
+}
+
+const char *entry_check(const struct method *method, uint32_t n_slots_max)
+{
+	const struct tier_record *record = method_record(method);
+	struct entry_values values;
+	const char *broken;
+
+	if (!method->durable)
+		return entry_check_never_called(method);
+	broken = entry_check_fields(method);
+	if (broken)
+		return broken;
+	values = entry_policy(method)->values(method);
+	if (record->precode != values.precode)
+		return "P leads where the policy has it in that stage";
+	if (record->entry != values.entry)
+		return "E is what the policy has in that stage: T while slots are not patched";
+	if (method_stage(method) != TIER_STAGE_COLD && version_active(method)->stub
+	    && (record->entry == version_active(method)->stub || record->funcptr == version_active(method)->stub))
+		return "nothing but P ever holds a counting stub";
+	return entry_check_slots(method, &values, n_slots_max);
 }

@@ -22,6 +22,7 @@
  * looking at a counter; a transition takes a few microseconds. */
 #define SLICE_BUDGET 4096
 #define SLICE_LOOK 1
+#define SLICE_SITE 4
 #define SLICE_TRANSITION 32
 
 struct core {
@@ -40,11 +41,21 @@ struct core {
 	struct list delaying;		/* users whose delay is active, by deadline */
 	struct list installing;		/* users with methods that have sat out their delay */
 	struct list sweeping;		/* modules with armed cells that are still to be looked at */
+	struct list jobs;		/* struct job: those that are outside, in order of their starts */
+	struct list batches;		/* struct slot_batch: call sites that are still to be recorded */
 
 	uint32_t n_armed;		/* methods that are counting */
-	uint32_t n_pending;		/* methods queued or compiling */
+	uint32_t n_pending;		/* methods queued, and jobs outside */
 	uint32_t n_running;		/* jobs outside */
-	uint32_t n_interrupted;		/* jobs that a predecessor had outside */
+	uint32_t n_interrupted;		/* methods whose job was a predecessor's */
+	uint32_t n_promised;		/* versions that methods may still need to climb their ladders */
+	uint64_t n_replacements;	/* how often a body came in another's place */
+
+	const struct entry_policy *policy;
+	struct core_counters counters;
+	uint32_t epoch;			/* grows with each walk of slots: the clock of what follows */
+	struct entry_held *held;	/* by version: when its code was an entry point; see entry.c */
+	uint32_t *recorded;		/* by slot: the epoch in which it was recorded */
 
 	uint64_t retry_ns;		/* no job starts before: memory or descriptors were short; 0: any time */
 	uint64_t sweep_deadline_ns;	/* 0 while nothing is armed */
@@ -83,23 +94,34 @@ struct module {
 	uint64_t id;
 	uint32_t n_methods, n_pending;
 	struct method *methods;
+	uint64_t *known;		/* a bit per call cell: it is recorded */
 };
 
-/* Which list a method is in; from PLACE_QUEUE on it is pending. */
+/* Which list a method is in */
 enum method_place {
 	PLACE_NONE,
 	PLACE_UNCOUNTED,	/* user->uncounted */
 	PLACE_ARMED,		/* module->armed or ->looked */
-	PLACE_QUEUE,		/* user->queue */
+	PLACE_QUEUE,		/* user->queue: pending */
 	PLACE_INTERRUPTED,	/* user->queue too: compiling, but the job was a predecessor's */
 	PLACE_RUNNING,		/* none: its job is outside */
 };
 
+/* Whether a value was an entry point before: the epoch up to which slots held it (0: never), and whether E did */
+struct entry_held {
+	uint32_t slots, entry;
+};
+
 struct method {
 	struct module *module;
-	struct ledger_method *durable;	/* NULL: cold */
+	struct ledger_method *durable;	/* NULL: cold, and always was */
 	struct list link;
-	enum method_place place;
+	struct inliners *inliners;	/* versions that inlined it and are active, or will be after a revert; NULL: none */
+	uint64_t replaced;		/* core->n_replacements when it got its body; 0: at its birth */
+	struct entry_held *holder;	/* of what E holds; NULL: T */
+	struct entry_held forwarder;	/* of its forwarder stub */
+	uint8_t place;			/* enum method_place */
+	uint8_t promised;		/* its part of core->n_promised */
 };
 
 static inline uint32_t module_n_methods(const struct module *module) { return module->n_methods; }
@@ -108,6 +130,11 @@ static inline uint32_t method_index(const struct method *method) { return method
 static inline enum tier_stage method_stage(const struct method *method)
 {
 	return method->durable ? method->durable->stage : TIER_STAGE_COLD;
+}
+static inline uint32_t method_body(const struct method *method) { return method->durable ? method->durable->body : 0; }
+static inline struct tier_record *method_record(const struct method *method)
+{
+	return &method->module->records[method_index(method)];
 }
 
 /* -- core.c --- */
@@ -128,49 +155,114 @@ void user_link(struct user *user);	/* among the core's users, by its turn */
 void user_take_turn(struct user *user);	/* in a transaction: goes to the end of the line */
 
 /* -- module.c --- */
-struct module *module_new(struct core *core, struct ledger_module *durable, uint64_t id, uint32_t n_methods);
+struct module *module_new(struct core *core, struct ledger_module *durable, uint64_t id, const struct tier_layout *layout);
 void module_link(struct module *module, struct user *user);	/* once its record is committed */
 struct module *module_free(struct module *module);
 void module_note_code(struct module *module, const struct core_code *code);	/* in a transaction */
 
 /* -- method.c --- */
-struct ledger_method *method_begin(struct method *method);	/* the image of its record */
+/* The image of its record in a new transaction; made if it has none. */
+struct ledger_method *method_begin(struct method *method);
 struct tier_event *method_event(struct method *method, enum tier_event_kind kind, uint64_t version, enum tier_level from,
 				enum tier_level to, enum tier_reason reason);
-void method_commit(struct method *method);
+/* @path: by which its entry points are set anew; PATH_KEPT: they stay. */
+#define PATH_KEPT _TIER_PATH_N
+void method_commit(struct method *method, enum tier_path path);
 void method_set_stage(struct method *method, struct ledger_method *image, enum tier_stage stage);
 /* FINAL on @active, the version that will be the active one. */
 void method_set_final(struct method *method, struct ledger_method *image, const struct ledger_version *active,
 		      enum tier_reason reason);
+/* The path by which it becomes final on its active version, as the image has it */
+enum tier_path method_final_path(const struct method *method, const struct ledger_method *image);
 void method_move(struct method *method, enum method_place place);
+enum method_place method_place_of(const struct method *method);	/* where it belongs */
+void method_count_promise(struct method *method);
+enum tier_level method_level(const struct method *method);	/* of the active version; NONE when cold */
+void method_forget(struct method *method);	/* everything in heap and ledger, once its module is gone */
 
 /* -- version.c --- */
 struct ledger_version *version_active(const struct method *method);
-struct ledger_version *version_newest(const struct method *method);
-/* In a transaction: the method gets a newest version in state MAKING. Returns its image. */
+struct ledger_version *version_next(const struct method *method);
+/* Row of the oldest live version of the body: its first code; LEDGER_NONE */
+uint32_t version_first(const struct method *method, uint32_t body);
+uint32_t version_find(const struct method *method, uint64_t id);	/* LEDGER_NONE: none of it has that id */
+uint32_t version_room(const struct core *core);	/* versions that nobody was promised */
+/* In a transaction: the method's current body gets a next version. Returns its image. */
 struct ledger_version *version_new(struct method *method, struct ledger_method *image, enum tier_level level);
 void version_set_live(struct core *core, struct ledger_version *image, const struct core_code *code);
-/* Writes down whom the newest version inlined, before the transaction that publishes it. False: an index is out of range, or
- * there is no room. *ret is the first edge. */
-bool version_note_inlined(struct method *method, const uint32_t *inlined, uint32_t n_inlined, uint32_t *ret);
-void version_release_all(struct method *method);	/* all slots of a method whose module is gone */
+/* Writes down whom the version inlined, before the transaction that makes it live. False: no room. *ret is the first edge. */
+bool version_note_inlined(struct method *method, uint32_t version, const uint32_t *inlined, uint32_t n_inlined, uint32_t *ret);
+void version_release_all(struct method *method);	/* all rows of a method whose module is gone */
+
+/* -- inline.c --- */
+struct inliner {
+	uint32_t method, version;	/* index in the module; row */
+};
+/* Room for one more inliner of each. False: no memory. */
+bool inline_reserve(struct module *module, const uint32_t *inlined, uint32_t n_inlined);
+void inline_note(struct method *inliner, uint32_t version);	/* from its edges, once it is live; there is room */
+bool inline_recover(struct method *inliner, uint32_t version);	/* the same, making room; false: no memory */
+uint32_t inline_count(struct method *method);			/* of those that a replacement would withdraw */
+bool inline_has(const struct method *method, const struct method *inliner, uint32_t version);	/* for checks */
+void inline_withdraw(struct method *method);			/* all that inlined the current body */
 
 /* -- entry.c --- */
+struct entry_values {
+	uint64_t precode, entry, slots;
+	bool may_lag;		/* a slot may hold T as well */
+};
+struct entry_policy {
+	/* What a method of that stage has, for checks and takeovers */
+	struct entry_values (*values)(const struct method *method);
+	/* @code: where calls go, a counting stub too; 0: the prestub, for want of code. What the method was before does not matter. */
+	void (*set)(struct method *method, uint64_t code, bool is_final);
+	void (*prepare)(struct method *method);		/* before each, and before repairs; NULL: nothing */
+};
+extern const struct entry_policy entry_lazy, entry_eager, entry_forwarder;
+
+/* The one place where entry points change: @code is where calls go (0: reset). Final together with only-from-prestub, which lets
+ * a version be published only where nobody was before, is a programming error. */
 void entry_point_set(struct method *method, uint64_t code, bool is_final, bool only_from_prestub);
-void entry_refresh(struct method *method);	/* what clients see, from the ledger */
-const char *entry_check(const struct method *method);
+void entry_refresh(struct method *method, enum tier_path path);	/* what clients see, from the ledger */
+const char *entry_check(const struct method *method, uint32_t n_slots_max);
+uint64_t entry_slot_value(const struct method *method);		/* what a slot gets that is recorded now */
+
+/* What is known of that value of the method; NULL: it is T, with which every slot began. */
+struct entry_held *entry_held(struct method *method, uint64_t value);
+
+/* for the policies */
+bool entry_is_backpatchable(const struct method *method);
+uint64_t entry_own(const struct method *method);		/* T */
+uint64_t entry_prestub(const struct method *method);
+void entry_store_precode(struct method *method, uint64_t value);
+void entry_store_entry(struct method *method, uint64_t value);
+/* Slots, F and E get @value; returns early when E holds it already. */
+void entry_backpatch(struct method *method, uint64_t value);
+
+/* -- slot.c --- */
+/* All recorded slots of the method get @value. @held: what is known of it; NULL: every slot began with it. */
+void slot_write_all(struct method *method, uint64_t value, const struct entry_held *held);
+void slot_take_sites(struct module *module, const struct core_result *result);
+void slot_install(struct core *core, int *budget);		/* a slice of what was taken */
+void slot_forget_sites(struct core *core, const struct module *module_or_null);
+void slot_recover(struct method *method);			/* which call cells are recorded */
+void slot_release_all(struct method *method);			/* rows of a method whose module is gone */
+const char *slot_check(const struct method *method, const struct entry_values *values, uint32_t n_max);
 
 /* -- count.c --- */
 struct count_plan {
 	enum tier_stage stage;		/* COUNTING, or FINAL because @reason */
 	enum tier_reason reason;
 	uint32_t cell;
-	struct core_code stub;
+	struct core_code stub;		/* address 0: the prestub counts */
+	struct core_code forwarder;	/* address 0: none was made now */
 };
-/* Makes the stub and sets the cell, neither of which anybody reaches yet; then, in a transaction, counting begins. */
+/* Makes the stub and sets the cell, neither of which anybody reaches yet; then, in a transaction, counting begins. Returns the
+ * path by which its entry points are to be set. */
 struct count_plan count_plan(struct method *method, uint64_t version, uint64_t code, uint32_t threshold);
-void count_apply(struct method *method, struct ledger_method *image, struct ledger_version *version,
-		 const struct count_plan *plan, enum tier_reason reason);
+enum tier_path count_apply(struct method *method, struct ledger_method *image, struct ledger_version *version,
+			   const struct count_plan *plan, enum tier_reason reason);
+enum tier_path count_path(const struct ledger_version *version);	/* by which it is counted */
 void count_begin(struct method *method);	/* for a method that has sat out its delay */
 void count_sweep_start(struct module *module);
 uint32_t count_sweep(struct core *core, int *budget);	/* a slice of what was started; returns the thresholds found */
@@ -186,6 +278,17 @@ void delay_install(struct core *core, int *budget);
 uint64_t delay_deadline(const struct core *core);	/* 0: none */
 
 /* -- queue.c --- */
-void queue_promote(struct method *method, struct ledger_method *image, const struct ledger_version *active);
+/* A job that is outside. It outlives its method's interest in it, so it is no part of the method. */
+struct job {
+	struct list link;		/* core->jobs */
+	struct module *module;
+	uint64_t version;
+	uint64_t n_replacements;	/* core's, when it began */
+	uint32_t method;
+};
+void queue_promote(struct method *method, struct ledger_method *image, const struct ledger_version *active,
+		   enum tier_reason reason);
+struct job *queue_job(const struct core *core, uint64_t version);	/* NULL: it is not outside */
+void queue_forget_jobs(struct core *core, const struct module *module_or_null);
 void queue_run(struct core *core);
 void queue_tick(struct core *core, uint64_t now);

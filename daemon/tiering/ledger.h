@@ -8,10 +8,10 @@
  * daemon that dies at any instruction leaves either the old state or a committed redo area, which the successor
  * applies again; every record is copied whole, so applying twice is harmless.
  *
- *   header (with the global record) | redo area | events | modules | users | methods | versions | edges
+ *   header (with the global record) | redo area | events | modules | users | methods | versions | edges | slots
  *
  * Two things need no redo, because nobody looks at them before a transaction makes them reachable: the events that a
- * transaction causes (their numbers lie beyond global.sequence until it commits), and free slots of the tables.
+ * transaction causes (their numbers lie beyond global.sequence until it commits), and free rows of the tables.
  *
  * A record's first word is its owner: the module's id (for users the uid plus one). 0, or a module that is gone, means a
  * free slot; so removing a module is one small transaction however large the module is. */
@@ -23,20 +23,23 @@
 #include "tier/records.h"
 
 #define LEDGER_MAGIC 0x3152474444454954ull /* "TIEDDGR1" */
-#define LEDGER_FORMAT 2u
+#define LEDGER_FORMAT 3u
 #define LEDGER_NAME_MAX 63u
-#define LEDGER_NONE UINT32_MAX	/* no slot, no cell */
+#define LEDGER_NONE UINT32_MAX	/* no row, no cell */
 #define LEDGER_EVENTS 4096u	/* the newest events, by number modulo this */
 #define LEDGER_REDO_SIZE 4096u
 #define LEDGER_PAGE 4096u
 
-/* Table, record, slots. Every method has room for four versions, so what core_module_add() admits always finds slots. */
+/* Table, record, rows. Every method has room for LEDGER_LADDER versions of each body that may run, so what core_module_add() and
+ * core_rejit() admit always finds some. */
+#define LEDGER_LADDER 4u
 #define LEDGER_TABLE_LIST(_)                                                                                           \
 	_(MODULES, module, 1u << 12)                                                                                   \
 	_(USERS, user, 1u << 12)                                                                                       \
 	_(METHODS, method, 1u << 18)                                                                                   \
 	_(VERSIONS, version, 1u << 20)                                                                                 \
-	_(EDGES, edge, 1u << 20)
+	_(EDGES, edge, 1u << 20)                                                                                               \
+	_(SLOTS, slot, 1u << 20)
 
 #define LEDGER_TABLE_ENUM(NAME, record, n) LEDGER_##NAME,
 enum ledger_table { LEDGER_TABLE_LIST(LEDGER_TABLE_ENUM) _LEDGER_TABLE_N };
@@ -70,15 +73,23 @@ struct ledger_user {
 	uint32_t reserved;
 };
 
-/* A method that has code; cold ones have no record. */
+/* A method that was ever called, rejitted or led to by a recorded slot; others are cold and have no record. */
 struct ledger_method {
 	uint64_t module;
 	uint64_t generation;
 	uint64_t ticket;		/* when it came to its stage */
+	uint64_t forwarder;		/* address of its forwarder stub; 0: none */
 	uint32_t index;
-	uint32_t active, newest;	/* versions; they differ while a version is being made, and after that failed */
+	uint32_t body;			/* the current one; 0: its own */
+	uint32_t active;		/* version that calls reach; LEDGER_NONE: cold */
+	uint32_t next;			/* version that is being made for the current body; LEDGER_NONE: none */
+	uint32_t chain;			/* newest of all its versions, whichever body's */
+	uint32_t slots;			/* newest of its recorded slots */
+	uint32_t original_active, original_next;	/* of its own body, while another is in its place */
 	uint8_t stage, reason;		/* enum tier_stage, tier_reason (why final) */
-	uint8_t reserved[26];
+	uint8_t original_stage, original_reason;
+	uint8_t was_final;		/* so slots may have led elsewhere than to T */
+	uint8_t reserved[27];
 };
 
 /* What a version may be: on its way (then the method's stage tells how far), in use, or given up. */
@@ -87,13 +98,24 @@ enum ledger_state { LEDGER_MAKING, LEDGER_LIVE, LEDGER_FAILED };
 struct ledger_version {
 	uint64_t module;
 	uint64_t id;
-	uint64_t code, size;
+	uint64_t code;
+	uint32_t size, body;
 	uint64_t stub;			/* its call-counting stub, or 0 */
 	uint32_t cell, threshold;
 	uint32_t older;			/* the method's version before this one */
 	uint32_t edges;			/* whom it inlined: first of a chain */
 	uint64_t level : 8, state : 8;
 	uint64_t published_ms : 48;	/* CLOCK_REALTIME; 0 unless LIVE */
+};
+
+/* A place that leads to a method and that the core rewrites. Written before its method's transaction that makes it reachable. */
+struct ledger_slot {
+	uint64_t module;
+	uint64_t address;		/* as clients see it */
+	uint32_t method;		/* whom it leads to: index in the module */
+	uint32_t next;			/* the method's slot before this one */
+	uint32_t kind;			/* enum tier_slot_kind */
+	uint32_t reserved;
 };
 
 #define LEDGER_EDGE_METHODS 9u
@@ -105,8 +127,8 @@ struct ledger_edge {
 	uint32_t methods[LEDGER_EDGE_METHODS];	/* indices in the module */
 };
 
-_Static_assert(sizeof(struct ledger_method) == 64 && sizeof(struct ledger_version) == 64
-	       && sizeof(struct ledger_edge) == 64, "a record is a cache line");
+_Static_assert(sizeof(struct ledger_method) == 96 && sizeof(struct ledger_version) == 64
+	       && sizeof(struct ledger_edge) == 64 && sizeof(struct ledger_slot) == 32, "ledger format 3");
 
 struct ledger_header;
 struct ledger_redo;

@@ -9,6 +9,9 @@
  *   cold ─► uncounted ─► counting ─► queued ─► compiling ─► final
  *      └────────┴──(delay off)─┘ └──────(no counting possible, from the first three)──────┘
  *
+ * An inlined method that is replaced leads from final back to queued, or from compiling when the job was too early. Another body
+ * begins cold (rejit.c).
+ *
  * The stage is durable; which list the method is in follows from it, and so does all that clients see (entry.c). */
 
 #define BIT(stage) (1u << TIER_STAGE_##stage)
@@ -16,15 +19,10 @@ static const uint8_t stage_next[_TIER_STAGE_N] = {
 	[TIER_STAGE_COLD] = BIT(UNCOUNTED) | BIT(COUNTING) | BIT(FINAL),
 	[TIER_STAGE_UNCOUNTED] = BIT(COUNTING) | BIT(FINAL),
 	[TIER_STAGE_COUNTING] = BIT(QUEUED),
+	[TIER_STAGE_REACHED] = BIT(QUEUED),
 	[TIER_STAGE_QUEUED] = BIT(COMPILING),
-	[TIER_STAGE_COMPILING] = BIT(FINAL),
-};
-
-static const enum method_place stage_place[_TIER_STAGE_N] = {
-	[TIER_STAGE_UNCOUNTED] = PLACE_UNCOUNTED,
-	[TIER_STAGE_COUNTING] = PLACE_ARMED,
-	[TIER_STAGE_QUEUED] = PLACE_QUEUE,
-	[TIER_STAGE_COMPILING] = PLACE_RUNNING,
+	[TIER_STAGE_COMPILING] = BIT(FINAL) | BIT(QUEUED),
+	[TIER_STAGE_FINAL] = BIT(QUEUED) | BIT(FINAL),
 };
 
 void method_set_stage(struct method *method, struct ledger_method *image, enum tier_stage stage)
@@ -41,10 +39,73 @@ void method_set_final(struct method *method, struct ledger_method *image, const 
 {
 	method_set_stage(method, image, TIER_STAGE_FINAL);
 	image->reason = reason;
+	image->was_final = true;
 	method_event(method, TIER_EVENT_FINAL, active->id, active->level, active->level, reason);
 }
 
+enum tier_path method_final_path(const struct method *method, const struct ledger_method *image)
+{
+	uint32_t first = version_first(method, 0);
+
+	if (image->body || image->reason == TIER_REASON_COUNTING_OFF || (first != LEDGER_NONE && first != image->active))
+		return TIER_PATH_FINAL_TIER_NON_DEFAULT;
+	return TIER_PATH_FINAL_TIER;
+}
+
+enum tier_level method_level(const struct method *method)
+{
+	return method_stage(method) == TIER_STAGE_COLD ? TIER_LEVEL_NONE : version_active(method)->level;
+}
+
+/* -- Versions that it may still need --- */
+static uint32_t promise_of(enum tier_stage stage)
+{
+	switch (stage) {
+	case TIER_STAGE_COLD:
+		return LEDGER_LADDER;
+	case TIER_STAGE_QUEUED:
+	case TIER_STAGE_COMPILING:
+		return LEDGER_LADDER / 2;
+	case TIER_STAGE_FINAL:
+		return 0;
+	default:
+		return LEDGER_LADDER - 1;
+	}
+}
+
+void method_count_promise(struct method *method)
+{
+	struct core *core = method_core(method);
+
+	core->n_promised -= method->promised;
+	method->promised = promise_of(method_stage(method));
+	if (method_body(method))
+		method->promised += promise_of(method->durable->original_stage);
+	core->n_promised += method->promised;
+}
+
 /* -- Lists --- */
+enum method_place method_place_of(const struct method *method)
+{
+	switch (method_stage(method)) {
+	case TIER_STAGE_UNCOUNTED:
+		return PLACE_UNCOUNTED;
+	case TIER_STAGE_COUNTING:
+		return PLACE_ARMED;
+	case TIER_STAGE_QUEUED:
+		return PLACE_QUEUE;
+	case TIER_STAGE_COMPILING:
+		return queue_job(method_core(method), version_next(method)->id) ? PLACE_RUNNING : PLACE_INTERRUPTED;
+	default:
+		return PLACE_NONE;
+	}
+}
+
+static bool method_is_queued(const struct method *method)
+{
+	return method->place == PLACE_QUEUE || method->place == PLACE_INTERRUPTED;
+}
+
 static void method_leave(struct method *method)
 {
 	struct module *module = method->module;
@@ -53,13 +114,9 @@ static void method_leave(struct method *method)
 	list_remove(&method->link);
 	if (method->place == PLACE_ARMED && !--core->n_armed)
 		core->sweep_deadline_ns = 0;
-	if (method->place == PLACE_RUNNING) {
-		module->user->n_running--;
-		core->n_running--;
-	}
 	if (method->place == PLACE_INTERRUPTED)
 		core->n_interrupted--;
-	if (method->place >= PLACE_QUEUE) {
+	if (method_is_queued(method)) {
 		module->n_pending--;
 		module->user->n_pending--;
 		core->n_pending--;
@@ -73,8 +130,6 @@ static void method_enter(struct method *method)
 	struct core *core = module->core;
 
 	switch (method->place) {
-	case PLACE_NONE:
-		break;
 	case PLACE_UNCOUNTED:
 		list_append(&user->uncounted, &method->link);
 		break;
@@ -90,12 +145,10 @@ static void method_enter(struct method *method)
 	case PLACE_QUEUE:
 		list_append(&user->queue, &method->link);
 		break;
-	case PLACE_RUNNING:
-		user->n_running++;
-		core->n_running++;
+	default:
 		break;
 	}
-	if (method->place >= PLACE_QUEUE) {
+	if (method_is_queued(method)) {
 		module->n_pending++;
 		user->n_pending++;
 		core->n_pending++;
@@ -110,12 +163,36 @@ void method_move(struct method *method, enum method_place place)
 }
 
 /* -- Transactions --- */
+/* A row that says nothing yet, and belongs to nobody until the transaction gives it its module */
+static void method_take_row(struct method *method)
+{
+	struct ledger *ledger = &method_core(method)->ledger;
+	uint32_t slot = ledger_take(ledger, LEDGER_METHODS);
+
+	assert(slot != LEDGER_NONE);	/* core_module_add() saw to it */
+	method->durable = ledger_method(ledger, slot);
+	*method->durable = (struct ledger_method){
+		.index = method_index(method),
+		.active = LEDGER_NONE,
+		.next = LEDGER_NONE,
+		.chain = LEDGER_NONE,
+		.slots = LEDGER_NONE,
+		.original_active = LEDGER_NONE,
+		.original_next = LEDGER_NONE,
+	};
+}
+
 struct ledger_method *method_begin(struct method *method)
 {
 	struct ledger *ledger = &method_core(method)->ledger;
+	struct ledger_method *image;
 
+	if (!method->durable)
+		method_take_row(method);
 	ledger_begin(ledger);
-	return ledger_edit(ledger, method->durable);
+	image = ledger_edit(ledger, method->durable);
+	image->module = method->module->id;
+	return image;
 }
 
 struct tier_event *method_event(struct method *method, enum tier_event_kind kind, uint64_t version, enum tier_level from,
@@ -132,35 +209,31 @@ struct tier_event *method_event(struct method *method, enum tier_event_kind kind
 	return event;
 }
 
-void method_commit(struct method *method)
+void method_commit(struct method *method, enum tier_path path)
 {
 	struct core *core = method_core(method);
 
 	ledger_commit(&core->ledger);
-	method_move(method, stage_place[method_stage(method)]);
-	entry_refresh(method);
+	method_move(method, method_place_of(method));
+	method_count_promise(method);
+	entry_refresh(method, path);
 	core_ring(core, method->module, method_index(method));
 }
 
-/* -- The first call --- */
-static struct ledger_method *method_begin_record(struct method *method)
+void method_forget(struct method *method)
 {
 	struct ledger *ledger = &method_core(method)->ledger;
-	uint32_t slot = ledger_take(ledger, LEDGER_METHODS);
-	struct ledger_method *image;
 
-	assert(slot != LEDGER_NONE);	/* core_module_add() saw to it */
-	method->durable = ledger_method(ledger, slot);
-	image = method_begin(method);
-	*image = (struct ledger_method){
-		.module = method->module->id,
-		.index = method_index(method),
-		.active = LEDGER_NONE,
-		.newest = LEDGER_NONE,
-	};
-	return image;
+	method_core(method)->n_promised -= method->promised;
+	if (!method->durable)
+		return;
+	version_release_all(method);
+	slot_release_all(method);
+	ledger_release(ledger, LEDGER_METHODS, method->durable - ledger_method(ledger, 0));
+	method->durable = NULL;
 }
 
+/* -- The first call --- */
 static void method_publish_first(struct method *method, const struct core_code *code)
 {
 	struct core *core = method_core(method);
@@ -168,46 +241,57 @@ static void method_publish_first(struct method *method, const struct core_code *
 	struct count_plan plan = { .stage = TIER_STAGE_UNCOUNTED };
 	struct ledger_method *image;
 	struct ledger_version *version;
+	enum tier_path path = TIER_PATH_INITIAL_PUBLISH_NON_FINAL;
 
 	if (!is_delayed)
 		plan = count_plan(method, core->ledger.global->next_version, code->address, core->config.threshold);
-	image = method_begin_record(method);
+	image = method_begin(method);
 	version = version_new(method, image, TIER_LEVEL_TIER0);
 	version_set_live(core, version, code);
 	module_note_code(method->module, code);
-	image->active = image->newest;
+	image->active = image->next;
+	image->next = LEDGER_NONE;
 	image->generation++;
 	method_event(method, TIER_EVENT_PUBLISHED, version->id, TIER_LEVEL_NONE, version->level, TIER_REASON_FIRST_CALL);
 	if (is_delayed) {
 		method_set_stage(method, image, TIER_STAGE_UNCOUNTED);
 		delay_note_first_call(method->module->user);
+		if (image->body)
+			path = TIER_PATH_DELAY_ACTIVATION_NON_FINAL;
 	} else {
-		count_apply(method, image, version, &plan, TIER_REASON_FIRST_CALL);
+		path = count_apply(method, image, version, &plan, TIER_REASON_FIRST_CALL);
 	}
 	core->stats.n_published++;
-	method_commit(method);
+	method_commit(method, path);
 	delay_link(method->module->user);
 }
 
-int core_prepare(struct module *module, uint32_t method)
+int core_prepare(struct module *module, uint32_t index)
 {
 	struct core *core = module->core;
+	struct method *method;
 	struct core_code code;
 	int r;
 
-	if (method >= module->n_methods)
+	if (index >= module->n_methods)
 		return error_origin(-EINVAL);
-	if (module->methods[method].durable)
+	method = &module->methods[index];
+	if (method_stage(method) != TIER_STAGE_COLD)
 		return 0;
 	assert(module->records);
-	r = core->ops->tier0(core->context, module->context, method, 0, &code);
+	r = core->ops->tier0(core->context, module->context, index, method_body(method), &code);
 	if (r == CORE_E_FULL)
 		return CORE_E_FULL;
 	if (r)
 		return error_fold(r);
-	method_publish_first(&module->methods[method], &code);
+	method_publish_first(method, &code);
 	core_proceed(core);
 	return 0;
+}
+
+uint32_t core_method_body(const struct module *module, uint32_t method)
+{
+	return method_body(&module->methods[method]);
 }
 
 /* -- Questions --- */

@@ -11,8 +11,9 @@
  * one too: without their module, the records of its methods are free slots. */
 
 /* -- Heap --- */
-struct module *module_new(struct core *core, struct ledger_module *durable, uint64_t id, uint32_t n_methods)
+struct module *module_new(struct core *core, struct ledger_module *durable, uint64_t id, const struct tier_layout *layout)
 {
+	const uint32_t n_methods = layout->n_methods;
 	struct module *module = calloc(1, sizeof(*module));
 
 	if (!module)
@@ -26,10 +27,12 @@ struct module *module_new(struct core *core, struct ledger_module *durable, uint
 	list_init(&module->armed);
 	list_init(&module->looked);
 	module->methods = calloc(MAX(n_methods, 1u), sizeof(*module->methods));
-	if (!module->methods)
+	module->known = calloc(layout->n_slots / sizeof(uint64_t) / 64 + 1, sizeof(*module->known));
+	if (!module->methods || !module->known)
 		return module_free(module);
 	for (uint32_t i = 0; i < n_methods; i++) {
 		module->methods[i].module = module;
+		module->methods[i].promised = LEDGER_LADDER;
 		list_init(&module->methods[i].link);
 	}
 	return module;
@@ -41,6 +44,9 @@ struct module *module_free(struct module *module)
 		return NULL;
 	list_remove(&module->name_link);
 	list_remove(&module->sweep_link);
+	for (uint32_t i = 0; module->methods && i < module->n_methods; i++)
+		free(module->methods[i].inliners);
+	free(module->known);
 	free(module->methods);
 	free(module);
 	return NULL;
@@ -80,6 +86,7 @@ void module_link(struct module *module, struct user *user)
 	core->modules[at] = module;
 	core->n_modules++;
 	core->n_methods += module->n_methods;
+	core->n_promised += module->n_methods * LEDGER_LADDER;
 	module->user = user;
 	user->n_modules++;
 	if (module->durable->is_named)
@@ -178,14 +185,15 @@ int core_module_add(struct module **ret, struct core *core, uint64_t id, uid_t u
 		return error_origin(-EINVAL);
 	if (core_module_by_name(core, uid, name))
 		return CORE_E_EXISTS;
-	if (core->n_modules == LEDGER_MODULES_MAX || layout->n_methods > LEDGER_METHODS_MAX - core->n_methods)
+	if (core->n_modules == LEDGER_MODULES_MAX || layout->n_methods > LEDGER_METHODS_MAX - core->n_methods
+	    || layout->n_methods > version_room(core) / LEDGER_LADDER)
 		return CORE_E_QUOTA;
 	user = module_user(core, uid);
 	if (!user)
 		return error_origin(-ENOMEM);
 	slot = ledger_take(&core->ledger, LEDGER_MODULES);
 	assert(slot != LEDGER_NONE);
-	module = module_new(core, ledger_module(&core->ledger, slot), id, layout->n_methods);
+	module = module_new(core, ledger_module(&core->ledger, slot), id, layout);
 	if (!module) {
 		ledger_release(&core->ledger, LEDGER_MODULES, slot);
 		if (!user->n_modules) {
@@ -213,7 +221,7 @@ int core_module_attach(struct module *module, struct tier_record *records, uint3
 	module->cells = cells;
 	module->context = module_context;
 	for (uint32_t i = 0; i < module->n_methods; i++)
-		entry_refresh(&module->methods[i]);
+		entry_refresh(&module->methods[i], TIER_PATH_RECOVERED);
 	if (core->unsettled_module == module->id) {
 		core->unsettled_module = 0;
 		core->ops->changed(core->context, module, core->unsettled_method);
@@ -268,10 +276,12 @@ void core_module_remove(struct module *module)
 
 	for (uint32_t i = 0; i < module->n_methods; i++)
 		method_move(&module->methods[i], PLACE_NONE);
+	queue_forget_jobs(core, module);
+	slot_forget_sites(core, module);
 	module_unlink(module);
 	module_commit_gone(module);
 	for (uint32_t i = 0; i < module->n_methods; i++)
-		version_release_all(&module->methods[i]);
+		method_forget(&module->methods[i]);
 	ledger_release(ledger, LEDGER_MODULES, module->durable - ledger_module(ledger, 0));
 	module_free(module);
 	if (!user->n_modules) {

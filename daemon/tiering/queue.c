@@ -15,84 +15,235 @@
 #define QUEUE_RETRY_NS 100000000u
 #define QUEUE_STARTS_MAX 64u	/* in one turn of the loop; more only when each start fails at once */
 
-void queue_promote(struct method *method, struct ledger_method *image, const struct ledger_version *active)
+void queue_promote(struct method *method, struct ledger_method *image, const struct ledger_version *active,
+		   enum tier_reason reason)
 {
 	const struct ledger_version *next = version_new(method, image, TIER_LEVEL_TIER1);
 
 	method_set_stage(method, image, TIER_STAGE_QUEUED);
-	method_event(method, TIER_EVENT_QUEUED, next->id, active->level, next->level, TIER_REASON_CALLS);
+	method_event(method, TIER_EVENT_QUEUED, next->id, active->level, next->level, reason);
+}
+
+/* -- Jobs --- */
+struct job *queue_job(const struct core *core, uint64_t version)
+{
+	const struct list *pos;
+
+	list_for_each(pos, &core->jobs)
+		if (list_entry(pos, struct job, link)->version == version)
+			return list_entry(pos, struct job, link);
+	return NULL;
+}
+
+static struct job *job_new(struct method *method)
+{
+	struct core *core = method_core(method);
+	struct job *job = malloc(sizeof(*job));
+
+	if (!job)
+		return NULL;
+	*job = (struct job){
+		.link = LIST_INIT(job->link),
+		.module = method->module,
+		.version = version_next(method)->id,
+		.n_replacements = core->n_replacements,
+		.method = method_index(method),
+	};
+	return job;
+}
+
+static void job_link(struct job *job)
+{
+	struct core *core = job->module->core;
+
+	list_append(&core->jobs, &job->link);
+	job->module->n_pending++;
+	job->module->user->n_pending++;
+	job->module->user->n_running++;
+	core->n_pending++;
+	core->n_running++;
+}
+
+static void job_end(struct job *job)
+{
+	struct core *core = job->module->core;
+
+	list_remove(&job->link);
+	job->module->n_pending--;
+	job->module->user->n_pending--;
+	job->module->user->n_running--;
+	core->n_pending--;
+	core->n_running--;
+	free(job);
+}
+
+void queue_forget_jobs(struct core *core, const struct module *module_or_null)
+{
+	struct list *pos, *after;
+
+	list_for_each_safe(pos, after, &core->jobs) {
+		struct job *job = list_entry(pos, struct job, link);
+
+		if (!module_or_null || job->module == module_or_null)
+			job_end(job);
+	}
 }
 
 /* -- Ends --- */
-static void queue_fail(struct method *method, enum tier_reason reason)
+/* An end as the worker's side had it, and what it means here */
+struct queue_end {
+	enum tier_reason reason;	/* INLINEE_REPLACED: what it inlined is no more */
+	uint32_t version;		/* row */
+	uint32_t edges;
+	const struct core_result *result;
+};
+
+/* In a transaction */
+static struct ledger_version *queue_end_version(struct method *method, const struct queue_end *end)
 {
 	struct core *core = method_core(method);
+	struct ledger_version *version = ledger_edit(&core->ledger, ledger_version(&core->ledger, end->version));
+
+	if (end->reason == TIER_REASON_NONE) {
+		version_set_live(core, version, &end->result->code);
+		version->edges = end->edges;
+		module_note_code(method->module, &end->result->code);
+	} else if (end->reason != TIER_REASON_INLINEE_REPLACED) {
+		version->state = LEDGER_FAILED;
+		core->stats.n_promotions_failed++;
+	}
+	method_event(method, TIER_EVENT_COMPILE_ENDED, version->id, method_level(method), version->level, end->reason);
+	return version;
+}
+
+static void queue_fail(struct method *method, const struct queue_end *end)
+{
 	const struct ledger_version *active = version_active(method);
 	struct ledger_method *image = method_begin(method);
-	struct ledger_version *version = ledger_edit(&core->ledger, version_newest(method));
 
-	version->state = LEDGER_FAILED;
-	method_event(method, TIER_EVENT_COMPILE_ENDED, version->id, active->level, version->level, reason);
-	method_set_final(method, image, active, reason);
-	core->stats.n_promotions_failed++;
-	method_commit(method);
+	queue_end_version(method, end);
+	image->next = LEDGER_NONE;
+	method_set_final(method, image, active, end->reason);
+	method_commit(method, method_final_path(method, image));
 }
 
-static void queue_publish(struct method *method, const struct core_code *code, uint32_t edges)
+/* The same version once more: with the bodies of now. */
+static void queue_again(struct method *method, const struct queue_end *end)
 {
-	struct core *core = method_core(method);
+	struct ledger_method *image = method_begin(method);
+	const struct ledger_version *version = queue_end_version(method, end);
+
+	method_set_stage(method, image, TIER_STAGE_QUEUED);
+	method_event(method, TIER_EVENT_QUEUED, version->id, method_level(method), version->level, end->reason);
+	method_commit(method, TIER_PATH_NON_FINAL);
+}
+
+static void queue_publish(struct method *method, const struct queue_end *end)
+{
 	enum tier_level from = version_active(method)->level;
 	struct ledger_method *image = method_begin(method);
-	struct ledger_version *version = ledger_edit(&core->ledger, version_newest(method));
+	const struct ledger_version *version = queue_end_version(method, end);
 
-	version_set_live(core, version, code);
-	version->edges = edges;
-	module_note_code(method->module, code);
-	image->active = image->newest;
+	image->active = end->version;
+	image->next = LEDGER_NONE;
 	image->generation++;
-	method_event(method, TIER_EVENT_COMPILE_ENDED, version->id, from, version->level, TIER_REASON_NONE);
 	method_event(method, TIER_EVENT_PUBLISHED, version->id, from, version->level, TIER_REASON_PROMOTED);
 	method_set_final(method, image, version, TIER_REASON_PROMOTED);
-	core->stats.n_published++;
-	method_commit(method);
+	method_core(method)->stats.n_published++;
+	method_commit(method, method_final_path(method, image));
 }
 
-/* The method whose job that is, or NULL when nobody waits for it any more */
-static struct method *queue_running(struct core *core, uint64_t module_id, uint32_t index, uint64_t version)
+/* Its body is not the current one: the end changes nothing that clients see. */
+static void queue_end_apart(struct method *method, const struct queue_end *end)
 {
-	struct module *module = core_module_by_id(core, module_id);
-	struct method *method = module && index < module->n_methods ? &module->methods[index] : NULL;
+	struct core *core = method_core(method);
+	struct ledger_method *image = method_begin(method);
 
-	return method && method->place == PLACE_RUNNING && version_newest(method)->id == version ? method : NULL;
+	queue_end_version(method, end);
+	if (end->version == image->original_next && end->reason == TIER_REASON_INLINEE_REPLACED) {
+		image->original_stage = TIER_STAGE_QUEUED;
+	} else if (end->version == image->original_next) {
+		image->original_stage = TIER_STAGE_FINAL;
+		image->original_reason = end->reason ? end->reason : TIER_REASON_PROMOTED;
+		image->original_next = LEDGER_NONE;
+		if (end->reason == TIER_REASON_NONE)
+			image->original_active = end->version;
+	}
+	ledger_commit(&core->ledger);
+	method_count_promise(method);
+	core_ring(core, NULL, 0);
+}
+
+static bool queue_is_stale(const struct module *module, const struct core_result *result, uint64_t n_replacements)
+{
+	for (uint32_t i = 0; i < result->n_inlined; i++)
+		if (module->methods[result->inlined[i]].replaced > n_replacements)
+			return true;
+	return false;
+}
+
+/* Whether what is good so far can be taken */
+static enum tier_reason queue_take(struct method *method, struct queue_end *end, uint64_t n_replacements)
+{
+	const struct core_result *result = end->result;
+
+	for (uint32_t i = 0; i < result->n_inlined; i++)
+		if (result->inlined[i] >= method->module->n_methods)
+			return TIER_REASON_RESULT_REFUSED;
+	/* of a body that never returns, it does not matter */
+	if (queue_is_stale(method->module, result, n_replacements)
+	    && (end->version == method->durable->next || end->version == method->durable->original_next))
+		return TIER_REASON_INLINEE_REPLACED;
+	if (!inline_reserve(method->module, result->inlined, result->n_inlined)
+	    || !version_note_inlined(method, end->version, result->inlined, result->n_inlined, &end->edges))
+		return TIER_REASON_RESULT_REFUSED;
+	return TIER_REASON_NONE;
+}
+
+static void queue_settle(struct method *method, const struct queue_end *end)
+{
+	if (end->version != method->durable->next)
+		queue_end_apart(method, end);
+	else if (end->reason == TIER_REASON_NONE)
+		queue_publish(method, end);
+	else if (end->reason == TIER_REASON_INLINEE_REPLACED)
+		queue_again(method, end);
+	else
+		queue_fail(method, end);
+	if (end->reason == TIER_REASON_NONE) {
+		inline_note(method, end->version);
+		slot_take_sites(method->module, end->result);
+	}
 }
 
 void core_compile_done(struct core *core, uint64_t module, uint32_t index, uint64_t version, enum tier_reason reason,
 		       const struct core_result *result)
 {
-	struct method *method = queue_running(core, module, index, version);
-	uint32_t edges;
+	struct job *job = queue_job(core, version);
+	struct queue_end end = { .reason = reason, .edges = LEDGER_NONE, .result = result };
+	struct method *method;
 
-	if (!method)
+	if (!job || job->module->id != module || job->method != index)
 		return;
-	if (reason == TIER_REASON_NONE && !version_note_inlined(method, result->inlined, result->n_inlined, &edges))
-		reason = TIER_REASON_RESULT_REFUSED;
+	method = &job->module->methods[index];
+	end.version = version_find(method, version);
 	if (reason == TIER_REASON_NONE)
-		queue_publish(method, &result->code, edges);
-	else
-		queue_fail(method, reason);
+		end.reason = queue_take(method, &end, job->n_replacements);
+	job_end(job);
+	queue_settle(method, &end);
 	core_proceed(core);
 }
 
 /* -- Starts --- */
 static void queue_announce(struct method *method)
 {
-	const struct ledger_version *active = version_active(method), *version = version_newest(method);
+	const struct ledger_version *active = version_active(method), *version = version_next(method);
 	struct ledger_method *image = method_begin(method);
 
 	method_set_stage(method, image, TIER_STAGE_COMPILING);
 	user_take_turn(method->module->user);
 	method_event(method, TIER_EVENT_COMPILE_STARTED, version->id, active->level, version->level, TIER_REASON_NONE);
-	method_commit(method);
+	method_commit(method, PATH_KEPT);
 }
 
 /* The whole daemon's, and it passes: no reason to give a method up. */
@@ -101,27 +252,46 @@ static bool queue_is_shortage(int r)
 	return r == -EMFILE || r == -ENFILE || r == -ENOMEM;
 }
 
+static int queue_submit(const struct method *method, const struct job *job)
+{
+	struct core *core = method_core(method);
+
+	if (!job)
+		return -ENOMEM;
+	return core->ops->compile(core->context, method->module->context, job->method, method->durable->body, job->version,
+				  version_next(method)->level);
+}
+
+static void queue_refuse(struct method *method, struct job *job, enum tier_reason reason)
+{
+	const struct queue_end end = { .reason = reason, .version = method->durable->next };
+
+	job_end(job);
+	queue_fail(method, &end);
+}
+
 /* The history says that a job began once it has: until then its method is queued. */
 static void queue_start(struct method *method)
 {
 	struct core *core = method_core(method);
-	const struct ledger_version *version = version_newest(method);
+	struct job *job = job_new(method);
 	int r;
 
-	r = core->ops->compile(core->context, method->module->context, method_index(method), 0, version->id,
-			       version->level);
+	r = queue_submit(method, job);
 	if (queue_is_shortage(r)) {
+		free(job);
 		core->retry_ns = core->ops->now(core->context) + QUEUE_RETRY_NS;
 		return;
 	}
+	job_link(job);
 	if (method->place == PLACE_QUEUE)
 		queue_announce(method);
 	else
 		method_move(method, PLACE_RUNNING);
 	if (r == CORE_E_TOO_LARGE)
-		queue_fail(method, TIER_REASON_TOO_LARGE);
+		queue_refuse(method, job, TIER_REASON_TOO_LARGE);
 	else if (error_fold(r))
-		queue_fail(method, TIER_REASON_NO_WORKER);
+		queue_refuse(method, job, TIER_REASON_NO_WORKER);
 }
 
 /* The user's next job, if it may start now */

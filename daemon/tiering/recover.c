@@ -8,8 +8,8 @@
 /* From the ledger to the heap: the same walk for an empty ledger and for a predecessor's.
  *
  * Records whose module is gone are free slots. The others are put in the lists that follow from their stages, in the order
- * of their tickets. Nothing durable changes here: a job that was outside stays COMPILING and stands at the front of its
- * uid's queue, since those that came later have higher tickets. */
+ * of their tickets. A job that was outside stays COMPILING and stands at the front of its uid's queue, since those that came
+ * later have higher tickets. The one thing that changes in the ledger are jobs that nobody will end. */
 
 static int recover_users(struct core *core)
 {
@@ -43,7 +43,7 @@ static int recover_modules(struct core *core)
 			ledger_release(ledger, LEDGER_MODULES, slot);
 			continue;
 		}
-		module = module_new(core, durable, durable->id, durable->layout.n_methods);
+		module = module_new(core, durable, durable->id, &durable->layout);
 		if (!module)
 			return error_origin(-ENOMEM);
 		module_link(module, user_find(core, durable->uid));
@@ -97,28 +97,91 @@ static void recover_edges(struct core *core)
 	}
 }
 
+/* A slot counts from the moment its method's chain reaches it: marks those that are reached. */
+static void recover_chain(struct method *method, uint8_t *reached)
+{
+	const struct ledger *ledger = &method_core(method)->ledger;
+
+	for (uint32_t row = method->durable->slots; row != LEDGER_NONE; row = ledger_slot(ledger, row)->next)
+		reached[row / 8] |= 1u << row % 8;
+	slot_recover(method);
+}
+
+static int recover_slots(struct core *core)
+{
+	struct ledger *ledger = &core->ledger;
+	const uint32_t n = ledger_used(ledger, LEDGER_SLOTS);
+	_cleanup_(freep) uint8_t *reached = calloc(n / 8 + 1, 1);
+
+	if (!reached)
+		return error_origin(-ENOMEM);
+	for (uint32_t i = 0; i < core->n_modules; i++)
+		for (uint32_t k = 0; k < core->modules[i]->n_methods; k++)
+			if (core->modules[i]->methods[k].durable)
+				recover_chain(&core->modules[i]->methods[k], reached);
+	for (uint32_t row = 0; row < n; row++)
+		if (!(reached[row / 8] >> row % 8 & 1))
+			ledger_release(ledger, LEDGER_SLOTS, row);
+	return 0;
+}
+
+/* What follows from a method's versions: what it may still need, and whom it inlined */
+static bool recover_method(struct method *method)
+{
+	bool is_whole = true;
+
+	method_count_promise(method);
+	if (method->durable->active != LEDGER_NONE)
+		is_whole = inline_recover(method, method->durable->active);
+	if (method->durable->original_active != LEDGER_NONE)
+		is_whole &= inline_recover(method, method->durable->original_active);
+	return is_whole;
+}
+
+static int recover_inliners(struct core *core)
+{
+	for (uint32_t i = 0; i < core->n_modules; i++)
+		for (uint32_t k = 0; k < core->modules[i]->n_methods; k++)
+			if (core->modules[i]->methods[k].durable && !recover_method(&core->modules[i]->methods[k]))
+				return error_origin(-ENOMEM);
+	return 0;
+}
+
+/* Jobs of bodies that were replaced meanwhile ended with the predecessor; nobody waits for what they made, unless for the own
+ * body, which starts its job again after a revert. */
+static void recover_orphans_of(struct method *method)
+{
+	struct ledger *ledger = &method_core(method)->ledger;
+	const struct ledger_method *durable = method->durable;
+
+	for (uint32_t row = durable->chain; row != LEDGER_NONE; row = ledger_version(ledger, row)->older) {
+		const struct ledger_version *version = ledger_version(ledger, row);
+
+		if (version->state != LEDGER_MAKING || row == durable->next || row == durable->original_next)
+			continue;
+		ledger_begin(ledger);
+		ledger_edit(ledger, ledger_version(ledger, row))->state = LEDGER_FAILED;
+		method_event(method, TIER_EVENT_COMPILE_ENDED, version->id, method_level(method), version->level,
+			     TIER_REASON_REJIT);
+		ledger_commit(ledger);
+		core_ring(method_core(method), NULL, 0);
+	}
+}
+
+static void recover_orphans(struct core *core)
+{
+	for (uint32_t i = 0; i < core->n_modules; i++)
+		for (uint32_t k = 0; k < core->modules[i]->n_methods; k++)
+			if (method_body(&core->modules[i]->methods[k]))
+				recover_orphans_of(&core->modules[i]->methods[k]);
+}
+
 static int by_ticket(const void *a, const void *b)
 {
 	uint64_t first = (*(struct method *const *)a)->durable->ticket;
 	uint64_t second = (*(struct method *const *)b)->durable->ticket;
 
 	return first < second ? -1 : first > second;
-}
-
-static enum method_place recover_place(const struct method *method)
-{
-	switch (method_stage(method)) {
-	case TIER_STAGE_UNCOUNTED:
-		return PLACE_UNCOUNTED;
-	case TIER_STAGE_COUNTING:
-		return PLACE_ARMED;
-	case TIER_STAGE_QUEUED:
-		return PLACE_QUEUE;
-	case TIER_STAGE_COMPILING:
-		return PLACE_INTERRUPTED;
-	default:
-		return PLACE_NONE;
-	}
 }
 
 static int recover_lists(struct core *core, uint32_t n_warm)
@@ -131,11 +194,11 @@ static int recover_lists(struct core *core, uint32_t n_warm)
 		return error_origin(-ENOMEM);
 	for (uint32_t i = 0; i < core->n_modules; i++)
 		for (uint32_t k = 0; k < core->modules[i]->n_methods; k++)
-			if (recover_place(&core->modules[i]->methods[k]) != PLACE_NONE)
+			if (method_place_of(&core->modules[i]->methods[k]) != PLACE_NONE)
 				methods[n++] = &core->modules[i]->methods[k];
 	qsort(methods, n, sizeof(*methods), by_ticket);
 	for (uint32_t i = 0; i < n; i++)
-		method_move(methods[i], recover_place(methods[i]));
+		method_move(methods[i], method_place_of(methods[i]));
 	list_for_each(pos, &core->users)
 		delay_link(list_entry(pos, struct user, link));
 	return 0;
@@ -171,9 +234,14 @@ int core_recover(struct core *core)
 	n_warm = recover_methods(core);
 	recover_versions(core);
 	recover_edges(core);
-	r = recover_lists(core, n_warm);
+	r = recover_slots(core);
+	if (!r)
+		r = recover_inliners(core);
+	if (!r)
+		r = recover_lists(core, n_warm);
 	if (r)
 		return error_fold(r);
 	recover_bells(core);
+	recover_orphans(core);
 	return 0;
 }

@@ -2,17 +2,51 @@
 #include <assert.h>
 #include "tiering/internal.h"
 
-/* Code versions: a chain per method, from the newest to the first. The active one is what calls reach; a newer one is
- * on its way, or was given up. All of them live as long as their module, because running activations may be in any. */
+/* Code versions: a chain per method, from the newest to the first, of all its bodies. The active one is what calls reach; the
+ * next one is on its way. All of them live as long as their module, because running activations may be in any. */
 
 struct ledger_version *version_active(const struct method *method)
 {
 	return ledger_version(&method_core(method)->ledger, method->durable->active);
 }
 
-struct ledger_version *version_newest(const struct method *method)
+struct ledger_version *version_next(const struct method *method)
 {
-	return ledger_version(&method_core(method)->ledger, method->durable->newest);
+	return ledger_version(&method_core(method)->ledger, method->durable->next);
+}
+
+uint32_t version_first(const struct method *method, uint32_t body)
+{
+	const struct ledger *ledger = &method_core(method)->ledger;
+	uint32_t first = LEDGER_NONE;
+
+	for (uint32_t slot = method->durable->chain; slot != LEDGER_NONE; slot = ledger_version(ledger, slot)->older)
+		if (ledger_version(ledger, slot)->body == body && ledger_version(ledger, slot)->state == LEDGER_LIVE)
+			first = slot;
+	return first;
+}
+
+/* The newest version with an id below @before (0: of all); LEDGER_NONE */
+static uint32_t version_below(const struct method *method, uint64_t before)
+{
+	const struct ledger *ledger = &method_core(method)->ledger;
+	uint32_t slot = method->durable ? method->durable->chain : LEDGER_NONE;
+
+	while (before && slot != LEDGER_NONE && ledger_version(ledger, slot)->id >= before)
+		slot = ledger_version(ledger, slot)->older;
+	return slot;
+}
+
+uint32_t version_find(const struct method *method, uint64_t id)
+{
+	uint32_t slot = id && id < UINT64_MAX ? version_below(method, id + 1) : LEDGER_NONE;
+
+	return slot != LEDGER_NONE && ledger_version(&method_core(method)->ledger, slot)->id == id ? slot : LEDGER_NONE;
+}
+
+uint32_t version_room(const struct core *core)
+{
+	return LEDGER_VERSIONS_MAX - core->n_versions - core->n_promised;
 }
 
 struct ledger_version *version_new(struct method *method, struct ledger_method *image, enum tier_level level)
@@ -21,19 +55,21 @@ struct ledger_version *version_new(struct method *method, struct ledger_method *
 	uint32_t slot = ledger_take(&core->ledger, LEDGER_VERSIONS);
 	struct ledger_version *version;
 
-	assert(slot != LEDGER_NONE);	/* four for each method, and a method has at most one of each level */
+	assert(slot != LEDGER_NONE);	/* it was promised */
 	version = ledger_edit(&core->ledger, ledger_version(&core->ledger, slot));
 	*version = (struct ledger_version){
 		.module = method->module->id,
 		.id = core->ledger.edited->next_version++,
+		.body = image->body,
 		.cell = LEDGER_NONE,
 		.threshold = core->config.threshold,
-		.older = image->newest,
+		.older = image->chain,
 		.edges = LEDGER_NONE,
 		.level = level,
 		.state = LEDGER_MAKING,
 	};
-	image->newest = slot;
+	image->next = image->chain = slot;
+	core->held[slot] = (struct entry_held){ 0 };
 	core->n_versions++;
 	return version;
 }
@@ -50,17 +86,6 @@ void version_set_live(struct core *core, struct ledger_version *image, const str
 /* -- Questions --- */
 _Static_assert((int)LEDGER_MAKING == TIER_VERSION_MAKING && (int)LEDGER_LIVE == TIER_VERSION_LIVE
 	       && (int)LEDGER_FAILED == TIER_VERSION_FAILED, "the ledger's states are the public ones");
-
-/* The newest version with an id below @before (0: of all); LEDGER_NONE */
-static uint32_t version_below(const struct method *method, uint64_t before)
-{
-	const struct ledger *ledger = &method_core(method)->ledger;
-	uint32_t slot = method->durable ? method->durable->newest : LEDGER_NONE;
-
-	while (before && slot != LEDGER_NONE && ledger_version(ledger, slot)->id >= before)
-		slot = ledger_version(ledger, slot)->older;
-	return slot;
-}
 
 bool core_version_below(const struct module *module, uint32_t index, uint64_t before, struct core_version_info *ret)
 {
@@ -82,6 +107,7 @@ bool core_version_below(const struct module *module, uint32_t index, uint64_t be
 		.state = version->state,
 		.is_active = method->durable->active == slot,
 		.threshold = version->threshold,
+		.body = version->body,
 	};
 	for (slot = version->edges; slot != LEDGER_NONE; slot = ledger_edge(ledger, slot)->next)
 		ret->n_inlined += ledger_edge(ledger, slot)->n_methods;
@@ -91,9 +117,9 @@ bool core_version_below(const struct module *module, uint32_t index, uint64_t be
 bool core_version_inlined(const struct module *module, uint32_t index, uint64_t version, uint32_t i, uint32_t *ret)
 {
 	const struct ledger *ledger = &module->core->ledger;
-	uint32_t slot = version < UINT64_MAX ? version_below(&module->methods[index], version + 1) : LEDGER_NONE;
+	uint32_t slot = version_find(&module->methods[index], version);
 
-	if (slot == LEDGER_NONE || ledger_version(ledger, slot)->id != version)
+	if (slot == LEDGER_NONE)
 		return false;
 	for (slot = ledger_version(ledger, slot)->edges; slot != LEDGER_NONE; slot = ledger_edge(ledger, slot)->next) {
 		const struct ledger_edge *edge = ledger_edge(ledger, slot);
@@ -119,7 +145,7 @@ static void version_release_edges(struct ledger *ledger, uint32_t slot)
 }
 
 /* A new first edge of the chain that begins with @next; LEDGER_NONE: no room. */
-static uint32_t version_add_edge(const struct method *method, uint32_t next)
+static uint32_t version_add_edge(const struct method *method, uint32_t version, uint32_t next)
 {
 	struct ledger *ledger = &method_core(method)->ledger;
 	uint32_t slot = ledger_take(ledger, LEDGER_EDGES);
@@ -127,27 +153,24 @@ static uint32_t version_add_edge(const struct method *method, uint32_t next)
 	if (slot != LEDGER_NONE)
 		*ledger_edge(ledger, slot) = (struct ledger_edge){
 			.module = method->module->id,
-			.version_id = version_newest(method)->id,
-			.version = method->durable->newest,
+			.version_id = ledger_version(ledger, version)->id,
+			.version = version,
 			.next = next,
 		};
 	return slot;
 }
 
 /* Edges need no redo: a successor drops those whose version is not live. */
-bool version_note_inlined(struct method *method, const uint32_t *inlined, uint32_t n_inlined, uint32_t *ret)
+bool version_note_inlined(struct method *method, uint32_t version, const uint32_t *inlined, uint32_t n_inlined, uint32_t *ret)
 {
 	struct ledger *ledger = &method_core(method)->ledger;
 	uint32_t first = LEDGER_NONE;
 
-	for (uint32_t i = 0; i < n_inlined; i++)
-		if (inlined[i] >= method->module->n_methods)
-			return false;
 	for (uint32_t i = 0; i < n_inlined; i++) {
 		struct ledger_edge *edge;
 
 		if (i % LEDGER_EDGE_METHODS == 0) {
-			uint32_t slot = version_add_edge(method, first);
+			uint32_t slot = version_add_edge(method, version, first);
 
 			if (slot == LEDGER_NONE) {
 				version_release_edges(ledger, first);
@@ -168,14 +191,10 @@ void version_release_all(struct method *method)
 	struct ledger *ledger = &core->ledger;
 	uint32_t slot, older;
 
-	if (!method->durable)
-		return;
-	for (slot = method->durable->newest; slot != LEDGER_NONE; slot = older) {
+	for (slot = method->durable->chain; slot != LEDGER_NONE; slot = older) {
 		older = ledger_version(ledger, slot)->older;
 		version_release_edges(ledger, ledger_version(ledger, slot)->edges);
 		ledger_release(ledger, LEDGER_VERSIONS, slot);
 		core->n_versions--;
 	}
-	ledger_release(ledger, LEDGER_METHODS, method->durable - ledger_method(ledger, 0));
-	method->durable = NULL;
 }

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tiering/internal.h"
+
+/* Who inlined whom
+ *
+ * The ledger has it by inliner (edges); here is the index by inlined method. A row is of interest while its version is what
+ * calls reach, or will be after a revert; others are dropped when the rows are gone through.
+ *
+ * A withdrawal comes before the replacement that causes it, each inliner in a transaction of its own: should the daemon
+ * die on the way, some were compiled again without need, and nobody runs what is no more. */
+
+struct inliners {
+	uint32_t n, n_max;
+	struct inliner rows[];
+};
+
+/* Withdrawing takes a version at once, and what the method may need after it. */
+#define INLINE_VERSIONS (1 + LEDGER_LADDER / 2)
+
+static struct method *inline_method(const struct module *module, const struct inliner *row)
+{
+	return &module->methods[row->method];
+}
+
+static bool inline_is_active(const struct module *module, const struct inliner *row)
+{
+	return inline_method(module, row)->durable->active == row->version;
+}
+
+/* The version of its own body, which another has replaced */
+static bool inline_is_saved(const struct module *module, const struct inliner *row)
+{
+	const struct ledger_method *durable = inline_method(module, row)->durable;
+
+	return durable->body && durable->original_active == row->version;
+}
+
+/* -- The index --- */
+static void inline_drop_dead(const struct module *module, struct inliners *inliners)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < inliners->n; i++)
+		if (inline_is_active(module, &inliners->rows[i]) || inline_is_saved(module, &inliners->rows[i]))
+			inliners->rows[n++] = inliners->rows[i];
+	inliners->n = n;
+}
+
+/* Doubles what is still of interest, so that the work per row stays bounded. */
+static bool inline_grow(struct method *method)
+{
+	struct inliners *inliners = method->inliners;
+	uint32_t n_max;
+
+	if (inliners && inliners->n < inliners->n_max)
+		return true;
+	if (inliners)
+		inline_drop_dead(method->module, inliners);
+	n_max = MAX(inliners ? 2 * inliners->n : 0, 4u);
+	inliners = realloc(inliners, sizeof(*inliners) + n_max * sizeof(inliners->rows[0]));
+	if (!inliners)
+		return false;
+	if (!method->inliners)
+		inliners->n = 0;
+	inliners->n_max = n_max;
+	method->inliners = inliners;
+	return true;
+}
+
+bool inline_reserve(struct module *module, const uint32_t *inlined, uint32_t n_inlined)
+{
+	for (uint32_t i = 0; i < n_inlined; i++)
+		if (!inline_grow(&module->methods[inlined[i]]))
+			return false;
+	return true;
+}
+
+static bool inline_add(struct method *method, struct inliner row)
+{
+	/* one that is named twice had room for once */
+	if (!inline_grow(method))
+		return false;
+	method->inliners->rows[method->inliners->n++] = row;
+	return true;
+}
+
+bool inline_recover(struct method *inliner, uint32_t version)
+{
+	const struct ledger *ledger = &method_core(inliner)->ledger;
+	const struct inliner row = { .method = method_index(inliner), .version = version };
+	bool is_whole = true;
+
+	for (uint32_t slot = ledger_version(ledger, version)->edges; slot != LEDGER_NONE; slot = ledger_edge(ledger, slot)->next)
+		for (uint32_t i = 0; i < ledger_edge(ledger, slot)->n_methods; i++)
+			is_whole &= inline_add(&inliner->module->methods[ledger_edge(ledger, slot)->methods[i]], row);
+	return is_whole;
+}
+
+void inline_note(struct method *inliner, uint32_t version)
+{
+	inline_recover(inliner, version);
+}
+
+uint32_t inline_count(struct method *method)
+{
+	if (!method->inliners)
+		return 0;
+	inline_drop_dead(method->module, method->inliners);
+	return method->inliners->n;
+}
+
+bool inline_has(const struct method *method, const struct method *inliner, uint32_t version)
+{
+	for (uint32_t i = 0; method->inliners && i < method->inliners->n; i++)
+		if (inline_method(method->module, &method->inliners->rows[i]) == inliner
+		    && method->inliners->rows[i].version == version)
+			return true;
+	return method == inliner;	/* goes with its own body */
+}
+
+/* -- Withdrawal --- */
+static void inline_queue(struct method *method, struct ledger_method *image, const struct ledger_version *first)
+{
+	if (version_room(method_core(method)) >= INLINE_VERSIONS)
+		queue_promote(method, image, first, TIER_REASON_INLINEE_REPLACED);
+	else
+		method_set_final(method, image, first, TIER_REASON_INLINEE_REPLACED);
+}
+
+static void inline_withdraw_active(struct method *method, uint32_t slot)
+{
+	struct core *core = method_core(method);
+	const struct ledger_version *version = ledger_version(&core->ledger, slot), *first;
+	struct ledger_method *image = method_begin(method);
+
+	image->active = version_first(method, version->body);
+	first = ledger_version(&core->ledger, image->active);
+	image->generation++;
+	image->reason = TIER_REASON_NONE;
+	method_event(method, TIER_EVENT_WITHDRAWN, version->id, version->level, first->level, TIER_REASON_INLINEE_REPLACED);
+	inline_queue(method, image, first);
+	core->counters.n_withdrawn++;
+	method_commit(method, TIER_PATH_WITHDRAWN);
+}
+
+/* Nobody runs it now: a revert will find its method in the queue, or without room on its first code. */
+static void inline_withdraw_saved(struct method *method, uint32_t slot)
+{
+	struct core *core = method_core(method);
+	const bool is_room = version_room(core) >= INLINE_VERSIONS;
+	struct ledger_method *image = method_begin(method);
+
+	image->original_active = version_first(method, 0);
+	image->original_stage = is_room ? TIER_STAGE_REACHED : TIER_STAGE_FINAL;
+	image->original_reason = is_room ? TIER_REASON_NONE : TIER_REASON_INLINEE_REPLACED;
+	ledger_commit(&core->ledger);
+	method_count_promise(method);
+}
+
+void inline_withdraw(struct method *method)
+{
+	struct inliners *inliners = method->inliners;
+	struct module *module = method->module;
+
+	/* nothing is added meanwhile: no job ends in here */
+	for (uint32_t i = 0; inliners && i < inliners->n; i++) {
+		const struct inliner *row = &inliners->rows[i];
+
+		if (inline_method(module, row) == method)
+			continue;	/* goes with its body, and comes back with it */
+		if (inline_is_active(module, row))
+			inline_withdraw_active(inline_method(module, row), row->version);
+		else if (inline_is_saved(module, row))
+			inline_withdraw_saved(inline_method(module, row), row->version);
+	}
+	if (inliners)
+		inliners->n = 0;
+}
