@@ -211,6 +211,7 @@ UNIT_LIBS_util = $(SYSTEMD_LIBS)
 UNIT_LIBS_worker = $(CHILD_LIBS)
 UNIT_LIBS_trace = $(DAEMON_LIBS)
 UNIT_LIBS_journal = -lz
+UNIT_LIBS_server = -lz
 
 $(B)/obj/tests/%.o: private ALL_CFLAGS += -Idaemon -Itests -Itests/workloads -Wno-missing-prototypes $(if $(findstring unit/worker,$@),$(LLVM_CFLAGS))
 

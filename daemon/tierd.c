@@ -366,11 +366,20 @@ static int op_events(void *context, uint64_t from, struct tier_event *events, ui
 	struct tierd *tierd = context;
 	uint32_t n = 0;
 
-	if (journal_read(tierd->journal, from, events, n_max, &n) == JOURNAL_E_GAP) {
-		*gap_last = journal_oldest(tierd->journal) - 1;
-		return -1;
+	switch (journal_read(tierd->journal, from, events, n_max, &n, gap_last)) {
+	case JOURNAL_E_GAP:
+		return SERVER_EVENTS_GAP;
+	case JOURNAL_E_LATER:
+		return SERVER_EVENTS_LATER;
 	}
 	return n;
+}
+
+static bool op_events_since(void *context, uint64_t time_ns, uint64_t *ret)
+{
+	struct tierd *tierd = context;
+
+	return !journal_seek(tierd->journal, time_ns, ret);
 }
 
 static uint64_t op_newest_event(void *context)
@@ -573,6 +582,7 @@ static int tierd_init_server(struct tierd *tierd)
 		.load = op_load, .cancel_load = op_cancel_load, .release = op_release, .find = op_find, .method_name = op_method_name,
 		.import_name = op_import_name, .segment_fd = op_segment_fd, .probe_page_fd = op_probe_page_fd,
 		.drain = op_drain, .kernel_works = op_kernel_works, .events = op_events, .newest_event = op_newest_event,
+		.events_since = op_events_since,
 		.stats = op_stats, .describe = describe_method, .related = describe_related, .insns = describe_insns,
 		.lines = describe_lines,
 	};

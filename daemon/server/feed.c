@@ -12,6 +12,7 @@ enum feed_state {
 	FEED_ANSWERED,
 	FEED_EMPTY,			/* nothing newer */
 	FEED_MORE,			/* nothing visible so far, but there is more to read */
+	FEED_LATER,			/* there is, but it has to be fetched */
 };
 
 static bool feed_sees(const struct lane *lane, const struct tier_event *event)
@@ -47,10 +48,14 @@ static enum feed_state feed_read(struct lane *lane, uint64_t serial, uint64_t *n
 	struct wire_batch batch = {};
 	uint64_t gap_last = 0;
 
+	if (*next & WIRE_EVENTS_SINCE && !server->ops->events_since(server->context, *next & ~WIRE_EVENTS_SINCE, next))
+		return FEED_LATER;
 	for (int i = 0; i < FEED_READS_PER_LOOK; i++) {
 		int n = server->ops->events(server->context, *next, batch.events, WIRE_BATCH_MAX, &gap_last);
 
-		if (n < 0) {
+		if (n == SERVER_EVENTS_LATER)
+			return FEED_LATER;
+		if (n == SERVER_EVENTS_GAP) {
 			lane_error_numbers(lane, serial, TIER_ERROR_GAP, *next, gap_last);
 			return FEED_ANSWERED;
 		}
@@ -67,6 +72,13 @@ static enum feed_state feed_read(struct lane *lane, uint64_t serial, uint64_t *n
 	return FEED_MORE;
 }
 
+static void feed_answer_nothing(struct lane *lane, uint64_t serial, uint64_t next)
+{
+	struct wire_batch batch = { .next = next };
+
+	lane_reply(lane, serial, WIRE_BATCH, &batch);
+}
+
 static void feed_park(struct server *server, struct wait *wait, enum feed_state state)
 {
 	if (state == FEED_MORE)
@@ -79,6 +91,10 @@ void feed_look(struct server *server, struct wait *wait)
 {
 	enum feed_state state = feed_read(wait->lane, wait->serial, &wait->next);
 
+	if (wait->is_prompt && (state == FEED_EMPTY || state == FEED_MORE)) {
+		feed_answer_nothing(wait->lane, wait->serial, wait->next);
+		state = FEED_ANSWERED;
+	}
 	if (state == FEED_ANSWERED)
 		wait_free(wait);
 	else
@@ -99,16 +115,15 @@ int feed_request(struct lane *lane, const struct request *request)
 	state = feed_read(lane, request->serial, &next);
 	if (state == FEED_ANSWERED)
 		return 0;
-	if (!body->timeout_ns) {
-		struct wire_batch batch = { .next = next };
-
-		lane_reply(lane, request->serial, WIRE_BATCH, &batch);
+	if (!body->timeout_ns && state != FEED_LATER) {
+		feed_answer_nothing(lane, request->serial, next);
 		return 0;
 	}
-	wait = wait_new(lane, request->serial, WAIT_FEED, body->timeout_ns);
+	wait = wait_new(lane, request->serial, WAIT_FEED, body->timeout_ns ? body->timeout_ns : UINT64_MAX);
 	if (!wait)
 		return 0;
 	wait->next = next;
+	wait->is_prompt = !body->timeout_ns;
 	feed_park(server, wait, state);
 	return 0;
 }

@@ -17,6 +17,11 @@
 struct server;
 struct server_load;	/* a load that is under way; answered by exactly one server_loaded() */
 
+enum server_events {
+	SERVER_EVENTS_GAP = -1,		/* up to *gap_last there are none */
+	SERVER_EVENTS_LATER = -2,	/* server_event_added() will be called when they are at hand */
+};
+
 struct server_ops {
 	/* Starts loading: @object_fd is a sealed memfd of @n bytes (checked: F_SEAL_WRITE|SHRINK|GROW, size within bounds),
 	 * borrowed until the load ends. It ends with server_loaded(), from the loop, never from inside. 0 or a positive enum
@@ -44,8 +49,10 @@ struct server_ops {
 	int (*probe_page_fd)(void *context);				/* borrowed */
 	void (*drain)(void *context);					/* the ring buffer, before any question is answered */
 	bool (*kernel_works)(void *context, const char **why);
-	/* As journal_read(): number of events copied, or -1: a gap up to *gap_last. */
+	/* As journal_read(): number of events copied, or one of enum server_events. */
 	int (*events)(void *context, uint64_t from, struct tier_event *events, uint32_t n_max, uint64_t *gap_last);
+	/* The number of the first event at or after that time; false: as SERVER_EVENTS_LATER. */
+	bool (*events_since)(void *context, uint64_t time_ns, uint64_t *ret);
 	uint64_t (*newest_event)(void *context);
 	/* Fills what the server does not know itself: it has filled daemon, pid, n_sessions, the loop's and the requests'
 	 * numbers, and everything of core_stats(). */

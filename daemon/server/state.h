@@ -120,7 +120,8 @@ struct wait {
 	struct list resident_link;
 	uint32_t method;
 	/* FEED */
-	uint64_t next;			/* number of the next event */
+	uint64_t next;			/* number of the next event, or WIRE_EVENTS_SINCE and a time */
+	bool is_prompt;			/* answers with nothing when there is nothing */
 };
 
 struct server_load {

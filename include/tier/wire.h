@@ -205,8 +205,9 @@ struct wire_bell {
 	uint32_t method;
 	uint32_t tid;
 };
+#define WIRE_EVENTS_SINCE (UINT64_C(1) << 63)
 struct wire_events_from {
-	uint64_t from;		/* first number wanted; 0: only new ones */
+	uint64_t from;		/* first number wanted; 0: only new ones; WIRE_EVENTS_SINCE | CLOCK_REALTIME ns: from that time on */
 	uint64_t timeout_ns;	/* how long to wait for the first event; 0: answer at once, perhaps with an empty batch */
 };
 /* A client sees the events of what it may see: of its own uid's modules and of shared ones that are loaded; root sees all.
@@ -307,7 +308,8 @@ struct wire_description {
 	uint32_t n_insns;		/* slots of 8 bytes: a 64-bit immediate is two */
 	uint32_t n_params;
 	uint32_t section_offset;	/* bytes */
-	uint32_t reserved;
+	uint32_t body;			/* 0: its own; else a number that this one has alone in the module: it was replaced, and what
+					 * is told of instructions, signature, section and relations is the new body's */
 	uint64_t signature_hash;	/* equal when the values have the same kinds and sizes; 0 when there is no signature */
 	char signature[WIRE_SIGNATURE_MAX];	/* in C; "": unknown */
 	char section[WIRE_METHOD_NAME_MAX];
@@ -341,7 +343,8 @@ struct wire_versions {
 		uint64_t published_ns;	/* CLOCK_REALTIME, whole milliseconds; 0 unless live */
 		uint32_t tier, state;	/* enum tier_level, enum tier_version_state */
 		uint32_t flags, n_inlined;
-		uint32_t threshold, reserved;
+		uint32_t threshold;
+		uint32_t body;		/* whose it is, as in struct wire_description */
 	} rows[WIRE_VERSIONS_MAX];
 };
 #define WIRE_INSNS_MAX 1024u

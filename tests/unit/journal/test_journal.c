@@ -27,12 +27,13 @@ static void an_empty_journal_has_nothing_and_no_gap(void **state)
 {
 	struct journal *journal;
 	struct tier_event events[4];
+	uint64_t last;
 	uint32_t n = 99;
 
 	assert_int_equal(journal_new(&journal, 8), 0);
 	assert_int_equal(journal_newest(journal), 0);
 	assert_int_equal(journal_oldest(journal), 1);
-	assert_int_equal(journal_read(journal, 1, events, 4, &n), 0);
+	assert_int_equal(journal_read(journal, 1, events, 4, &n, &last), 0);
 	assert_int_equal(n, 0);
 	journal_free(journal);
 }
@@ -41,22 +42,23 @@ static void what_was_appended_is_read_in_order(void **state)
 {
 	struct journal *journal;
 	struct tier_event events[4];
+	uint64_t last;
 	uint32_t n;
 
 	assert_int_equal(journal_new(&journal, 8), 0);
 	append_range(journal, 1, 6);
-	assert_int_equal(journal_read(journal, 2, events, 4, &n), 0);
+	assert_int_equal(journal_read(journal, 2, events, 4, &n, &last), 0);
 	assert_int_equal(n, 4);
 	for (uint32_t i = 0; i < n; i++) {
 		assert_int_equal(events[i].sequence, 2 + i);
 		assert_int_equal(events[i].module, (2 + i) * 7);
 		assert_true(record_is_sound(&events[i]));
 	}
-	assert_int_equal(journal_read(journal, 6, events, 4, &n), 0);
+	assert_int_equal(journal_read(journal, 6, events, 4, &n, &last), 0);
 	assert_int_equal(n, 1);
-	assert_int_equal(journal_read(journal, 7, events, 4, &n), 0);
+	assert_int_equal(journal_read(journal, 7, events, 4, &n, &last), 0);
 	assert_int_equal(n, 0);
-	assert_int_equal(journal_read(journal, UINT64_MAX, events, 4, &n), 0);
+	assert_int_equal(journal_read(journal, UINT64_MAX, events, 4, &n, &last), 0);
 	assert_int_equal(n, 0);
 	journal_free(journal);
 }
@@ -65,15 +67,16 @@ static void retention_leaves_a_gap_with_known_numbers(void **state)
 {
 	struct journal *journal;
 	struct tier_event events[8];
+	uint64_t last;
 	uint32_t n;
 
 	assert_int_equal(journal_new(&journal, 4), 0);
 	append_range(journal, 1, 10);
 	assert_int_equal(journal_newest(journal), 10);
 	assert_int_equal(journal_oldest(journal), 7);
-	assert_int_equal(journal_read(journal, 6, events, 8, &n), JOURNAL_E_GAP);
-	assert_int_equal(journal_read(journal, 0, events, 8, &n), JOURNAL_E_GAP);
-	assert_int_equal(journal_read(journal, 7, events, 8, &n), 0);
+	assert_int_equal(journal_read(journal, 6, events, 8, &n, &last), JOURNAL_E_GAP);
+	assert_int_equal(journal_read(journal, 0, events, 8, &n, &last), JOURNAL_E_GAP);
+	assert_int_equal(journal_read(journal, 7, events, 8, &n, &last), 0);
 	assert_int_equal(n, 4);
 	assert_int_equal(events[0].sequence, 7);
 	assert_int_equal(events[3].sequence, 10);
@@ -84,14 +87,15 @@ static void a_successor_begins_at_any_number(void **state)
 {
 	struct journal *journal;
 	struct tier_event event;
+	uint64_t last;
 	uint32_t n;
 
 	assert_int_equal(journal_new(&journal, 1), 0);
 	append_range(journal, 1000001, 1000002);
 	assert_int_equal(journal_oldest(journal), 1000002);
-	assert_int_equal(journal_read(journal, 1000002, &event, 1, &n), 0);
+	assert_int_equal(journal_read(journal, 1000002, &event, 1, &n, &last), 0);
 	assert_int_equal(n, 1);
-	assert_int_equal(journal_read(journal, 5, &event, 1, &n), JOURNAL_E_GAP);
+	assert_int_equal(journal_read(journal, 5, &event, 1, &n, &last), JOURNAL_E_GAP);
 	journal_free(journal);
 }
 

@@ -60,6 +60,58 @@ static void zero_means_only_new_ones(void **state)
 	client_leave(&a);
 }
 
+static void what_is_not_at_hand_is_answered_when_it_is(void **state)
+{
+	struct world *world = *state;
+	struct client a, b;
+
+	world_module(world, 1000, "m", false, 1);
+	client_hello(&a, world, 1000);
+	client_hello(&b, world, 1000);
+	world->events_later = true;
+	assert_int_equal(events_from(&a, 1, 0), 0);	/* would not wait for news, but what there is it gets */
+	assert_int_equal(events_from(&b, WIRE_EVENTS_SINCE | 1, UINT64_MAX), 0);
+	world_settle(world);
+	assert_false(client_has_reply(&a));
+	server_event_added(world->server);
+	world_settle(world);
+	assert_false(client_has_reply(&a));
+	world->events_later = false;
+	server_event_added(world->server);
+	world_settle(world);
+	assert_int_equal(batch(&a)->n, 1);
+	assert_int_equal(batch(&b)->n, 1);
+	assert_int_equal(b.message.batch.next, 2);
+	world->events_later = true;
+	assert_int_equal(events_from(&a, 2, 0), 0);
+	world->events_later = false;
+	server_event_added(world->server);
+	world_settle(world);
+	assert_int_equal(batch(&a)->n, 0);
+	client_leave(&a);
+	client_leave(&b);
+}
+
+static void a_time_is_where_to_begin(void **state)
+{
+	struct world *world = *state;
+	struct client a;
+
+	for (uint64_t s = 1; s <= 10; s++) {
+		struct tier_event event = { .sequence = s, .time_ns = 1000 * s, .uid = 1000, .kind = TIER_EVENT_QUEUED };
+
+		journal_append(world->journal, &event);
+	}
+	client_hello(&a, world, 1000);
+	assert_int_equal(events_from(&a, WIRE_EVENTS_SINCE | 6001, 0), 0);
+	assert_int_equal(batch(&a)->n, 4);
+	assert_int_equal(a.message.batch.events[0].sequence, 7);
+	assert_int_equal(events_from(&a, WIRE_EVENTS_SINCE | 99999, 0), 0);
+	assert_int_equal(batch(&a)->n, 0);
+	assert_int_equal(a.message.batch.next, 11);
+	client_leave(&a);
+}
+
 static void a_batch_is_bounded(void **state)
 {
 	struct world *world = *state;
@@ -197,6 +249,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		WORLD_TEST(the_history_is_read_from_any_number_on),
 		WORLD_TEST(zero_means_only_new_ones),
+		WORLD_TEST(what_is_not_at_hand_is_answered_when_it_is),
+		WORLD_TEST(a_time_is_where_to_begin),
 		WORLD_TEST(a_batch_is_bounded),
 		WORLD_TEST(what_is_no_longer_kept_is_a_gap),
 		WORLD_TEST(others_private_modules_do_not_leak),

@@ -23,6 +23,7 @@ struct world {
 	struct dispatch dispatch;
 	struct server *server;
 	struct journal *journal;
+	bool events_later;		/* what the journal has is not at hand */
 	int fds[_TIER_SEGMENT_N];	/* what segment_fd() gives */
 	int probe_page_fd;
 	bool kernel_works;
@@ -189,11 +190,16 @@ static inline int world_events(void *context, uint64_t from, struct tier_event *
 	struct world *world = context;
 	uint32_t n = 0;
 
-	if (journal_read(world->journal, from, events, n_max, &n) == JOURNAL_E_GAP) {
-		*gap_last = journal_oldest(world->journal) - 1;
-		return -1;
-	}
-	return n;
+	if (world->events_later)
+		return SERVER_EVENTS_LATER;
+	return journal_read(world->journal, from, events, n_max, &n, gap_last) == JOURNAL_E_GAP ? SERVER_EVENTS_GAP : (int)n;
+}
+
+static inline bool world_events_since(void *context, uint64_t time_ns, uint64_t *ret)
+{
+	struct world *world = context;
+
+	return !world->events_later && !journal_seek(world->journal, time_ns, ret);
 }
 
 static inline uint64_t world_newest_event(void *context) { return journal_newest(((struct world *)context)->journal); }
@@ -214,7 +220,7 @@ static const struct server_ops world_ops = {
 	.probe_page_fd = world_probe_page_fd,
 	.drain = world_drain,
 	.kernel_works = world_kernel_works,
-	.events = world_events,
+	.events = world_events, .events_since = world_events_since,
 	.newest_event = world_newest_event,
 	.stats = world_stats,
 	.describe = world_describe,

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* The folder of a journal: opening it for oneself alone, recovering what a predecessor left, and the promise about numbers
+ *
+ * Recovery keeps what is whole: it truncates the raw segments at their first record that is not sound, finishes or takes back a
+ * deflation that was under way, and marks the numbers that are missing. It says in the log what it did. */
+
+#include "journal/index.h"
+
+struct folder {
+	const char *path;	/* borrowed */
+	int fd;			/* locked while it is open; -1 */
+	uint64_t used;		/* numbers up to this one may have been told to somebody */
+	bool is_damaged;	/* recovery found less than there should be */
+	unsigned char boot[16];
+};
+#define FOLDER_NULL { .fd = -1 }
+
+/* Makes the folder if it is not there (and /var/lib/tierd for /var/lib/tierd/journal, but no more). -EBUSY: another daemon keeps its
+ * journal there. 0, or -errno: nothing was changed. */
+int folder_open(struct folder *folder, const char *path);
+/* Fills @index. 0 or -errno. */
+int folder_recover(struct folder *folder, struct segment_index *index);
+void folder_close(struct folder *folder);
+
+/* Writes the numbers and syncs them: nothing from @bound on was told, and @is_exact. 0 or -errno. From any one thread. */
+int folder_promise(const struct folder *folder, uint64_t bound, bool is_exact);
