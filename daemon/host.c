@@ -28,16 +28,30 @@ DEFINE_CLEANUP(struct flow *, flow_free)
 
 static void host_deinit(struct host *host)
 {
+	for (uint32_t method = 0; host->bodies && method < host->image.n_methods; method++)
+		if (host->bodies[method])
+			host_body_deinit(host->bodies[method]);
 	free(TAKE_PTR(host->ahead));
 	host->calls = calls_free(host->calls);
+	host->objects = symtab_free(host->objects);
+	host->imports = symtab_free(host->imports);
 	host->symtab = symtab_free(host->symtab);
 	host->arena = arena_free(host->arena);
 	free(TAKE_PTR(host->bytes));
 }
 
+/* The bodies' charges are the loop's to give back. */
+static void host_free_bodies(struct host *host)
+{
+	for (uint32_t method = 0; host->bodies && method < host->image.n_methods; method++)
+		host_body_free(host->bodies[method]);
+	free(TAKE_PTR(host->bodies));
+}
+
 struct host *host_free(struct host *host)
 {
 	if (host) {
+		host_free_bodies(host);
 		charge_deinit(&host->methods);
 		charge_deinit(&host->memory);
 		host_deinit(host);
@@ -71,11 +85,9 @@ static void host_publish(struct host *host, const struct code_span *span, size_t
 	*ret = (struct core_code){ .address = span->address, .size = n, .code_used = arena_code_used(host->arena) };
 }
 
-static int host_compile_tier0(struct host *host, uint32_t method, struct core_code *ret)
+static int host_compile_tier0(struct host *host, const struct insn *insns, uint32_t n_insns, struct core_code *ret)
 {
 	const struct baseline_module module = { .layout = arena_layout(host->arena), .records = arena_record(host->arena, 0) };
-	const struct insn *insns = image_method_insns(&host->image, method);
-	const uint32_t n_insns = host->image.methods[method].n_insns;
 	_cleanup_(flow_freep) struct flow *flow = NULL;
 	struct code_span span;
 	struct emit e;
@@ -98,20 +110,29 @@ static int host_compile_tier0(struct host *host, uint32_t method, struct core_co
 	return 0;
 }
 
+static int host_compile_own(struct host *host, uint32_t method, struct core_code *ret)
+{
+	return host_compile_tier0(host, image_method_insns(&host->image, method), host->image.methods[method].n_insns, ret);
+}
+
 static bool host_is_huge(const struct host *host, uint32_t method)
 {
 	return host->image.methods[method].n_insns >= AHEAD_INSNS_MIN;
 }
 
-int host_tier0(struct host *host, uint32_t method, uint32_t body, struct core_code *ret)
+int host_tier0(struct host *host, uint32_t method, uint32_t id, struct core_code *ret)
 {
+	const struct host_body *body = host_body_of(host, method, id);
+
+	if (body)
+		return host_compile_tier0(host, body->bound.insns, body->bound.n_insns, ret);
 	for (uint32_t i = 0; host_is_huge(host, method) && i < host->n_ahead; i++)
 		if (host->ahead[i].method == method) {
 			*ret = host->ahead[i].code;
 			ret->code_used = arena_code_used(host->arena);
 			return 0;
 		}
-	return host_compile_tier0(host, method, ret);
+	return host_compile_own(host, method, ret);
 }
 
 int host_stub(struct host *host, uint32_t method, uint32_t cell, uint64_t version, uint64_t code, struct core_code *ret)
@@ -125,6 +146,25 @@ int host_stub(struct host *host, uint32_t method, uint32_t cell, uint64_t versio
 	stubs_counting(&e, arena_layout(host->arena), method, cell, version, code);
 	host_publish(host, &span, e.n, ret);
 	return 0;
+}
+
+int host_forwarder(struct host *host, uint64_t target, struct core_code *ret)
+{
+	struct code_span span;
+	struct emit e;
+
+	if (arena_reserve(host->arena, FORWARDER_SIZE, FORWARDER_SIZE, &span))
+		return CORE_E_FULL;
+	e = (struct emit){ .p = span.write, .n_max = span.n_max, .address = span.address };
+	stubs_forwarder(&e, target);
+	host_publish(host, &span, e.n, ret);
+	return 0;
+}
+
+/* What is written there has 4 or 8 bytes and is aligned; so 4 in the segment say enough of both. */
+void *host_alias(struct host *host, uint64_t address)
+{
+	return arena_alias(host->arena, address, sizeof(uint32_t));
 }
 
 /* -- Building --- */
@@ -148,6 +188,11 @@ static void host_write_head(struct host *host)
 	}
 }
 
+static uint64_t host_method_address(const struct host *host, uint32_t method)
+{
+	return tier_layout_method(arena_layout(host->arena), method, arena_record(host->arena, method)->flags);
+}
+
 /* The address that a pointer in .rodata or .data gets; 0 with a sentence when it has none at load time. */
 static uint64_t host_reloc_value(const struct host *host, const struct image_reloc *reloc, struct refusal *refusal)
 {
@@ -155,7 +200,7 @@ static uint64_t host_reloc_value(const struct host *host, const struct image_rel
 
 	switch (reloc->ref) {
 	case INSN_REF_METHOD:
-		return tier_layout_precode(layout, reloc->index) + reloc->addend;
+		return host_method_address(host, reloc->index);
 	case INSN_REF_RODATA:
 		return layout->base + layout->rodata + reloc->addend;
 	case INSN_REF_DATA:
@@ -195,6 +240,85 @@ static bool host_fill_data(struct host *host, struct refusal *refusal)
 	return true;
 }
 
+/* -- Vtable slots --- */
+/* An aligned pointer to a method in .rodata. Relocations there come first, in ascending order. */
+static bool reloc_is_slot(const struct image_reloc *reloc)
+{
+	return reloc->segment == IMAGE_RODATA && reloc->ref == INSN_REF_METHOD && reloc->width == sizeof(uint64_t)
+	    && reloc->offset % sizeof(uint64_t) == 0;
+}
+
+/* The part of .rodata from the first slot to the end of the last */
+static void slots_extent(const struct image *image, struct arena_needs *needs)
+{
+	uint64_t end = 0;
+
+	for (uint32_t i = 0; i < image->n_relocs && image->relocs[i].segment == IMAGE_RODATA; i++) {
+		const struct image_reloc *reloc = &image->relocs[i];
+
+		if (!reloc_is_slot(reloc))
+			continue;
+		if (!end)
+			needs->slots = reloc->offset;
+		end = reloc->offset + sizeof(uint64_t);
+	}
+	needs->n_slots = end ? end - needs->slots : 0;
+}
+
+/* Before anything is written that holds an address of a method: which one it is depends on this. */
+static void host_mark_backpatchable(struct host *host)
+{
+	const struct image *image = &host->image;
+
+	for (uint32_t i = 0; i < image->n_relocs && image->relocs[i].segment == IMAGE_RODATA; i++)
+		if (reloc_is_slot(&image->relocs[i]))
+			arena_record(host->arena, image->relocs[i].index)->flags |= TIER_RECORD_BACKPATCHABLE;
+}
+
+/* Once .rodata is filled */
+static void host_fill_call_cells(struct host *host)
+{
+	const struct tier_layout *layout = arena_layout(host->arena);
+	const struct image *image = &host->image;
+	uint8_t *cells = arena_call_cells(host->arena);
+	const uint64_t first = layout->slots - layout->rodata;
+
+	if (!layout->n_slots)
+		return;
+	memcpy(cells, arena_rodata(host->arena) + first, layout->n_slots);
+	for (uint32_t i = 0; i < image->n_relocs && image->relocs[i].segment == IMAGE_RODATA; i++) {
+		const struct image_reloc *reloc = &image->relocs[i];
+		uint64_t entry = tier_layout_precode(layout, reloc->index);
+
+		if (reloc_is_slot(reloc))
+			memcpy(cells + (reloc->offset - first), &entry, sizeof(entry));
+	}
+}
+
+int64_t host_slot_method(const struct host *host, uint64_t cell)
+{
+	const struct tier_layout *layout = arena_layout(host->arena);
+	const struct image *image = &host->image;
+	uint64_t at = cell - (layout->base + layout->call_cells);
+	uint32_t low = 0, high = image->n_relocs;
+
+	if (at >= layout->n_slots)
+		return -1;
+	at += layout->slots - layout->rodata;
+	while (low < high) {
+		uint32_t middle = low + (high - low) / 2;
+		const struct image_reloc *reloc = &image->relocs[middle];
+
+		if (reloc->segment == IMAGE_RODATA && reloc->offset < at)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (low == image->n_relocs || image->relocs[low].offset != at || !reloc_is_slot(&image->relocs[low]))
+		return -1;
+	return image->relocs[low].index;
+}
+
 static enum tier_error host_make_arena(struct host *host, const struct host_plan *plan, struct refusal *refusal)
 {
 	const struct image *image = &host->image;
@@ -213,6 +337,7 @@ static enum tier_error host_make_arena(struct host *host, const struct host_plan
 	struct tier_layout layout;
 	int r;
 
+	slots_extent(image, &needs);
 	if (arena_plan(&layout, &needs)) {
 		refuse(refusal, "the module needs a span of 2 GiB or more");
 		return TIER_ERROR_BAD_MODULE;
@@ -249,7 +374,7 @@ static int host_compile_ahead(struct host *host)
 
 		if (!host_is_huge(host, method))
 			continue;
-		r = host_compile_tier0(host, method, &ahead->code);
+		r = host_compile_own(host, method, &ahead->code);
 		if (r < 0)
 			return r;
 		if (r == CORE_E_FULL)
@@ -279,9 +404,13 @@ enum tier_error host_build(struct host **ret, const struct host_plan *plan, void
 	if (error)
 		return error;
 	host_write_head(host);
+	host_mark_backpatchable(host);
 	if (!host_fill_data(host, refusal))
 		return TIER_ERROR_BAD_MODULE;
-	if (symtab_new(&host->symtab, &host->image) || calls_new(&host->calls, &host->image) || host_compile_ahead(host)) {
+	host_fill_call_cells(host);
+	if (symtab_new(&host->symtab, &host->image, SYMTAB_METHODS) || symtab_new(&host->imports, &host->image, SYMTAB_IMPORTS)
+	    || symtab_new(&host->objects, &host->image, SYMTAB_OBJECTS) || calls_new(&host->calls, &host->image)
+	    || host_compile_ahead(host)) {
 		refuse(refusal, "out of memory");
 		return TIER_ERROR_NO_MEMORY;
 	}
@@ -298,32 +427,40 @@ static bool job_has(const struct job_compile *job, uint32_t method)
 	return false;
 }
 
-static void job_add_body(struct job_compile *job, const struct image *image, uint32_t method)
+/* @body: of the method; NULL: the image's */
+static uint32_t body_n_insns(const struct host *host, uint32_t method, const struct host_body *body)
+{
+	return body ? body->bound.n_insns : host->image.methods[method].n_insns;
+}
+
+static void job_add_body(struct job_compile *job, const struct host *host, uint32_t method, const struct host_body *body)
 {
 	job->bodies[job->n_bodies++] = (struct job_body){
 		.method = method,
-		.n_insns = image->methods[method].n_insns,
-		.insns = image_method_insns(image, method),
-		.name = image_method_name(image, method),
+		.n_insns = body_n_insns(host, method, body),
+		.insns = body ? body->bound.insns : image_method_insns(&host->image, method),
+		.name = image_method_name(&host->image, method),
 	};
 }
 
 /* A job carries its method and the small methods that it calls, directly or through each other. Adds the small callees of
  * body @i that are not there yet; walking the list while it grows makes it transitive. */
-static void job_add_callees(struct job_compile *job, const struct image *image, uint32_t i)
+static void job_add_callees(struct job_compile *job, const struct host *host, uint32_t i)
 {
 	const struct insn *insns = job->bodies[i].insns;
 	uint32_t n_insns = job->bodies[i].n_insns;
 
 	for (uint32_t pc = 0; pc < n_insns; pc += insn_slots(&insns[pc])) {
 		uint32_t callee = (uint32_t)insns[pc].imm;
+		const struct host_body *body;
 
 		if (insns[pc].code != (BPF_JMP | BPF_CALL) || insns[pc].src != INSN_CALL_METHOD)
 			continue;
 		if (job->n_bodies == HOST_BODIES_MAX)
 			return;
-		if (image->methods[callee].n_insns <= JOB_CANDIDATE_INSNS_MAX && !job_has(job, callee))
-			job_add_body(job, image, callee);
+		body = host_body_current(host, callee);
+		if (body_n_insns(host, callee, body) <= JOB_CANDIDATE_INSNS_MAX && !job_has(job, callee))
+			job_add_body(job, host, callee, body);
 	}
 }
 
@@ -351,9 +488,11 @@ static void bodies_of(struct host_bodies *ret, const struct job_compile *job)
 		ret->methods[i] = job->bodies[i].method;
 }
 
-int host_compile_job(struct host *host, uint32_t method, uint32_t body, enum tier_level level, struct host_bodies *ret, int *ret_fd,
+int host_compile_job(struct host *host, uint32_t method, uint32_t id, enum tier_level level, struct host_bodies *ret, int *ret_fd,
 		     size_t *ret_n)
 {
+	const struct host_body *body = host_body_of(host, method, id);
+	const struct tier_layout *layout = arena_layout(host->arena);
 	const struct image *image = &host->image;
 	struct job_body bodies[HOST_BODIES_MAX];
 	struct job_compile job = {
@@ -364,6 +503,9 @@ int host_compile_job(struct host *host, uint32_t method, uint32_t body, enum tie
 		.n_rodata = image->n_rodata,
 		.n_data = image->n_data,
 		.n_bss = image->n_bss,
+		.slots = layout->n_slots ? layout->slots - layout->rodata : 0,
+		.n_slots = layout->n_slots,
+		.call_cells = layout->n_slots ? layout->call_cells - layout->rodata : 0,
 		.rodata = NULL,	/* the image's .rodata lacks its relocated pointers: nothing to fold from */
 		.bodies = bodies,
 	};
@@ -371,11 +513,11 @@ int host_compile_job(struct host *host, uint32_t method, uint32_t body, enum tie
 	size_t n;
 	int r;
 
-	if (image->methods[method].n_insns > OPTIMIZED_INSNS_MAX)
+	if (body_n_insns(host, method, body) > OPTIMIZED_INSNS_MAX)
 		return CORE_E_TOO_LARGE;
-	job_add_body(&job, image, method);
+	job_add_body(&job, host, method, body);
 	for (uint32_t i = 0; i < job.n_bodies; i++)
-		job_add_callees(&job, image, i);
+		job_add_callees(&job, host, i);
 	r = job_put_compile(&job, &bytes, &n);
 	if (r)
 		return error_origin(r);
@@ -402,14 +544,28 @@ static bool check_inlined(const struct code_result *code, const struct host_bodi
 	return true;
 }
 
-enum tier_reason host_place(struct host *host, const struct host_bodies *bodies, const void *bytes, size_t n,
-			    struct core_code *ret, struct code_result *ret_code, struct refusal *refusal)
+/* The placer's sites in the core's words. Sites that there is no memory for stay as they are: they lead to the method's T. */
+static void result_take_sites(struct core_result *result, const struct placed *placed)
 {
-	struct placed placed;
+	struct core_call_site *sites = calloc(placed->n_sites, sizeof(*sites));
 
-	if (!job_get_code(ret_code, bytes, n, refusal) || !check_inlined(ret_code, bodies, refusal))
+	if (!sites)
+		return;
+	for (uint32_t i = 0; i < placed->n_sites; i++)
+		sites[i] = (struct core_call_site){ .address = placed->sites[i].address, .method = placed->sites[i].method };
+	result->sites = sites;
+	result->n_sites = placed->n_sites;
+}
+
+enum tier_reason host_place(struct host *host, const struct host_bodies *bodies, const void *bytes, size_t n,
+			    struct core_result *ret, struct refusal *refusal)
+{
+	struct placed placed = { .sites = NULL };
+	struct code_result code;
+
+	if (!job_get_code(&code, bytes, n, refusal) || !check_inlined(&code, bodies, refusal))
 		return TIER_REASON_RESULT_REFUSED;
-	switch (place_code(&placed, host->arena, ret_code, refusal)) {
+	switch (place_code(&placed, host->arena, &code, refusal)) {
 	case 0:
 		break;
 	case PLACE_E_FULL:
@@ -418,10 +574,13 @@ enum tier_reason host_place(struct host *host, const struct host_bodies *bodies,
 	default:
 		return TIER_REASON_RESULT_REFUSED;
 	}
-	*ret = (struct core_code){
-		.address = placed.address,
-		.size = placed.size,
-		.code_used = arena_code_used(host->arena),
+	*ret = (struct core_result){
+		.code = { .address = placed.address, .size = placed.size, .code_used = arena_code_used(host->arena) },
+		.inlined = code.inlined,
+		.n_inlined = code.n_inlined,
 	};
+	if (placed.n_sites)
+		result_take_sites(ret, &placed);
+	free(placed.sites);
 	return TIER_REASON_NONE;
 }

@@ -5,13 +5,17 @@
  *
  * host_build() turns what the load worker sent into a module that is ready to run: checked, verified, laid out, placed at
  * addresses that no other module has had, relocated. It works on private data only and may take long, so it runs off the
- * loop; everything else here is the loop's. */
+ * loop; everything else here is the loop's, but for what says otherwise.
+ *
+ * A method whose body was replaced has a struct host_body beside what the image says about it: always the newest one that it
+ * was given. Which of the two is in use the core knows (core_method_body()). */
 
 #include <stddef.h>
 #include <stdint.h>
 #include "arena/arena.h"
 #include "arena/place.h"
 #include "arena/symtab.h"
+#include "bytecode/bind.h"
 #include "bytecode/calls.h"
 #include "bytecode/image.h"
 #include "tier/types.h"
@@ -22,11 +26,14 @@
 
 struct host {
 	uint64_t id;		/* of the module */
+	struct module *module;	/* the core's; NULL until it was added there */
 	void *bytes;		/* the image; owned */
 	struct image image;
 	struct arena *arena;
-	struct symtab *symtab;
+	struct symtab *symtab, *imports, *objects;	/* names of methods, imports, variables */
 	struct calls *calls;
+	struct host_body **bodies;	/* by method; owned, as what it points to; NULL until one is replaced */
+	uint32_t n_bodies;		/* ids given to bodies so far */
 	struct host_ahead *ahead;	/* tier-0 code of huge methods, by method; owned */
 	uint32_t n_ahead;
 	struct charge methods, memory;	/* of the uid; taken by loading.c, given back in the loop */
@@ -58,12 +65,54 @@ struct host_bodies {
 	uint32_t methods[HOST_BODIES_MAX];
 };
 
-/* The input of a compile job in a new memfd: the method with what may be inlined into it. 0 and *bodies, *ret_fd, *ret_n;
+/* The input of a compile job, of the body that the core names and the others' current ones, in a new memfd: the method with what may be inlined into it. 0 and *bodies, *ret_fd, *ret_n;
  * CORE_E_TOO_LARGE (too much to copy in a turn of the loop), or -errno. */
 int host_compile_job(struct host *host, uint32_t method, uint32_t body, enum tier_level level, struct host_bodies *bodies, int *ret_fd,
 		     size_t *ret_n);
 
-/* The output of the compile worker that was given @bodies becomes code of the module. NONE and *ret, *ret_code (borrows from
- * @bytes); else the reason with a sentence. */
+/* The output of the compile worker that was given @bodies becomes code of the module. NONE and *ret, which borrows from @bytes
+ * (inlined) and owns its sites: free() them; else the reason with a sentence. */
 enum tier_reason host_place(struct host *host, const struct host_bodies *bodies, const void *bytes, size_t n,
-			    struct core_code *ret, struct code_result *ret_code, struct refusal *refusal);
+			    struct core_result *ret, struct refusal *refusal);
+
+/* -- Entry points --- */
+/* As struct core_ops.forwarder and .alias */
+int host_forwarder(struct host *host, uint64_t target, struct core_code *ret);
+void *host_alias(struct host *host, uint64_t address);
+/* The method whose call cell lies at @cell, an address in the span; -1: no call cell lies there. Logarithmic. */
+int64_t host_slot_method(const struct host *host, uint64_t cell);
+
+/* -- Bodies (host_body.c) --- */
+#define HOST_BODY_INSNS_MAX 16384u	/* its tier 0 is compiled within a turn of the loop */
+#define HOST_BODY_RODATA_MAX (1u << 20)
+
+struct host_body {
+	uint32_t id;			/* as core_rejit() gets it; 0 until host_body_reserve() */
+	struct bound_body bound;	/* its .rodata is gone once it was copied */
+	uint64_t rodata;		/* address; 0: it has none */
+	uint8_t *write;			/* the same in the daemon's alias */
+	struct calls *calls;		/* its own, as method 0; owned */
+	char *signature, *section;	/* as in struct image_method, of its object; owned; signature NULL: unknown */
+	uint32_t section_offset, n_params;
+	uint64_t signature_hash;
+	struct charge memory;		/* of the module's uid */
+};
+
+/* Off the loop: method @method of @source, checked and verified, is bound; the host must live, only what never changes of it is
+ * looked at. NONE and *ret, or the error with its sentence; @force: whatever the signatures say. */
+enum tier_error host_bind(struct host_body **ret, const struct host *host, uint32_t target, const struct image *source, uint32_t method,
+			  bool force, struct refusal *refusal);
+/* Gives the body its id, and its .rodata a place in the code segment, to which nothing leads yet. NONE, or CODE_FULL. */
+enum tier_error host_body_reserve(struct host *host, struct host_body *body, const struct image *source);
+/* Off the loop, as above: its .rodata gets there, its instructions learn where. @source, @method: as it was bound. */
+void host_body_fill(struct host_body *body, const struct image *source, uint32_t method);
+/* The method's newest body is @body (or NULL) from now on. Returns the one before, which the caller owns then. Cannot fail once
+ * host_bodies_reserve() returned 0 (or -ENOMEM). */
+struct host_body *host_body_exchange(struct host *host, uint32_t method, struct host_body *body);
+int host_bodies_reserve(struct host *host);
+struct host_body *host_body_free(struct host_body *body);
+void host_body_deinit(struct host_body *body);	/* all but its charge, which is the loop's; idempotent */
+/* The body called @id of the method; NULL: the image's (@id 0) */
+const struct host_body *host_body_of(const struct host *host, uint32_t method, uint32_t id);
+/* The one that calls run now; NULL likewise */
+const struct host_body *host_body_current(const struct host *host, uint32_t method);

@@ -111,6 +111,7 @@ static void load_built(struct task *task)
 			    load->host);
 	switch (r) {
 	case 0:
+		load->host->module = module;
 		load->host = NULL;	/* the core's module owns it now; released through server_ops.release */
 		load_end(load, module);
 		return;

@@ -20,6 +20,7 @@
 #include "journal/journal.h"
 #include "listen.h"
 #include "loading.h"
+#include "rejitting.h"
 #include "server/server.h"
 #include "tierd.h"
 #include "tiering/core.h"
@@ -58,6 +59,8 @@ struct tierd {
 	struct journal *journal;
 	struct server *server;
 	struct loading loading;
+	struct rejitting rejitting;
+	struct tier_visits visits;	/* what clients counted in modules that are gone */
 	struct list compiles;		/* struct compile: jobs that the pool has */
 	uint64_t start_ns;
 	uint64_t complained_ns;		/* when the log last heard of a job that could not start */
@@ -114,6 +117,16 @@ static int op_stub(void *context, void *host, uint32_t method, uint32_t cell, ui
 	return host_stub(host, method, cell, version, code, ret);
 }
 
+static int op_forwarder(void *context, void *host, uint32_t method, uint64_t target, struct core_code *ret)
+{
+	return host_forwarder(host, target, ret);
+}
+
+static void *op_alias(void *context, void *host, uint64_t address)
+{
+	return host_alias(host, address);
+}
+
 /* -- Optimizing compiles --- */
 struct compile {
 	struct tierd *tierd;
@@ -138,18 +151,17 @@ static void compile_ended(void *context, enum tier_reason reason, void *bytes, s
 	_cleanup_(freep) void *owned = bytes;
 	struct module *module = core_module_by_id(compile->tierd->core, compile->module);
 	struct refusal refusal = { "" };
-	struct code_result result = { 0 };
-	struct core_code code = { 0 };
+	struct core_result result = { .sites = NULL };
 
 	if (reason)
 		refusal = *why;
 	else
-		reason = host_place(core_module_context(module), &compile->bodies, bytes, n, &code, &result, &refusal);
+		reason = host_place(core_module_context(module), &compile->bodies, bytes, n, &result, &refusal);
 	if (reason)
 		log_line(LOG_WARNING, "module %lu method %u stays on its code: %s: %s", (unsigned long)compile->module,
 			 compile->method, tier_reason_name(reason), refusal.text);
-	core_compile_done(compile->tierd->core, compile->module, compile->method, compile->version, reason,
-			  &(struct core_result){ .code = code, .inlined = result.inlined, .n_inlined = result.n_inlined });
+	core_compile_done(compile->tierd->core, compile->module, compile->method, compile->version, reason, &result);
+	free((void *)result.sites);
 }
 
 static uid_t host_uid(struct tierd *tierd, const struct host *host)
@@ -272,6 +284,15 @@ static void op_cancel_load(void *context, struct server_load *load)
 	struct tierd *tierd = context;
 
 	loading_cancel(&tierd->loading, load);
+	rejitting_cancel(&tierd->rejitting, load);
+}
+
+static int op_rejit(void *context, struct module *module, uint32_t method, const char *symbol, bool force, int object_fd, uint64_t n,
+		    struct server_load *load)
+{
+	struct tierd *tierd = context;
+
+	return rejitting_start(&tierd->rejitting, module, method, symbol, force, object_fd, n, load);
 }
 
 /* As many as there are jobs at a time at the most. */
@@ -289,6 +310,32 @@ static void compiles_cancel(struct tierd *tierd, uint64_t module)
 	}
 }
 
+/* Clients write them at any time, and whatever they like. */
+static void visits_add(struct tier_visits *sum, const struct tier_visits *visits)
+{
+	for (unsigned int i = 0; i < _TIER_VISIT_N; i++) {
+		sum->n[i] += __atomic_load_n(&visits->n[i], __ATOMIC_RELAXED);
+		sum->ns[i] += __atomic_load_n(&visits->ns[i], __ATOMIC_RELAXED);
+	}
+	sum->n_slot_writes += __atomic_load_n(&visits->n_slot_writes, __ATOMIC_RELAXED);
+}
+
+static void op_counters(void *context, struct wire_counters *ret)
+{
+	struct tierd *tierd = context;
+	struct tier_visits sum = tierd->visits;
+	struct module *module = NULL;
+
+	while ((module = core_module_next(tierd->core, module))) {
+		const struct host *host = core_module_context(module);
+
+		visits_add(&sum, arena_visits(host->arena));
+	}
+	memcpy(ret->n_visits, sum.n, sizeof(ret->n_visits));
+	memcpy(ret->visit_ns, sum.ns, sizeof(ret->visit_ns));
+	ret->n_client_slot_writes = sum.n_slot_writes;
+}
+
 static void op_release(void *context, struct module *module)
 {
 	struct tierd *tierd = context;
@@ -296,6 +343,7 @@ static void op_release(void *context, struct module *module)
 
 	log_event(LOG_LOADER, LOG_INFO100, "module %llu is removed", (unsigned long long)host->id);
 	compiles_cancel(tierd, host->id);
+	visits_add(&tierd->visits, arena_visits(host->arena));
 	core_module_remove(module);
 	if (tierd->checker)
 		host_release(host, tierd->checker);
@@ -308,6 +356,11 @@ static int64_t op_find(void *module_context, const char *method)
 	struct host *host = module_context;
 
 	return symtab_find(host->symtab, method);
+}
+
+static int64_t op_slot_method(void *module_context, uint64_t cell)
+{
+	return host_slot_method(module_context, cell);
 }
 
 static bool op_method_name(void *module_context, uint32_t index, const char **name, uint32_t *flags)
@@ -533,6 +586,7 @@ static int tierd_init_core(struct tierd *tierd)
 {
 	static const struct core_ops ops = {
 		.now = op_now, .wall = op_wall, .arm = op_arm, .tier0 = op_tier0, .stub = op_stub, .compile = op_compile,
+		.forwarder = op_forwarder, .alias = op_alias,
 		.event = op_event, .changed = op_changed,
 	};
 	struct core_config config = {
@@ -579,7 +633,8 @@ static uint64_t tierd_raise_files(void)
 static int tierd_init_server(struct tierd *tierd)
 {
 	static const struct server_ops ops = {
-		.load = op_load, .cancel_load = op_cancel_load, .release = op_release, .find = op_find, .method_name = op_method_name,
+		.load = op_load, .cancel_load = op_cancel_load, .rejit = op_rejit, .release = op_release, .find = op_find,
+		.slot_method = op_slot_method, .counters = op_counters, .method_name = op_method_name,
 		.import_name = op_import_name, .segment_fd = op_segment_fd, .probe_page_fd = op_probe_page_fd,
 		.drain = op_drain, .kernel_works = op_kernel_works, .events = op_events, .newest_event = op_newest_event,
 		.events_since = op_events_since,
@@ -639,6 +694,10 @@ static int tierd_init(struct tierd *tierd)
 	tierd->loading.pool = tierd->pool;
 	tierd->loading.checker = tierd->checker;
 	tierd->loading.n_code = o->code_size;
+	tierd->rejitting.core = tierd->core;
+	tierd->rejitting.pool = tierd->pool;
+	tierd->rejitting.checker = tierd->checker;
+	tierd->rejitting.charges = &tierd->loading.charges;
 	tierd_init_window(tierd);
 	return 0;
 }
@@ -655,6 +714,7 @@ int tierd_new(struct tierd **ret, const struct options *options)
 		.ledger = MAP_FAILED, .signal_fd = -1, .start_ns = clock_now_ns(), .compiles = LIST_INIT(tierd->compiles),
 	};
 	loading_init(&tierd->loading);
+	rejitting_init(&tierd->rejitting);
 	r = tierd_init(tierd);
 	if (r) {
 		log_line(LOG_ERROR, "cannot start: %s", strerrordesc_np(-r));
@@ -677,6 +737,7 @@ struct tierd *tierd_free(struct tierd *tierd)
 	tierd->checker = task_thread_free(tierd->checker);
 	tierd->pool = pool_free(tierd->pool);	/* drops its jobs: their contexts are ours to free */
 	loading_stop(&tierd->loading);
+	rejitting_stop(&tierd->rejitting);
 	while ((first = list_first(&tierd->compiles)))
 		compile_free(list_entry(first, struct compile, link));
 	tierd->server = server_free(tierd->server);

@@ -12,12 +12,15 @@
 
 struct symtab_slot {
 	uint32_t hash;		/* its upper half, so that most misses do not touch the name */
-	uint32_t method;	/* index + 1; 0: empty */
+	uint32_t index;		/* + 1; 0: empty */
 };
+#define SYMTAB_SEVERAL 0x80000000u	/* in index: variables of that name, none global */
+_Static_assert(IMAGE_OBJECTS_MAX < SYMTAB_SEVERAL && IMAGE_METHODS_MAX < SYMTAB_SEVERAL, "indices leave that bit free");
 
 struct symtab {
 	struct image image;
 	uint64_t key[2];
+	enum symtab_kind kind;
 	uint32_t mask;
 	struct symtab_slot slots[];
 };
@@ -65,6 +68,30 @@ static uint64_t sip_hash(const uint64_t key[2], const char *name, size_t n)
 	return v[0] ^ v[1] ^ v[2] ^ v[3];
 }
 
+static const char *symtab_name(const struct symtab *symtab, uint32_t index)
+{
+	switch (symtab->kind) {
+	case SYMTAB_IMPORTS:
+		return image_import_name(&symtab->image, index);
+	case SYMTAB_OBJECTS:
+		return image_object_name(&symtab->image, index);
+	default:
+		return image_method_name(&symtab->image, index);
+	}
+}
+
+static uint32_t symtab_count(const struct image *image, enum symtab_kind kind)
+{
+	switch (kind) {
+	case SYMTAB_IMPORTS:
+		return image->n_imports;
+	case SYMTAB_OBJECTS:
+		return image->n_objects;
+	default:
+		return image->n_methods;
+	}
+}
+
 /* The slot that holds @name, or the empty one where it would go. */
 static uint32_t symtab_probe(const struct symtab *symtab, const char *name, uint64_t hash)
 {
@@ -73,34 +100,54 @@ static uint32_t symtab_probe(const struct symtab *symtab, const char *name, uint
 	for (;; i = (i + 1) & symtab->mask) {
 		const struct symtab_slot *slot = &symtab->slots[i];
 
-		if (!slot->method)
+		if (!slot->index)
 			return i;
-		if (slot->hash == hash >> 32 && strcmp(image_method_name(&symtab->image, slot->method - 1), name) == 0)
+		if (slot->hash == hash >> 32 && strcmp(symtab_name(symtab, (slot->index & ~SYMTAB_SEVERAL) - 1), name) == 0)
 			return i;
 	}
 }
 
-int symtab_new(struct symtab **ret, const struct image *image)
+/* A second variable of a name */
+static void symtab_meet(const struct symtab *symtab, struct symtab_slot *slot, uint32_t index)
 {
+	const struct image_object *was = &symtab->image.objects[(slot->index & ~SYMTAB_SEVERAL) - 1];
+	const struct image_object *is = &symtab->image.objects[index];
+
+	if (is->is_global)
+		slot->index = index + 1;
+	else if (!was->is_global && (was->segment != is->segment || was->offset != is->offset))
+		slot->index |= SYMTAB_SEVERAL;
+}
+
+static void symtab_add(struct symtab *symtab, uint32_t index)
+{
+	const char *name = symtab_name(symtab, index);
+	uint64_t hash = sip_hash(symtab->key, name, strlen(name));
+	struct symtab_slot *slot = &symtab->slots[symtab_probe(symtab, name, hash)];
+
+	if (!slot->index)
+		*slot = (struct symtab_slot){ hash >> 32, index + 1 };
+	else if (symtab->kind == SYMTAB_OBJECTS)
+		symtab_meet(symtab, slot, index);
+}
+
+int symtab_new(struct symtab **ret, const struct image *image, enum symtab_kind kind)
+{
+	const uint32_t n = symtab_count(image, kind);
 	struct symtab *symtab;
 	uint32_t n_slots = 16;
 
-	while (n_slots < 2 * image->n_methods)
+	while (n_slots < 2 * n)
 		n_slots *= 2;
 	symtab = calloc(1, sizeof(*symtab) + n_slots * sizeof(struct symtab_slot));
 	if (!symtab)
 		return error_origin(-ENOMEM);
 	symtab->image = *image;
+	symtab->kind = kind;
 	symtab->mask = n_slots - 1;
 	(void)!getrandom(symtab->key, sizeof(symtab->key), GRND_NONBLOCK);
-	for (uint32_t method = 0; method < image->n_methods; method++) {
-		const char *name = image_method_name(image, method);
-		uint64_t hash = sip_hash(symtab->key, name, strlen(name));
-		uint32_t i = symtab_probe(symtab, name, hash);
-
-		if (!symtab->slots[i].method)
-			symtab->slots[i] = (struct symtab_slot){ hash >> 32, method + 1 };
-	}
+	for (uint32_t index = 0; index < n; index++)
+		symtab_add(symtab, index);
 	*ret = symtab;
 	return 0;
 }
@@ -115,5 +162,7 @@ int64_t symtab_find(const struct symtab *symtab, const char *name)
 {
 	uint32_t i = symtab_probe(symtab, name, sip_hash(symtab->key, name, strlen(name)));
 
-	return (int64_t)symtab->slots[i].method - 1;
+	if (symtab->slots[i].index & SYMTAB_SEVERAL)
+		return SYMTAB_AMBIGUOUS;
+	return (int64_t)symtab->slots[i].index - 1;
 }

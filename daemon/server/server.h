@@ -30,11 +30,16 @@ struct server_ops {
 	/* Whoever asked for that load is gone. It still ends with one server_loaded(), which may come from inside; as a rule
 	 * with CANCELED. */
 	void (*cancel_load)(void *context, struct server_load *load);
+	/* Gives @method (hostile) another body: function @symbol ("": the method's name) of the object, as for load. It ends with one
+	 * server_loaded() like a load, and may be cancelled like one. */
+	int (*rejit)(void *context, struct module *module, uint32_t method, const char *symbol, bool force, int object_fd, uint64_t n,
+		     struct server_load *load);
 	/* No name and no holder is left: the module may go. */
 	void (*release)(void *context, struct module *module);
 
 	/* of a module's context (core_module_context()) */
 	int64_t (*find)(void *module_context, const char *method);	/* index or -1 */
+	int64_t (*slot_method)(void *module_context, uint64_t cell);	/* whose call cell lies at that address; -1: nobody's */
 	/* false: no such index; @flags as in wire_name_row */
 	bool (*method_name)(void *module_context, uint32_t index, const char **name, uint32_t *flags);
 	bool (*import_name)(void *module_context, uint32_t index, const char **name, uint32_t *flags);
@@ -57,6 +62,8 @@ struct server_ops {
 	/* Fills what the server does not know itself: it has filled daemon, pid, n_sessions, the loop's and the requests'
 	 * numbers, and everything of core_stats(). */
 	void (*stats)(void *context, struct wire_stats *stats);
+	/* Fills what the clients counted, of all modules that there were. */
+	void (*counters)(void *context, struct wire_counters *ret);
 };
 
 struct server_config {
