@@ -85,9 +85,10 @@ static int gather_code(struct show *show)
 
 	show->insns = need(calloc(n_max + 1u, sizeof(*show->insns)));
 	r = tier_bytecode(show->target.method, show->insns, n_max, &n);
-	if (!r)
-		r = tier_lines(show->target.method, lines_add, show);
-	return r;
+	if (r)
+		return r;
+	show->description.n_insns = n;	/* its body may have been replaced since */
+	return tier_lines(show->target.method, lines_add, show);
 }
 
 static int gather(struct show *show)
@@ -178,6 +179,7 @@ static void plain_versions(const struct show *show)
 	static const struct column columns[] = {
 		{ "version", COLUMN_NUMBER }, { "tier", COLUMN_TEXT }, { "state", COLUMN_TEXT }, { "active", COLUMN_BOOL },
 		{ "code", COLUMN_TEXT }, { "size", COLUMN_NUMBER }, { "published", COLUMN_TEXT }, { "inlined", COLUMN_TEXT },
+		{ "body", COLUMN_NUMBER },
 	};
 	struct table *table;
 
@@ -201,6 +203,7 @@ static void plain_versions(const struct show *show)
 		table_text(table, row->published_ns ? text : NULL);
 		names_join(&show->versions[i].inlined, text, sizeof(text));
 		table_text(table, *text ? text : NULL);
+		table_number(table, row->body);
 	}
 	table_end(table);
 }
@@ -226,6 +229,8 @@ static void plain(const struct show *show)
 	       d->section, d->section_offset);
 	printf("%-12s 0x%" PRIx64 "\n", "address", (uint64_t)(uintptr_t)tier_entry(show->target.method));
 	printf("%-12s %u instruction slots, %" PRIu64 " bytes of machine code\n", "size", d->n_insns, native_bytes(show));
+	if (d->body)
+		printf("%-12s replaced (#%u)\n", "body", d->body);
 	plain_answer(&show->answer);
 	plain_names("attributes", &attributes);
 	for (unsigned int i = 0; i < N(relations); i++)
@@ -262,9 +267,9 @@ static void json_version(const struct show_version *version)
 
 	format_time(time, sizeof(time), row->published_ns);
 	printf("\t\t{\"version\": %" PRIu64 ", \"tier\": \"%s\", \"state\": \"%s\", \"active\": %s, \"code\": %" PRIu64
-	       ", \"size\": %" PRIu64 ", \"stub\": %" PRIu64 ", \"threshold\": %u, \"published\": ", row->version,
+	       ", \"size\": %" PRIu64 ", \"stub\": %" PRIu64 ", \"threshold\": %u, \"body\": %u, \"published\": ", row->version,
 	       tier_level_name(row->tier), tier_version_state_name(row->state),
-	       row->flags & WIRE_VERSION_ACTIVE ? "true" : "false", row->code, row->size, row->stub, row->threshold);
+	       row->flags & WIRE_VERSION_ACTIVE ? "true" : "false", row->code, row->size, row->stub, row->threshold, row->body);
 	if (row->published_ns)
 		printf("\"%s\"", time);
 	else
@@ -296,7 +301,8 @@ static void json(const struct show *show)
 	json_text("\"section\":", d->section);
 	printf("\t\"section_offset\": %u,\n\t\"address\": %" PRIu64 ",\n", d->section_offset,
 	       (uint64_t)(uintptr_t)tier_entry(show->target.method));
-	printf("\t\"instruction_slots\": %u,\n\t\"native_bytes\": %" PRIu64 ",\n", d->n_insns, native_bytes(show));
+	printf("\t\"instruction_slots\": %u,\n\t\"native_bytes\": %" PRIu64 ",\n\t\"body\": %u,\n", d->n_insns, native_bytes(show),
+	       d->body);
 	json_answer(&show->answer);
 	printf("\t\"attributes\": ");
 	json_names(&attributes);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* What a hosted module tells about its methods: the server's questions (struct server_ops), answered from the image. Each
+/* What a hosted module tells about its methods: the server's questions (struct server_ops), answered from the image, or, for
+ * a method whose body was replaced, from the body; only source lines of those are not kept. Each
  * fills one page, in bounded time. @host: struct host; the method exists; *ret is zeroes. */
 
 #include <stdint.h>

@@ -43,6 +43,7 @@ int look_history(struct lane *lane, const struct request *request)
 			.flags = info.is_active ? WIRE_VERSION_ACTIVE : 0,
 			.n_inlined = info.n_inlined,
 			.threshold = info.threshold,
+			.body = info.body,
 		};
 	}
 	lane_reply(lane, request->serial, WIRE_VERSIONS, &body);
