@@ -222,6 +222,12 @@ $(B)/tests/unit/$(1)/%: $(B)/obj/tests/unit/$(1)/%.o $$(call archive,$$(UNIT_ARC
 endef
 $(foreach f,$(FLOORS) lib,$(eval $(call unit_test,$(f))))
 
+# Above the floors: what a hosted module is, without a core
+$(B)/tests/unit/daemon/%: $(B)/obj/tests/unit/daemon/%.o $(patsubst %,$(B)/obj/daemon/%.o,host host_body describe) \
+		$(call archive,child worker jit arena bytecode util)
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group -lcmocka $(CHILD_LIBS)
+
 # Tests of the compilers have both tiers and the reference interpreter in one process.
 TIERS_OBJECTS := $(call objects,tests/tiers) $(call objects,tests/reference)
 CONFORMANCE_OBJECTS := $(B)/obj/tests/conformance/assemble.o $(B)/obj/tests/conformance/datafile.o $(TIERS_OBJECTS)
