@@ -38,6 +38,8 @@ static const char *check_body(const struct method *method, uint32_t body, uint32
 		return "who is not cold has an active version";
 	if ((next != LEDGER_NONE) != is_made)
 		return "a version is being made while its method is pending";
+	if (stage == TIER_STAGE_COMPILING && !queue_has_job(method_core(method), ledger_version(ledger, next)->id))
+		return "who is compiled has a job";
 	if (is_made && (ledger_version(ledger, next)->state != LEDGER_MAKING || ledger_version(ledger, next)->body != body))
 		return "the next version is being made, for its body";
 	return active == LEDGER_NONE ? NULL : check_active(method, active, body);
@@ -78,31 +80,31 @@ static const char *check_method(const struct method *method)
 
 /* What the lists hold, counted anew */
 struct check_count {
-	uint32_t n_armed, n_running, n_interrupted, n_uncounted, n_queued, n_promised;
+	uint32_t n_armed, n_running, n_lost, n_uncounted, n_queued, n_promised;
 };
 
 static void check_count_method(struct check_count *count, const struct method *method)
 {
 	count->n_armed += method->place == PLACE_ARMED;
-	count->n_interrupted += method->place == PLACE_INTERRUPTED;
 	count->n_uncounted += method->place == PLACE_UNCOUNTED;
-	count->n_queued += method->place == PLACE_QUEUE || method->place == PLACE_INTERRUPTED;
+	count->n_queued += method->place == PLACE_QUEUE;
 	count->n_promised += method->promised;
 }
 
-static uint32_t check_count_jobs(const struct core *core, const struct module *module_or_null)
+static uint32_t check_count_jobs(const struct list *jobs, const struct module *module)
 {
 	const struct list *pos;
 	uint32_t n = 0;
 
-	list_for_each(pos, &core->jobs)
-		n += !module_or_null || list_entry(pos, struct job, link)->module == module_or_null;
+	list_for_each(pos, jobs)
+		n += list_entry(pos, struct job, link)->module == module;
 	return n;
 }
 
 static const char *check_module(struct check_count *count, const struct module *module)
 {
-	const uint32_t n_before = count->n_queued, n_jobs = check_count_jobs(module->core, module);
+	const uint32_t n_before = count->n_queued, n_jobs = check_count_jobs(&module->core->jobs, module);
+	const uint32_t n_lost = check_count_jobs(&module->core->lost, module);
 	const char *broken;
 
 	for (uint32_t i = 0; i < module->n_methods; i++) {
@@ -118,7 +120,8 @@ static const char *check_module(struct check_count *count, const struct module *
 		check_count_method(count, method);
 	}
 	count->n_running += n_jobs;
-	return count->n_queued - n_before + n_jobs != module->n_pending ? "a module counts its pending methods and jobs" : NULL;
+	count->n_lost += n_lost;
+	return count->n_queued - n_before + n_jobs + n_lost != module->n_pending ? "a module counts its pending methods and jobs" : NULL;
 }
 
 /* Adds the list's length to @n; false when its tickets do not grow. */
@@ -161,7 +164,7 @@ static const char *check_users(const struct core *core, const struct check_count
 	}
 	if (n_uncounted != count->n_uncounted || n_queued != count->n_queued)
 		return "a user's lists hold what its methods' places say";
-	return n_pending != count->n_queued + count->n_running || n_running != count->n_running ? "users count their methods" : NULL;
+	return n_pending != count->n_queued + count->n_running + count->n_lost || n_running != count->n_running ? "users count their methods" : NULL;
 }
 
 const char *core_check(const struct core *core)
@@ -176,9 +179,8 @@ const char *core_check(const struct core *core)
 		if (broken)
 			return broken;
 	}
-	if (count.n_armed != core->n_armed || count.n_queued + count.n_running != core->n_pending
-	    || count.n_running != core->n_running || count.n_interrupted != core->n_interrupted
-	    || count.n_running != check_count_jobs(core, NULL) || count.n_promised != core->n_promised)
+	if (count.n_armed != core->n_armed || count.n_queued + count.n_running + count.n_lost != core->n_pending
+	    || count.n_running != core->n_running || count.n_promised != core->n_promised)
 		return "the core counts its methods";
 	if (!core->n_armed != !core->sweep_deadline_ns)
 		return "the sweep's timer runs while anything is armed";

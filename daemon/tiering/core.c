@@ -48,6 +48,7 @@ int core_new(struct core **ret, const struct core_config *config, const struct c
 	list_init(&core->installing);
 	list_init(&core->sweeping);
 	list_init(&core->jobs);
+	list_init(&core->lost);
 	list_init(&core->batches);
 	core->held = calloc(LEDGER_VERSIONS_MAX, sizeof(*core->held));
 	core->recorded = calloc(LEDGER_SLOTS_MAX, sizeof(*core->recorded));

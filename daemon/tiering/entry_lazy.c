@@ -34,22 +34,23 @@ static struct entry_values lazy_values(const struct method *method)
 	}
 }
 
-static void lazy_close_slots(struct method *method)
+/* Where E is right, so are the slots. */
+static void lazy_lead_slots(struct method *method, uint64_t value)
 {
-	if (method_record(method)->entry != entry_own(method))
-		entry_backpatch(method, entry_own(method));
+	if (method_record(method)->entry != value)
+		entry_backpatch(method, value);
 }
 
 static void lazy_set(struct method *method, uint64_t code, bool is_final)
 {
 	if (is_final) {
-		entry_backpatch(method, code);
+		lazy_lead_slots(method, code);
 		entry_store_precode(method, entry_is_backpatchable(method) ? entry_prestub(method) : code);
 	} else if (code) {
 		entry_store_precode(method, code);
-		lazy_close_slots(method);
+		lazy_lead_slots(method, entry_own(method));
 	} else {
-		lazy_close_slots(method);
+		lazy_lead_slots(method, entry_own(method));
 		entry_store_precode(method, entry_prestub(method));
 	}
 }

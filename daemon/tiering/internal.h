@@ -42,12 +42,12 @@ struct core {
 	struct list installing;		/* users with methods that have sat out their delay */
 	struct list sweeping;		/* modules with armed cells that are still to be looked at */
 	struct list jobs;		/* struct job: those that are outside, in order of their starts */
+	struct list lost;		/* struct job: those that a predecessor had outside, by version */
 	struct list batches;		/* struct slot_batch: call sites that are still to be recorded */
 
 	uint32_t n_armed;		/* methods that are counting */
-	uint32_t n_pending;		/* methods queued, and jobs outside */
+	uint32_t n_pending;		/* methods queued, and jobs */
 	uint32_t n_running;		/* jobs outside */
-	uint32_t n_interrupted;		/* methods whose job was a predecessor's */
 	uint32_t n_promised;		/* versions that methods may still need to climb their ladders */
 	uint64_t n_replacements;	/* how often a body came in another's place */
 
@@ -78,7 +78,7 @@ struct user {
 	struct list uncounted;		/* methods by ticket: those below durable->batch_end have sat out their delay */
 	struct list queue;		/* methods by ticket */
 	uid_t uid;
-	uint32_t n_modules, n_pending, n_running;
+	uint32_t n_modules, n_pending, n_running, n_lost;
 };
 
 struct module {
@@ -103,8 +103,7 @@ enum method_place {
 	PLACE_UNCOUNTED,	/* user->uncounted */
 	PLACE_ARMED,		/* module->armed or ->looked */
 	PLACE_QUEUE,		/* user->queue: pending */
-	PLACE_INTERRUPTED,	/* user->queue too: compiling, but the job was a predecessor's */
-	PLACE_RUNNING,		/* none: its job is outside */
+	PLACE_RUNNING,		/* none: it has a job */
 };
 
 /* Whether a value was an entry point before: the epoch up to which slots held it (0: never), and whether E did */
@@ -278,17 +277,18 @@ void delay_install(struct core *core, int *budget);
 uint64_t delay_deadline(const struct core *core);	/* 0: none */
 
 /* -- queue.c --- */
-/* A job that is outside. It outlives its method's interest in it, so it is no part of the method. */
+/* A job that has begun. It outlives its method's interest in it, so it is no part of the method. */
 struct job {
-	struct list link;		/* core->jobs */
+	struct list link;		/* core->jobs, or ->lost */
 	struct module *module;
 	uint64_t version;
 	uint64_t n_replacements;	/* core's, when it began */
-	uint32_t method;
+	uint32_t method, row;		/* index; the version's row */
 };
 void queue_promote(struct method *method, struct ledger_method *image, const struct ledger_version *active,
 		   enum tier_reason reason);
-struct job *queue_job(const struct core *core, uint64_t version);	/* NULL: it is not outside */
+bool queue_has_job(const struct core *core, uint64_t version);
+bool queue_recover(struct method *method, uint32_t row);	/* a predecessor's job; false: no memory */
 void queue_forget_jobs(struct core *core, const struct module *module_or_null);
 void queue_run(struct core *core);
 void queue_tick(struct core *core, uint64_t now);

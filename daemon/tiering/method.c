@@ -95,15 +95,10 @@ enum method_place method_place_of(const struct method *method)
 	case TIER_STAGE_QUEUED:
 		return PLACE_QUEUE;
 	case TIER_STAGE_COMPILING:
-		return queue_job(method_core(method), version_next(method)->id) ? PLACE_RUNNING : PLACE_INTERRUPTED;
+		return PLACE_RUNNING;
 	default:
 		return PLACE_NONE;
 	}
-}
-
-static bool method_is_queued(const struct method *method)
-{
-	return method->place == PLACE_QUEUE || method->place == PLACE_INTERRUPTED;
 }
 
 static void method_leave(struct method *method)
@@ -114,9 +109,7 @@ static void method_leave(struct method *method)
 	list_remove(&method->link);
 	if (method->place == PLACE_ARMED && !--core->n_armed)
 		core->sweep_deadline_ns = 0;
-	if (method->place == PLACE_INTERRUPTED)
-		core->n_interrupted--;
-	if (method_is_queued(method)) {
+	if (method->place == PLACE_QUEUE) {
 		module->n_pending--;
 		module->user->n_pending--;
 		core->n_pending--;
@@ -138,17 +131,13 @@ static void method_enter(struct method *method)
 		if (!core->n_armed++)
 			core->sweep_deadline_ns = core->ops->now(core->context) + core->config.sweep_ns;
 		break;
-	case PLACE_INTERRUPTED:
-		core->n_interrupted++;
-		list_append(&user->queue, &method->link);
-		break;
 	case PLACE_QUEUE:
 		list_append(&user->queue, &method->link);
 		break;
 	default:
 		break;
 	}
-	if (method_is_queued(method)) {
+	if (method->place == PLACE_QUEUE) {
 		module->n_pending++;
 		user->n_pending++;
 		core->n_pending++;

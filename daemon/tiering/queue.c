@@ -7,7 +7,7 @@
  *
  * FIFO within a uid, round robin between uids, so many jobs of a uid and in total at a time. While a uid's delay is active
  * its jobs wait: the processor belongs to those who are starting up. A job that a predecessor had outside is taken up
- * again before all others and whatever the delay says; the history has its start already.
+ * again before all others and whatever the delay says, even if its body was replaced; the history has its start already.
  *
  * A promotion that fails is final: the method keeps its code and says why. A job that cannot start because the daemon is short of
  * memory or descriptors has not failed: it stays where it is, and all starts wait a moment. */
@@ -25,17 +25,22 @@ void queue_promote(struct method *method, struct ledger_method *image, const str
 }
 
 /* -- Jobs --- */
-struct job *queue_job(const struct core *core, uint64_t version)
+static struct job *job_find(const struct list *jobs, uint64_t version)
 {
 	const struct list *pos;
 
-	list_for_each(pos, &core->jobs)
+	list_for_each(pos, jobs)
 		if (list_entry(pos, struct job, link)->version == version)
 			return list_entry(pos, struct job, link);
 	return NULL;
 }
 
-static struct job *job_new(struct method *method)
+bool queue_has_job(const struct core *core, uint64_t version)
+{
+	return job_find(&core->jobs, version) || job_find(&core->lost, version);
+}
+
+static struct job *job_new(struct method *method, uint32_t row)
 {
 	struct core *core = method_core(method);
 	struct job *job = malloc(sizeof(*job));
@@ -45,23 +50,29 @@ static struct job *job_new(struct method *method)
 	*job = (struct job){
 		.link = LIST_INIT(job->link),
 		.module = method->module,
-		.version = version_next(method)->id,
-		.n_replacements = core->n_replacements,
+		.version = ledger_version(&core->ledger, row)->id,
 		.method = method_index(method),
+		.row = row,
 	};
 	return job;
 }
 
-static void job_link(struct job *job)
+static void job_count(const struct job *job, int n)
+{
+	job->module->n_pending += n;
+	job->module->user->n_pending += n;
+	job->module->core->n_pending += n;
+}
+
+static void job_go_out(struct job *job)
 {
 	struct core *core = job->module->core;
 
+	job->n_replacements = core->n_replacements;
 	list_append(&core->jobs, &job->link);
-	job->module->n_pending++;
-	job->module->user->n_pending++;
 	job->module->user->n_running++;
-	core->n_pending++;
 	core->n_running++;
+	job_count(job, 1);
 }
 
 static void job_end(struct job *job)
@@ -69,23 +80,49 @@ static void job_end(struct job *job)
 	struct core *core = job->module->core;
 
 	list_remove(&job->link);
-	job->module->n_pending--;
-	job->module->user->n_pending--;
 	job->module->user->n_running--;
-	core->n_pending--;
 	core->n_running--;
+	job_count(job, -1);
 	free(job);
+}
+
+static void job_find_again(struct job *job)
+{
+	list_remove(&job->link);
+	job->module->user->n_lost--;
+	job_count(job, -1);
+}
+
+bool queue_recover(struct method *method, uint32_t row)
+{
+	struct core *core = method_core(method);
+	struct list *pos = core->lost.next;
+	struct job *job = job_new(method, row);
+
+	if (!job)
+		return false;
+	while (pos != &core->lost && list_entry(pos, struct job, link)->version < job->version)
+		pos = pos->next;
+	list_insert_before(pos, &job->link);
+	method->module->user->n_lost++;
+	job_count(job, 1);
+	return true;
 }
 
 void queue_forget_jobs(struct core *core, const struct module *module_or_null)
 {
 	struct list *pos, *after;
 
-	list_for_each_safe(pos, after, &core->jobs) {
+	list_for_each_safe(pos, after, &core->jobs)
+		if (!module_or_null || list_entry(pos, struct job, link)->module == module_or_null)
+			job_end(list_entry(pos, struct job, link));
+	list_for_each_safe(pos, after, &core->lost) {
 		struct job *job = list_entry(pos, struct job, link);
 
-		if (!module_or_null || job->module == module_or_null)
-			job_end(job);
+		if (module_or_null && job->module != module_or_null)
+			continue;
+		job_find_again(job);
+		free(job);
 	}
 }
 
@@ -219,14 +256,14 @@ static void queue_settle(struct method *method, const struct queue_end *end)
 void core_compile_done(struct core *core, uint64_t module, uint32_t index, uint64_t version, enum tier_reason reason,
 		       const struct core_result *result)
 {
-	struct job *job = queue_job(core, version);
+	struct job *job = job_find(&core->jobs, version);
 	struct queue_end end = { .reason = reason, .edges = LEDGER_NONE, .result = result };
 	struct method *method;
 
 	if (!job || job->module->id != module || job->method != index)
 		return;
 	method = &job->module->methods[index];
-	end.version = version_find(method, version);
+	end.version = job->row;
 	if (reason == TIER_REASON_NONE)
 		end.reason = queue_take(method, &end, job->n_replacements);
 	job_end(job);
@@ -252,46 +289,78 @@ static bool queue_is_shortage(int r)
 	return r == -EMFILE || r == -ENFILE || r == -ENOMEM;
 }
 
-static int queue_submit(const struct method *method, const struct job *job)
+static void queue_wait(struct core *core)
 {
-	struct core *core = method_core(method);
-
-	if (!job)
-		return -ENOMEM;
-	return core->ops->compile(core->context, method->module->context, job->method, method->durable->body, job->version,
-				  version_next(method)->level);
+	core->retry_ns = core->ops->now(core->context) + QUEUE_RETRY_NS;
 }
 
-static void queue_refuse(struct method *method, struct job *job, enum tier_reason reason)
+static int queue_submit(const struct job *job)
 {
-	const struct queue_end end = { .reason = reason, .version = method->durable->next };
+	const struct module *module = job->module;
+	struct core *core = module->core;
+	const struct ledger_version *version = ledger_version(&core->ledger, job->row);
 
+	return core->ops->compile(core->context, module->context, job->method, version->body, version->id, version->level);
+}
+
+/* @r: what became of the start */
+static void queue_started(struct job *job, int r)
+{
+	struct queue_end end = { .version = job->row, .edges = LEDGER_NONE };
+	struct method *method = &job->module->methods[job->method];
+
+	if (!r)
+		return;
+	end.reason = r == CORE_E_TOO_LARGE ? TIER_REASON_TOO_LARGE : TIER_REASON_NO_WORKER;
+	if (r < 0)
+		error_fold(r);
 	job_end(job);
-	queue_fail(method, &end);
+	queue_settle(method, &end);
 }
 
 /* The history says that a job began once it has: until then its method is queued. */
 static void queue_start(struct method *method)
 {
-	struct core *core = method_core(method);
-	struct job *job = job_new(method);
-	int r;
+	struct job *job = job_new(method, method->durable->next);
+	int r = job ? queue_submit(job) : -ENOMEM;
 
-	r = queue_submit(method, job);
 	if (queue_is_shortage(r)) {
+		queue_wait(method_core(method));
 		free(job);
-		core->retry_ns = core->ops->now(core->context) + QUEUE_RETRY_NS;
 		return;
 	}
-	job_link(job);
-	if (method->place == PLACE_QUEUE)
-		queue_announce(method);
-	else
-		method_move(method, PLACE_RUNNING);
-	if (r == CORE_E_TOO_LARGE)
-		queue_refuse(method, job, TIER_REASON_TOO_LARGE);
-	else if (error_fold(r))
-		queue_refuse(method, job, TIER_REASON_NO_WORKER);
+	job_go_out(job);
+	queue_announce(method);
+	queue_started(job, r);
+}
+
+static void queue_start_again(struct job *job)
+{
+	int r = queue_submit(job);
+
+	if (queue_is_shortage(r)) {
+		queue_wait(job->module->core);
+		return;
+	}
+	job_find_again(job);
+	job_go_out(job);
+	queue_started(job, r);
+}
+
+static bool queue_has_place(const struct module *module)
+{
+	return module->records && module->user->n_running < module->core->config.jobs_per_uid;
+}
+
+/* The first of those that a predecessor had outside, if it may start now */
+static struct job *queue_lost(const struct core *core)
+{
+	const struct list *pos;
+
+	list_for_each(pos, &core->lost)
+		if (queue_has_place(list_entry(pos, struct job, link)->module))
+			return list_entry(pos, struct job, link);
+	return NULL;
 }
 
 /* The user's next job, if it may start now */
@@ -300,40 +369,40 @@ static struct method *queue_head(struct user *user)
 	struct list *link = list_first(&user->queue);
 	struct method *method = link ? list_entry(link, struct method, link) : NULL;
 
-	if (!method || user->n_running >= user->core->config.jobs_per_uid || !method->module->records)
-		return NULL;
-	return method->place == PLACE_INTERRUPTED || !user->durable->deadline_ns ? method : NULL;
+	return method && queue_has_place(method->module) && !user->n_lost && !user->durable->deadline_ns ? method : NULL;
 }
 
 static struct method *queue_next(struct core *core)
 {
-	struct method *first = NULL;
+	struct method *method = NULL;
 	struct list *pos;
 
 	list_for_each(pos, &core->users) {
-		struct method *method = queue_head(list_entry(pos, struct user, link));
-
-		if (method && method->place == PLACE_INTERRUPTED)
-			return method;
-		if (!first)
-			first = method;
-		if (first && !core->n_interrupted)
+		method = queue_head(list_entry(pos, struct user, link));
+		if (method)
 			break;
 	}
-	return first;
+	return method;
 }
 
 void queue_run(struct core *core)
 {
 	uint32_t n_starts = 0;
-	struct method *method;
 
-	while (!core->retry_ns && core->n_running < core->config.jobs_total && (method = queue_next(core))) {
+	while (!core->retry_ns && core->n_running < core->config.jobs_total) {
+		struct job *lost = queue_lost(core);
+		struct method *method = lost ? NULL : queue_next(core);
+
+		if (!lost && !method)
+			return;
 		if (n_starts++ == QUEUE_STARTS_MAX) {
 			core->is_busy = true;
 			return;
 		}
-		queue_start(method);
+		if (lost)
+			queue_start_again(lost);
+		else
+			queue_start(method);
 	}
 }
 

@@ -8,8 +8,8 @@
 /* From the ledger to the heap: the same walk for an empty ledger and for a predecessor's.
  *
  * Records whose module is gone are free slots. The others are put in the lists that follow from their stages, in the order
- * of their tickets. A job that was outside stays COMPILING and stands at the front of its uid's queue, since those that came
- * later have higher tickets. The one thing that changes in the ledger are jobs that nobody will end. */
+ * of their tickets. Nothing durable changes here: jobs that were outside are started again before others, without a second
+ * beginning in the history. */
 
 static int recover_users(struct core *core)
 {
@@ -125,55 +125,43 @@ static int recover_slots(struct core *core)
 	return 0;
 }
 
-/* What follows from a method's versions: what it may still need, and whom it inlined */
+/* Whether the predecessor had a job for that version. One of a body that never returns is dropped while it only waits. */
+static bool recover_is_begun(const struct method *method, uint32_t row)
+{
+	const struct ledger_method *durable = method->durable;
+
+	if (ledger_version(&method_core(method)->ledger, row)->state != LEDGER_MAKING)
+		return false;
+	if (row == durable->next)
+		return durable->stage == TIER_STAGE_COMPILING;
+	return row != durable->original_next || durable->original_stage == TIER_STAGE_COMPILING;
+}
+
+/* What follows from a method's versions: what it may still need, whom it inlined, its jobs */
 static bool recover_method(struct method *method)
 {
+	const struct ledger *ledger = &method_core(method)->ledger;
+	const struct ledger_method *durable = method->durable;
 	bool is_whole = true;
 
 	method_count_promise(method);
-	if (method->durable->active != LEDGER_NONE)
-		is_whole = inline_recover(method, method->durable->active);
-	if (method->durable->original_active != LEDGER_NONE)
-		is_whole &= inline_recover(method, method->durable->original_active);
+	if (durable->active != LEDGER_NONE)
+		is_whole = inline_recover(method, durable->active);
+	if (durable->original_active != LEDGER_NONE)
+		is_whole &= inline_recover(method, durable->original_active);
+	for (uint32_t row = durable->chain; row != LEDGER_NONE; row = ledger_version(ledger, row)->older)
+		if (recover_is_begun(method, row))
+			is_whole &= queue_recover(method, row);
 	return is_whole;
 }
 
-static int recover_inliners(struct core *core)
+static int recover_each(struct core *core)
 {
 	for (uint32_t i = 0; i < core->n_modules; i++)
 		for (uint32_t k = 0; k < core->modules[i]->n_methods; k++)
 			if (core->modules[i]->methods[k].durable && !recover_method(&core->modules[i]->methods[k]))
 				return error_origin(-ENOMEM);
 	return 0;
-}
-
-/* Jobs of bodies that were replaced meanwhile ended with the predecessor; nobody waits for what they made, unless for the own
- * body, which starts its job again after a revert. */
-static void recover_orphans_of(struct method *method)
-{
-	struct ledger *ledger = &method_core(method)->ledger;
-	const struct ledger_method *durable = method->durable;
-
-	for (uint32_t row = durable->chain; row != LEDGER_NONE; row = ledger_version(ledger, row)->older) {
-		const struct ledger_version *version = ledger_version(ledger, row);
-
-		if (version->state != LEDGER_MAKING || row == durable->next || row == durable->original_next)
-			continue;
-		ledger_begin(ledger);
-		ledger_edit(ledger, ledger_version(ledger, row))->state = LEDGER_FAILED;
-		method_event(method, TIER_EVENT_COMPILE_ENDED, version->id, method_level(method), version->level,
-			     TIER_REASON_REJIT);
-		ledger_commit(ledger);
-		core_ring(method_core(method), NULL, 0);
-	}
-}
-
-static void recover_orphans(struct core *core)
-{
-	for (uint32_t i = 0; i < core->n_modules; i++)
-		for (uint32_t k = 0; k < core->modules[i]->n_methods; k++)
-			if (method_body(&core->modules[i]->methods[k]))
-				recover_orphans_of(&core->modules[i]->methods[k]);
 }
 
 static int by_ticket(const void *a, const void *b)
@@ -236,12 +224,11 @@ int core_recover(struct core *core)
 	recover_edges(core);
 	r = recover_slots(core);
 	if (!r)
-		r = recover_inliners(core);
+		r = recover_each(core);
 	if (!r)
 		r = recover_lists(core, n_warm);
 	if (r)
 		return error_fold(r);
 	recover_bells(core);
-	recover_orphans(core);
 	return 0;
 }

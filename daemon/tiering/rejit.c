@@ -13,19 +13,14 @@
  * successor finds half of it. */
 
 /* -- Going --- */
-/* What was being made for a body that never returns: it ends by itself if it is outside. */
+/* What was being made for a body that never returns: a job ends by itself. */
 static void rejit_drop_next(struct method *method, struct ledger_method *image)
 {
 	struct core *core = method_core(method);
-	struct ledger_version *version;
 
-	if (image->next == LEDGER_NONE || queue_job(core, version_next(method)->id))
+	if (image->next == LEDGER_NONE || image->stage == TIER_STAGE_COMPILING)
 		return;
-	version = ledger_edit(&core->ledger, version_next(method));
-	version->state = LEDGER_FAILED;
-	if (image->stage == TIER_STAGE_COMPILING)	/* a predecessor's: it has a beginning in the history */
-		method_event(method, TIER_EVENT_COMPILE_ENDED, version->id, method_level(method), version->level,
-			     TIER_REASON_REJIT);
+	ledger_edit(&core->ledger, version_next(method))->state = LEDGER_FAILED;
 }
 
 static void rejit_save(struct ledger_method *image)
