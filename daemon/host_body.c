@@ -10,6 +10,7 @@
  *
  * A method keeps one of them, the newest: the core never asks for an older one again. What the older ones had in the code
  * segment stays, since activations may still run in it. */
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 #include "bytecode/bind.h"
@@ -199,7 +200,10 @@ struct host_body *host_body_exchange(struct host *host, uint32_t method, struct 
 
 const struct host_body *host_body_of(const struct host *host, uint32_t method, uint32_t id)
 {
-	return id ? host->bodies[method] : NULL;
+	if (!id)
+		return NULL;
+	assert(host->bodies[method]->id == id);
+	return host->bodies[method];
 }
 
 const struct host_body *host_body_current(const struct host *host, uint32_t method)
