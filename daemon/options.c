@@ -8,7 +8,9 @@
 #include "options.h"
 #include "util/base.h"
 
-enum option_kind { OPTION_FLAG, OPTION_TEXT, OPTION_NUMBER, OPTION_SIZE, OPTION_DURATION, OPTION_SWITCH, OPTION_EVENTS, OPTION_LOG };
+enum option_kind {
+	OPTION_FLAG, OPTION_TEXT, OPTION_NUMBER, OPTION_SIZE, OPTION_DURATION, OPTION_SWITCH, OPTION_EVENTS, OPTION_BACKPATCH, OPTION_LOG,
+};
 
 #define MS UINT64_C(1000000)
 #define SECOND (1000 * MS)
@@ -39,6 +41,8 @@ static const struct option_row rows[] = {
 	ROW("call-counting-delay", DURATION, delay_ns, 0, HOUR, "100ms", "quiet time before calls are counted; 0 turns the delay off", "TC_CallCountingDelayMs"),
 	ROW("delay-single-proc-multiplier", NUMBER, delay_multiplier, 1, 1000, "10", "factor on the delay where there is one processor", "TC_DelaySingleProcMultiplier"),
 	ROW("call-counting", SWITCH, call_counting, 0, 0, "on", "off: methods stay at their initial tier", "TC_CallCounting"),
+	ROW("call-counting-stubs", SWITCH, call_counting_stubs, 0, 0, "on", "off: calls are counted by libtier, on a longer way", "TC_UseCallCountingStubs"),
+	ROW("backpatch", BACKPATCH, backpatch, 0, 0, "lazy", "how entry points are kept: lazy, eager or forwarder", NULL),
 	ROW("background-worker-timeout", DURATION, worker_timeout_ns, MS, HOUR, "4s", "idle time after which a compile worker ends", "TC_BackgroundWorkerTimeoutMs"),
 	ROW("background-workers", NUMBER, background_workers, 1, 64, "2", "compilations at a time, over all users; one per user", NULL),
 	ROW("compile-limit", DURATION, compile_limit_ns, MS, HOUR, "20s", "time that one compilation may take", NULL),
@@ -111,6 +115,16 @@ static bool events_of(const char *text, enum options_events *ret)
 	return false;
 }
 
+static bool backpatch_of(const char *text, enum tier_backpatch *ret)
+{
+	for (int i = 0; i < _TIER_BACKPATCH_N; i++)
+		if (!strcmp(text, tier_backpatch_name(i))) {
+			*ret = i;
+			return true;
+		}
+	return false;
+}
+
 /* "not a duration" or "outside 1 .. 65535": why the text is no value for this row; NULL when it was stored. */
 static const char *option_store(struct options *options, const struct option_row *row, const char *text)
 {
@@ -130,6 +144,8 @@ static const char *option_store(struct options *options, const struct option_row
 		return *(bool *)field || !strcmp(text, "off") ? NULL : "neither on nor off";
 	case OPTION_EVENTS:
 		return events_of(text, field) ? NULL : "none of auto, kernel, socket";
+	case OPTION_BACKPATCH:
+		return backpatch_of(text, field) ? NULL : "none of lazy, eager, forwarder";
 	case OPTION_LOG:
 		return log_choose(field, text);
 	case OPTION_NUMBER:

@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include "tier/types.h"
 #include "util/log.h"
 
 enum options_events { OPTIONS_EVENTS_AUTO, OPTIONS_EVENTS_KERNEL, OPTIONS_EVENTS_SOCKET };
@@ -22,7 +23,8 @@ struct options {
 	uint64_t code_size;		/* bytes of a module's code segment; 0: by its size */
 	uint64_t journal_events, ring_bytes;
 	uint64_t window;		/* base address; 0: random */
-	bool call_counting;
+	bool call_counting, call_counting_stubs;
+	enum tier_backpatch backpatch;
 	enum options_events events;
 	uint64_t log_level;
 	struct log_choice log;

@@ -331,6 +331,7 @@ static void op_counters(void *context, struct wire_counters *ret)
 
 		visits_add(&sum, arena_visits(host->arena));
 	}
+	ret->policy = tierd->options->backpatch;
 	memcpy(ret->n_visits, sum.n, sizeof(ret->n_visits));
 	memcpy(ret->visit_ns, sum.ns, sizeof(ret->visit_ns));
 	ret->n_client_slot_writes = sum.n_slot_writes;
@@ -593,6 +594,8 @@ static int tierd_init_core(struct tierd *tierd)
 		.threshold = tierd->options->threshold,
 		.delay_ns = effective_delay(tierd->options),
 		.call_counting = tierd->options->call_counting,
+		.counting_in_prestub = !tierd->options->call_counting_stubs,
+		.backpatch = tierd->options->backpatch,
 		.jobs_per_uid = 1,
 		.jobs_total = tierd->options->background_workers,
 		.sweep_ns = tierd->options->sweep_ns,
