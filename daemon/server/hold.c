@@ -2,6 +2,7 @@
 #include <string.h>
 #include "server/hold.h"
 #include "server/session.h"
+#include "server/slots.h"
 #include "server/state.h"
 #include "server/wait.h"
 #include "util/base.h"
@@ -39,13 +40,15 @@ struct resident *resident_get(struct server *server, uint64_t id)
 		return NULL;
 	resident->id = id;
 	list_init(&resident->waits);
+	list_init(&resident->changes);
+	list_init(&resident->settling);
 	list_append(resident_bucket(server, id), &resident->link);
 	return resident;
 }
 
 void resident_put(struct resident *resident)
 {
-	if (resident->n_holders || !list_is_empty(&resident->waits))
+	if (resident->n_holders || !list_is_empty(&resident->waits) || !list_is_empty(&resident->settling))
 		return;
 	list_remove(&resident->link);
 	free(resident);
@@ -69,7 +72,7 @@ static void resident_settle(struct server *server, uint64_t id)
 }
 
 /* -- Holds --- */
-static struct hold *hold_find(const struct session *session, uint64_t id)
+struct hold *hold_find(const struct session *session, uint64_t id)
 {
 	struct list *pos;
 
@@ -206,6 +209,7 @@ int hold_detach(struct lane *lane, const struct request *request)
 		return lane_error(lane, request->serial, TIER_ERROR_NO_MODULE, "this session does not hold module '%s'", info.name);
 	if (--hold->n == 0) {
 		lane->session->n_holds--;
+		slots_end_hold(lane->session, hold);
 		hold_free(lane->server, hold);
 	}
 	lane_done(lane, request->serial);

@@ -9,6 +9,7 @@
 #include "server/request.h"
 
 struct dispatch_timer;
+struct hold;
 struct resident;
 struct session;
 
@@ -20,7 +21,9 @@ void hold_release_all(struct session *session);
 void hold_release_orphans(struct server *server);	/* a part of it; all of it when the server ends */
 int hold_orphan_timer(struct dispatch_timer *timer, uint64_t now_ns);
 
+struct hold *hold_find(const struct session *session, uint64_t id);	/* NULL: the session does not hold the module */
+
 /* -- Residents --- */
 struct resident *resident_find(const struct server *server, uint64_t id);
 struct resident *resident_get(struct server *server, uint64_t id);	/* made when there is none; NULL: no memory */
-void resident_put(struct resident *resident);				/* freed when nobody holds it or waits */
+void resident_put(struct resident *resident);				/* freed when nobody holds it or waits for it */

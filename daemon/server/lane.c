@@ -6,6 +6,7 @@
 #include "server/load.h"
 #include "server/request.h"
 #include "server/session.h"
+#include "server/slots.h"
 #include "server/state.h"
 #include "server/wait.h"
 #include "util/base.h"
@@ -20,12 +21,17 @@ void lane_init(struct lane *lane, struct server *server, uid_t uid, pid_t pid,
 	list_init(&lane->link);
 	list_init(&lane->waits);
 	list_init(&lane->loads);
+	list_init(&lane->watches);
+	list_init(&lane->marked);
+	list_init(&lane->told);
+	list_init(&lane->slot_link);
 }
 
 void lane_deinit(struct lane *lane)
 {
 	wait_end_lane(lane);
 	load_forget_lane(lane);
+	slots_end_lane(lane);
 	session_leave(lane);
 }
 

@@ -36,7 +36,7 @@ struct datagram {
 
 void lane_init(struct lane *lane, struct server *server, uid_t uid, pid_t pid,
 	       void (*emit)(struct lane *lane, const void *message, size_t n, const int *fds, unsigned int n_fds));
-/* Ends the lane's waits without a word, and its session when it was the last lane. Idempotent. */
+/* Ends the lane's waits and watches without a word, and its session when it was the last lane. Idempotent. */
 void lane_deinit(struct lane *lane);
 
 /* Takes the datagram's descriptors in any case. */

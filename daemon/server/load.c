@@ -3,6 +3,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include "server/load.h"
+#include "server/rejit.h"
 #include "server/session.h"
 #include "server/state.h"
 #include "util/base.h"
@@ -18,8 +19,8 @@ bool load_name_is_sound(const char *name)
 	return n >= 1 && n < WIRE_NAME_MAX && strspn(name, allowed) == n;
 }
 
-/* The object must not change under the worker's eyes: 0, or an error was sent (1). */
-static int load_check_object(struct lane *lane, uint64_t serial, int fd, uint64_t *ret_n)
+/* The object must not change under the worker's eyes. */
+int load_check_object(struct lane *lane, uint64_t serial, int fd, uint64_t *ret_n)
 {
 	uint64_t n_max = lane->server->config.object_max;
 	struct stat st;
@@ -72,7 +73,7 @@ static bool load_has_room(const struct lane *lane)
 	return n < server->config.modules_per_uid;
 }
 
-static void load_free(struct server_load *load)
+void load_free(struct server_load *load)
 {
 	list_remove(&load->link);
 	list_remove(&load->lane_link);
@@ -82,56 +83,78 @@ static void load_free(struct server_load *load)
 	free(load);
 }
 
-/* 0 and *ret, CHARGE_E_QUOTA, or -errno. The object's descriptor is kept: it is there until the load ends. */
-static int load_new(struct server_load **ret, struct lane *lane, const struct request *request, uint64_t n)
+/* 0, CHARGE_E_QUOTA, or -errno. The object's descriptor is kept: it is there until the load ends. */
+static int load_take(struct server_load *load, int fd, uint64_t n)
 {
-	const struct wire_load *body = request->body;
+	struct charge_table *charges = &load->server->charges;
+	int r;
+
+	load->object_fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	if (load->object_fd < 0)
+		return error_origin(-errno);
+	r = charge_take(charges, &load->charge, load->uid, SERVER_SLOT_LOADS, 1);
+	return r ? r : charge_take(charges, &load->object, load->uid, SERVER_SLOT_OBJECTS, n);
+}
+
+static void load_refuse(struct lane *lane, uint64_t serial, int r)
+{
+	const struct server *server = lane->server;
+
+	if (r == CHARGE_E_QUOTA)
+		lane_error(lane, serial, TIER_ERROR_QUOTA,
+			   "this user has %llu loads under way already: at most %u, with %llu bytes in all, are allowed",
+			   (unsigned long long)charge_used(&server->charges, lane->uid, SERVER_SLOT_LOADS),
+			   server->config.loads_per_uid, (unsigned long long)server->config.objects_per_uid);
+	else
+		lane_error(lane, serial, TIER_ERROR_NO_MEMORY, NULL);
+}
+
+struct server_load *load_new(struct lane *lane, const struct request *request, const char *name, uint64_t n)
+{
 	struct server_load *load = calloc(1, sizeof(*load));
 	int r;
 
-	if (!load)
-		return error_origin(-ENOMEM);
+	if (!load) {
+		load_refuse(lane, request->serial, -ENOMEM);
+		return NULL;
+	}
 	*load = (struct server_load){ .server = lane->server, .lane = lane, .serial = request->serial, .uid = lane->uid };
-	memcpy(load->name, body->name, sizeof(load->name));
+	strncpy(load->name, name, sizeof(load->name) - 1);
 	list_init(&load->link);
 	list_init(&load->lane_link);
-	load->object_fd = fcntl(request->fd, F_DUPFD_CLOEXEC, 3);
-	if (load->object_fd < 0)
-		r = error_origin(-errno);
-	else
-		r = charge_take(&lane->server->charges, &load->charge, lane->uid, SERVER_SLOT_LOADS, 1);
-	if (!r)
-		r = charge_take(&lane->server->charges, &load->object, lane->uid, SERVER_SLOT_OBJECTS, n);
+	r = load_take(load, request->fd, n);
 	if (r) {
 		load_free(load);
-		return r;
+		load_refuse(lane, request->serial, r);
+		return NULL;
 	}
 	list_append(&lane->server->loads, &load->link);
 	list_append(&lane->loads, &load->lane_link);
-	*ret = load;
-	return 0;
+	return load;
+}
+
+int load_begun(struct server_load *load, int r)
+{
+	struct lane *lane = load->lane;
+	uint64_t serial = load->serial;
+
+	if (!r)
+		return 0;
+	load_free(load);
+	return lane_error(lane, serial, r > 0 ? (enum tier_error)r : TIER_ERROR_INTERNAL, NULL);
 }
 
 static int load_begin(struct lane *lane, const struct request *request, uint64_t n)
 {
 	struct server *server = lane->server;
 	const struct wire_load *body = request->body;
-	struct server_load *load;
+	struct server_load *load = load_new(lane, request, body->name, n);
 	int r;
 
-	r = load_new(&load, lane, request, n);
-	if (r == CHARGE_E_QUOTA)
-		return lane_error(lane, request->serial, TIER_ERROR_QUOTA,
-				  "this user has %llu loads under way already: at most %u, with %llu bytes in all, are allowed",
-				  (unsigned long long)charge_used(&server->charges, lane->uid, SERVER_SLOT_LOADS),
-				  server->config.loads_per_uid, (unsigned long long)server->config.objects_per_uid);
-	if (r)
-		return lane_error(lane, request->serial, TIER_ERROR_NO_MEMORY, NULL);
-	r = server->ops->load(server->context, lane->uid, load->name, body->flags & WIRE_LOAD_SHARED, load->object_fd, n, load);
-	if (!r)
+	if (!load)
 		return 0;
-	load_free(load);
-	return lane_error(lane, request->serial, r > 0 ? (enum tier_error)r : TIER_ERROR_INTERNAL, NULL);
+	r = server->ops->load(server->context, lane->uid, load->name, body->flags & WIRE_LOAD_SHARED, load->object_fd, n, load);
+	return load_begun(load, r);
 }
 
 int load_request(struct lane *lane, const struct request *request)
@@ -178,7 +201,9 @@ void server_loaded(struct server_load *load, struct module *module, enum tier_er
 	struct wire_module_ref body = {};
 	struct core_module_info info;
 
-	if (load->lane && module) {
+	if (load->lane && load->settling) {
+		rejit_loaded(load, module, error, text);
+	} else if (load->lane && module) {
 		core_module_info(module, &info);
 		body.module = info.id;
 		memcpy(body.name, load->name, sizeof(body.name));

@@ -9,7 +9,15 @@
 #include <stdbool.h>
 #include "server/request.h"
 
+struct server_load;
+
 int load_request(struct lane *lane, const struct request *request);
+/* For rejit.c: the parts of it. An object of *ret_n bytes that nobody can change: 0, or 1: an error was sent. */
+int load_check_object(struct lane *lane, uint64_t serial, int fd, uint64_t *ret_n);
+struct server_load *load_new(struct lane *lane, const struct request *request, const char *name, uint64_t n);	/* NULL: the same */
+/* What the operation that was to begin it returned: it is under way, or refused and freed. Always 0. */
+int load_begun(struct server_load *load, int r);
+void load_free(struct server_load *load);
 void load_forget_lane(struct lane *lane);	/* its loads are canceled */
 void load_free_all(struct server *server);
 bool load_name_is_sound(const char *name);

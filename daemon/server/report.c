@@ -45,6 +45,34 @@ int report_stats(struct lane *lane, const struct request *request)
 	return 0;
 }
 
+int report_counters(struct lane *lane, const struct request *request)
+{
+	struct server *server = lane->server;
+	const struct core_counters *core = core_counters(server->core);
+	struct wire_counters body = {
+		.n_backpatch_calls = core->n_backpatch_calls,
+		.n_slots_examined = core->n_slots_examined,
+		.n_slot_writes = core->n_slot_writes,
+		.n_slots_recorded = core->n_slots_recorded,
+		.n_funcptr_writes = core->n_funcptr_writes,
+		.n_entry_transitions = core->n_entry_transitions,
+		.n_oscillations = core->n_oscillations,
+		.n_precode_stores = core->n_precode_stores,
+		.backpatch_ns = core->backpatch_ns,
+		.n_uncounted_entries = core->n_uncounted_entries,
+		.n_stale_completions = core->n_stale_completions,
+		.n_unsafe_inactive = core->n_unsafe_inactive,
+		.n_rejits = core->n_rejits,
+		.n_reverts = core->n_reverts,
+		.n_withdrawn = core->n_withdrawn,
+	};
+
+	memcpy(body.n_paths, core->n_paths, sizeof(body.n_paths));
+	server->ops->counters(server->context, &body);
+	lane_reply(lane, request->serial, WIRE_COUNTED, &body);
+	return 0;
+}
+
 static void session_row(struct wire_session_row *row, const struct session *session)
 {
 	*row = (struct wire_session_row){

@@ -6,4 +6,5 @@
 #include "server/request.h"
 
 int report_stats(struct lane *lane, const struct request *request);
+int report_counters(struct lane *lane, const struct request *request);
 int report_clients(struct lane *lane, const struct request *request);

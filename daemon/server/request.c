@@ -8,9 +8,11 @@
 #include "server/load.h"
 #include "server/look.h"
 #include "server/query.h"
+#include "server/rejit.h"
 #include "server/report.h"
 #include "server/request.h"
 #include "server/session.h"
+#include "server/slots.h"
 #include "server/wait.h"
 #include "util/base.h"
 
@@ -46,6 +48,12 @@ static const struct request_row request_rows[] = {
 	[WIRE_RELATED] = { "RELATED", 0, look_related },
 	[WIRE_BYTECODE] = { "BYTECODE", 0, look_bytecode },
 	[WIRE_LINES] = { "LINES", 0, look_lines },
+	[WIRE_REJIT] = { "REJIT", 1, rejit_request },
+	[WIRE_REVERT] = { "REVERT", 0, rejit_revert },
+	[WIRE_SLOT_USED] = { "SLOT_USED", 0, slots_used },
+	[WIRE_SLOT_WATCH] = { "SLOT_WATCH", 0, slots_watch },
+	[WIRE_SLOT_DONE] = { "SLOT_DONE", 0, slots_done },
+	[WIRE_COUNTERS] = { "COUNTERS", 0, report_counters },
 };
 #define REQUEST_COUNT(name, number, type) +1
 _Static_assert(ARRAY_SIZE(request_rows) == 1 WIRE_REQUEST_LIST(REQUEST_COUNT), "a row for each request");
@@ -98,6 +106,13 @@ static const struct rule rules[] = {
 	RULE(BYTECODE, struct wire_look, version, BITS, 0),
 	RULE(LINES, struct wire_look, relation, BITS, 0),
 	RULE(LINES, struct wire_look, version, BITS, 0),
+	RULE(REJIT, struct wire_rejit, flags, BITS, WIRE_REJIT_FORCE),
+	RULE(REJIT, struct wire_rejit, symbol, TEXT, 0),
+	RULE(REVERT, struct wire_method_ref, reserved, BITS, 0),
+	RULE(SLOT_USED, struct wire_slot, reserved, BITS, 0),
+	RULE(SLOT_WATCH, struct wire_method_ref, reserved, BITS, 0),
+	RULE(SLOT_DONE, struct wire_slot_change, reserved, BITS, 0),
+	RULE(COUNTERS, struct wire_empty, reserved, BITS, 0),
 };
 
 static bool text_is_sound(const unsigned char *p, size_t n)

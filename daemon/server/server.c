@@ -4,6 +4,7 @@
 #include "server/hold.h"
 #include "server/load.h"
 #include "server/session.h"
+#include "server/slots.h"
 #include "server/state.h"
 #include "server/wait.h"
 #include "util/base.h"
@@ -43,6 +44,7 @@ static void server_init(struct server *server, struct dispatch *dispatch, struct
 	server->charges.limits[SERVER_SLOT_LOADS] = config->loads_per_uid;
 	server->charges.limits[SERVER_SLOT_OBJECTS] = config->objects_per_uid;
 	server->charges.limits[SERVER_SLOT_CLOSINGS] = config->closings_per_uid;
+	server->charges.limits[SERVER_SLOT_WATCHES] = config->watches_per_uid;
 	list_init(&server->conns);
 	list_init(&server->closings.list);
 	list_init(&server->sessions);
@@ -50,14 +52,18 @@ static void server_init(struct server *server, struct dispatch *dispatch, struct
 	list_init(&server->orphans);
 	list_init(&server->feeds);
 	list_init(&server->news);
+	list_init(&server->slot_news);
 	for (size_t i = 0; i < SERVER_RESIDENT_BUCKETS; i++)
 		list_init(&server->residents[i]);
 	for (size_t i = 0; i < SERVER_NONCE_BUCKETS; i++)
 		list_init(&server->nonces[i]);
 	for (size_t i = 0; i < SERVER_WAIT_BUCKETS; i++)
 		list_init(&server->waits[i]);
+	for (size_t i = 0; i < SERVER_WATCH_BUCKETS; i++)
+		list_init(&server->watches[i]);
 	dispatch_timer_init(&server->news_timer, dispatch, wait_news_timer, "waits");
 	dispatch_timer_init(&server->deadline_timer, dispatch, wait_deadline_timer, "deadlines");
+	dispatch_timer_init(&server->slot_timer, dispatch, slots_timer, "slots");
 	dispatch_timer_init(&server->orphan_timer, dispatch, hold_orphan_timer, "releases");
 }
 
@@ -95,6 +101,7 @@ struct server *server_free(struct server *server)
 	load_free_all(server);
 	dispatch_timer_disarm(&server->news_timer);
 	dispatch_timer_disarm(&server->deadline_timer);
+	dispatch_timer_disarm(&server->slot_timer);
 	deadline_heap_deinit(&server->deadlines);
 	closing_deinit(server);
 	charge_table_deinit(&server->charges);
@@ -108,6 +115,7 @@ void server_method_changed(struct server *server, struct module *module, uint32_
 
 	core_module_info(module, &info);
 	wait_method_changed(server, info.id, method);
+	slots_method_changed(server, info.id, method);
 }
 
 void server_event_added(struct server *server)

@@ -95,6 +95,16 @@ static struct session *session_by_token(struct lane *lane, const uint64_t token[
 	return NULL;
 }
 
+static bool session_has_slots(const struct session *session)
+{
+	struct list *pos;
+
+	list_for_each(pos, &session->lanes)
+		if (list_entry(pos, struct lane, link)->kind == WIRE_LANE_SLOTS)
+			return true;
+	return false;
+}
+
 /* Makes or joins: *ret, or NULL after an error was sent. */
 static struct session *hello_session(struct lane *lane, uint64_t serial, const struct wire_hello *hello)
 {
@@ -107,6 +117,8 @@ static struct session *hello_session(struct lane *lane, uint64_t serial, const s
 			lane_error(lane, serial, TIER_ERROR_DENIED, "no session of this user has that token");
 		else if (session->n_lanes >= lane->server->config.lanes_per_session)
 			lane_error(lane, serial, TIER_ERROR_QUOTA, "the session has %u connections already", session->n_lanes);
+		else if (hello->lane == WIRE_LANE_SLOTS && session_has_slots(session))
+			lane_error(lane, serial, TIER_ERROR_QUOTA, "the session has a connection for slots already");
 		else
 			return session;
 		return NULL;
@@ -124,18 +136,20 @@ static struct session *hello_session(struct lane *lane, uint64_t serial, const s
 int session_hello(struct lane *lane, const struct request *request)
 {
 	struct server *server = lane->server;
+	const struct wire_hello *hello = request->body;
 	struct wire_welcome welcome = { .daemon = TIER_VERSION };
 	struct session *session;
 	int fd;
 
 	if (lane->session)
 		return lane_break(lane, request->serial, "HELLO was said already on this connection");
-	session = hello_session(lane, request->serial, request->body);
+	session = hello_session(lane, request->serial, hello);
 	if (!session)
 		return 0;
 	list_append(&session->lanes, &lane->link);
 	session->n_lanes++;
 	lane->session = session;
+	lane->kind = hello->lane;
 	memcpy(welcome.session, session->token, sizeof(welcome.session));
 	welcome.number = session->number;
 	welcome.nonce = session->nonce;

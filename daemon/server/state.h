@@ -21,12 +21,14 @@
 
 #define SERVER_RESIDENT_BUCKETS 256u
 #define SERVER_WAIT_BUCKETS 4096u
+#define SERVER_WATCH_BUCKETS 4096u
 #define SERVER_NONCE_BUCKETS 1024u	/* a power of two */
 
 enum server_slot {
 	SERVER_SLOT_CONNS, SERVER_SLOT_SESSIONS, SERVER_SLOT_LOADS,
 	SERVER_SLOT_OBJECTS,		/* bytes of object files that are being loaded */
 	SERVER_SLOT_CLOSINGS,
+	SERVER_SLOT_WATCHES,
 	_SERVER_SLOT_N
 };
 _Static_assert(_SERVER_SLOT_N <= CHARGE_SLOTS_MAX, "a slot per quota");
@@ -56,8 +58,11 @@ struct server {
 	uint64_t seed;			/* of that hash and the nonces': clients choose what they wait for */
 	struct list feeds;		/* events requests with nothing to tell */
 	struct list news;		/* waits and feeds that are to be looked at */
+	struct list watches[SERVER_WATCH_BUCKETS];	/* by module and method */
+	struct list slot_news;		/* lanes that are to be told of changes */
+	uint64_t n_changes;		/* number of the newest change of a watched method */
 	struct deadline_heap deadlines;
-	struct dispatch_timer news_timer, deadline_timer;
+	struct dispatch_timer news_timer, deadline_timer, slot_timer;
 
 	uint64_t n_requests, n_disconnected;
 	uint64_t complained_ns;		/* when the log last heard of a disconnected client */
@@ -86,6 +91,12 @@ struct lane {
 	struct session *session;	/* NULL before HELLO */
 	struct list link;		/* session->lanes */
 	struct list waits, loads;
+	enum wire_lane kind;
+	/* SLOTS: what it watches, and of that what it is to be told and what it has not answered (slots.h) */
+	struct list watches, marked, told;
+	struct list slot_link;		/* server->slot_news */
+	uint32_t n_told;
+	uint64_t ticket;		/* of the newest change that it was told of */
 	uid_t uid;
 	pid_t pid;
 	/* A whole message; @fds are borrowed. Must not call back. */
@@ -98,6 +109,8 @@ struct resident {
 	uint64_t id;
 	uint32_t n_holders;		/* sessions */
 	struct list waits;
+	struct list changes;		/* of watched methods, that are not answered yet; oldest first */
+	struct list settling;		/* waits of kind SLOTS, oldest first */
 };
 
 /* A session's hold of a module */
@@ -107,21 +120,22 @@ struct hold {
 	uint64_t n;			/* attached so many times */
 };
 
-enum wait_kind { WAIT_METHOD, WAIT_FEED };
+enum wait_kind { WAIT_METHOD, WAIT_FEED, WAIT_SLOTS };
 struct wait {
 	enum wait_kind kind;
 	struct lane *lane;
 	struct list lane_link;
 	uint64_t serial;
-	struct list link;		/* a bucket of server->waits, server->feeds or server->news */
+	struct list link;		/* a bucket of server->waits, server->feeds, server->news or resident->settling */
 	struct deadline deadline;
-	/* METHOD */
+	/* METHOD, SLOTS */
 	struct resident *resident;
 	struct list resident_link;
 	uint32_t method;
-	/* FEED */
-	uint64_t next;			/* number of the next event, or WIRE_EVENTS_SINCE and a time */
-	bool is_prompt;			/* answers with nothing when there is nothing */
+	/* FEED: number of the next event, or WIRE_EVENTS_SINCE and a time; SLOTS: number of the newest change that must be
+	 * answered */
+	uint64_t next;
+	bool is_prompt;			/* FEED: answers with nothing when there is nothing */
 };
 
 struct server_load {
@@ -131,6 +145,7 @@ struct server_load {
 	struct list lane_link;
 	uint64_t serial;
 	uid_t uid;
+	struct wait *settling;		/* REJIT: answers when it has taken effect everywhere; valid while there is a lane */
 	struct charge charge, object;	/* one load; its bytes */
 	int object_fd;
 	char name[WIRE_NAME_MAX];

@@ -3,6 +3,7 @@
 #include "server/hold.h"
 #include "server/query.h"
 #include "server/session.h"
+#include "server/slots.h"
 #include "server/state.h"
 #include "server/wait.h"
 #include "util/base.h"
@@ -30,7 +31,7 @@ static void wait_arm(struct server *server)
 		dispatch_timer_disarm(&server->deadline_timer);
 }
 
-static int wait_set_deadline(struct server *server, struct wait *wait, uint64_t timeout_ns)
+int wait_set_deadline(struct server *server, struct wait *wait, uint64_t timeout_ns)
 {
 	uint64_t now = clock_now_ns();
 	int r;
@@ -146,7 +147,7 @@ int wait_cancel(struct lane *lane, const struct request *request)
 	list_for_each(pos, &lane->waits) {
 		struct wait *wait = list_entry(pos, struct wait, lane_link);
 
-		if (wait->serial == cancel->serial) {
+		if (wait->serial == cancel->serial && wait->kind != WAIT_SLOTS) {
 			wait_end(wait, TIER_ERROR_CANCELED);
 			break;
 		}
@@ -245,6 +246,14 @@ int wait_news_timer(struct dispatch_timer *timer, uint64_t now_ns)
 	return 0;
 }
 
+static void wait_late(struct wait *wait)
+{
+	if (wait->kind == WAIT_SLOTS)
+		slots_late(wait);
+	else
+		wait_end(wait, TIER_ERROR_TIMEOUT);
+}
+
 int wait_deadline_timer(struct dispatch_timer *timer, uint64_t now_ns)
 {
 	struct server *server = container_of(timer, struct server, deadline_timer);
@@ -254,7 +263,7 @@ int wait_deadline_timer(struct dispatch_timer *timer, uint64_t now_ns)
 		first = deadline_first(&server->deadlines);
 		if (!first || first->at_ns > now_ns)
 			break;
-		wait_end(container_of(first, struct wait, deadline), TIER_ERROR_TIMEOUT);
+		wait_late(container_of(first, struct wait, deadline));
 	}
 	wait_arm(server);
 	return 0;

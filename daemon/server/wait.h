@@ -13,9 +13,11 @@
 int wait_request(struct lane *lane, const struct request *request);
 int wait_cancel(struct lane *lane, const struct request *request);
 
-/* For feed.c: a wait that @timeout_ns from now ends with TIMEOUT (UINT64_MAX: never). NULL: an error was sent. */
+/* For feed.c and rejit.c: a wait that @timeout_ns from now ends with TIMEOUT (UINT64_MAX: never). NULL: an error was sent. */
 struct wait *wait_new(struct lane *lane, uint64_t serial, enum wait_kind kind, uint64_t timeout_ns);
 void wait_free(struct wait *wait);
+/* Gives the deadline to a wait that has none. 0 or -ENOMEM. */
+int wait_set_deadline(struct server *server, struct wait *wait, uint64_t timeout_ns);
 void wait_look_again(struct server *server, struct wait *wait);	/* as if there were news; the wait is in no list */
 
 void wait_end_lane(struct lane *lane);			/* silently */

@@ -51,7 +51,13 @@
 	_(HISTORY, 22, struct wire_look)	/* its versions, newest first, ids below cursor (0: all) → VERSIONS */ \
 	_(RELATED, 23, struct wire_look)	/* names that have to do with it, from the cursor-th on → NAMES */     \
 	_(BYTECODE, 24, struct wire_look)	/* its instructions, slots from cursor on → INSNS */                   \
-	_(LINES, 25, struct wire_look)		/* its source lines, for slots from cursor on → SOURCE */
+	_(LINES, 25, struct wire_look)		/* its source lines, for slots from cursor on → SOURCE */             \
+	_(REJIT, 26, struct wire_rejit)		/* + fd of a sealed memfd with an object: the method gets a new body → DONE */ \
+	_(REVERT, 27, struct wire_method_ref)	/* its own body comes back → DONE */                                   \
+	_(SLOT_USED, 28, struct wire_slot)	/* one-way: a call came to the prestub through this call cell; no reply */ \
+	_(SLOT_WATCH, 29, struct wire_method_ref) /* on a SLOTS lane: this process has slots of its own for it → DONE */ \
+	_(SLOT_DONE, 30, struct wire_slot_change) /* one-way: they hold what the record says */                       \
+	_(COUNTERS, 31, struct wire_empty)	/* what keeping entry points took → COUNTED */
 
 /* name, number, body of the reply */
 #define WIRE_REPLY_LIST(_)                                                                                             \
@@ -72,7 +78,9 @@
 	_(DESCRIPTION, 114, struct wire_description)                                                                   \
 	_(VERSIONS, 115, struct wire_versions)                                                                         \
 	_(INSNS, 116, struct wire_insns)                                                                               \
-	_(SOURCE, 117, struct wire_source)
+	_(SOURCE, 117, struct wire_source)                                                                             \
+	_(SLOT_CHANGED, 118, struct wire_slot_change) /* serial 0, unasked, on a SLOTS lane: read the record, set the slots */ \
+	_(COUNTED, 119, struct wire_counters)
 
 struct wire_header {
 	uint32_t magic;

@@ -37,16 +37,19 @@ static void input_bytes(struct input *input, void *to, size_t n)
 
 static const uid_t uids[CLIENTS] = { 1000, 1001, 0 };
 
+/* Every other change that is told is answered. */
 static void client_empty(struct client *client)
 {
 	while (client_has_reply(client))
-		client_read(client);
+		if (client_read(client)->header.type == WIRE_SLOT_CHANGED && client->message.change.ticket % 2)
+			client_send(client, WIRE_SLOT_DONE, &client->message.change);
 }
 
-/* A new connection that is past HELLO, so that the interesting requests are one step away. A uid's quota may be used up. */
+/* A new connection that is past HELLO and may watch slots, so that the interesting requests are one step away. A uid's quota may
+ * be used up. */
 static void client_enter(struct client *client, struct world *world, uid_t uid)
 {
-	struct wire_hello hello = { .program = "fuzz" };
+	struct wire_hello hello = { .lane = WIRE_LANE_SLOTS, .program = "fuzz" };
 
 	client_init(client, world, uid);
 	client_send(client, WIRE_HELLO, &hello);
@@ -55,13 +58,13 @@ static void client_enter(struct client *client, struct world *world, uid_t uid)
 
 static int step_sound(struct client *client, struct input *input)
 {
-	unsigned int type = input_byte(input) % (WIRE_LINES + 1);
+	unsigned int type = input_byte(input) % (WIRE_COUNTERS + 1);
 	unsigned char body[LANE_DATAGRAM_MAX] = {};
 
 	if (!wire_body_size(type))
 		return 0;
 	input_bytes(input, body, wire_body_size(type));
-	if (type == WIRE_LOAD) {
+	if (type == WIRE_LOAD || type == WIRE_REJIT) {
 		client->fd_to_send = memfd_create("object", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 		(void)!ftruncate(client->fd_to_send, 1);
 		fcntl(client->fd_to_send, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW);
@@ -85,10 +88,11 @@ static int step_raw(struct client *client, struct input *input, uint8_t how)
 	return lane_feed(&client->lane, &datagram);
 }
 
-static void step(struct world *world, struct client *clients, struct input *input)
+static void step(struct world *world, uint64_t id, struct client *clients, struct input *input)
 {
 	uint8_t choice = input_byte(input);
 	struct client *client = &clients[(choice & 3) % CLIENTS];
+	struct module *module = core_module_by_id(world->fake->core, id);
 	int r = 0;
 
 	switch (choice >> 2 & 3) {
@@ -103,7 +107,9 @@ static void step(struct world *world, struct client *clients, struct input *inpu
 		break;
 	case OPERATION_TURN:
 		if (choice & 16 && world->load) {
-			server_loaded(TAKE_PTR(world->load), NULL, TIER_ERROR_BAD_MODULE, "a fuzzed load");
+			server_loaded(TAKE_PTR(world->load), choice & 32 ? module : NULL, TIER_ERROR_BAD_MODULE, "a fuzzed load");
+		} else if (choice & 128 && module) {
+			server_method_changed(world->server, module, choice >> 5 & 3);
 		} else {
 			fake_pass(world->fake, choice);
 			dispatch_turn(&world->dispatch, 0);
@@ -125,19 +131,22 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct client clients[CLIENTS];
 	struct fake_module *fm;
 	struct world *world;
+	uint64_t id;
 
 	log_set_level(LOG_ERROR);
 	config.waits_per_session = 8;
 	config.loads_per_uid = 1;
+	config.watches_per_uid = 3;
 	world = world_new(&config, -1);
 	fm = world_module(world, 1000, "m", false, 4);
+	id = fm->id;
 	fake_call(fm, 0);
 	world_finish(world, fm, 1);
 	world_module(world, 1000, "shared", true, 2);
 	for (int i = 0; i < CLIENTS; i++)
 		client_enter(&clients[i], world, uids[i]);
 	for (int i = 0; input.n && i < STEPS_MAX; i++)
-		step(world, clients, &input);
+		step(world, id, clients, &input);
 	for (int i = 0; i < CLIENTS; i++)
 		client_leave(&clients[i]);
 	world_free(world);

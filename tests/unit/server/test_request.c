@@ -84,7 +84,7 @@ static void another_version_is_named(void **state)
 
 static void unknown_types_and_replies_are_no_requests(void **state)
 {
-	static const uint16_t types[] = { 0, WIRE_LINES + 1, WIRE_ERROR, WIRE_SOURCE, UINT16_MAX };
+	static const uint16_t types[] = { 0, WIRE_COUNTERS + 1, WIRE_ERROR, WIRE_COUNTED, UINT16_MAX };
 
 	for (size_t i = 0; i < ARRAY_SIZE(types); i++) {
 		struct datagram datagram = sound();
@@ -154,6 +154,8 @@ static void fields_with_a_form_must_keep_it(void **state)
 	struct wire_pending pending = { .scope = 3 };
 	struct wire_empty empty = { .reserved = 1ull << 63 };
 	struct wire_find find = { .module = 1 };
+	struct wire_slot slot = { .module = 1, .reserved = 1 };
+	struct wire_rejit rejit = { .module = 1 };
 	struct wire_module_ref dirty = { .name = "m\0x" };
 	struct world *world = *state;
 	struct { unsigned int type; const void *body; const char *text; } rows[] = {
@@ -164,11 +166,16 @@ static void fields_with_a_form_must_keep_it(void **state)
 		{ WIRE_FIND, &find, "FIND: method is not a text" },
 		{ WIRE_DETACH, &dirty, "DETACH: name is not a text" },
 		{ WIRE_LOAD, &load, "LOAD: flags has bits" },
+		{ WIRE_REVERT, &ref, "REVERT: reserved has bits" },
+		{ WIRE_SLOT_WATCH, &ref, "SLOT_WATCH: reserved has bits" },
+		{ WIRE_SLOT_USED, &slot, "SLOT_USED: reserved has bits" },
+		{ WIRE_REJIT, &rejit, "REJIT: symbol is not a text" },
 	};
 
 	memset(find.method, 'x', sizeof(find.method));
+	memset(rejit.symbol, 'x', sizeof(rejit.symbol));
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
-		if (rows[i].type == WIRE_LOAD)
+		if (rows[i].type == WIRE_LOAD || rows[i].type == WIRE_REJIT)
 			client.fd_to_send = dup(0);
 		assert_int_equal(client_send(&client, rows[i].type, rows[i].body), LANE_E_END);
 		client_read(&client);

@@ -36,6 +36,7 @@ struct world {
 	int load_fd;
 	uint64_t load_n;
 	bool load_shared;
+	struct { uint32_t method; bool force; char symbol[WIRE_METHOD_NAME_MAX]; } rejit;
 	uint32_t n_canceled, n_released;
 };
 
@@ -61,6 +62,8 @@ struct message {
 		struct wire_versions versions;
 		struct wire_insns insns;
 		struct wire_source source;
+		struct wire_slot_change change;
+		struct wire_counters counters;
 	};
 	int fds[LANE_FDS_MAX];
 };
@@ -88,6 +91,17 @@ static inline int world_load(void *context, uid_t uid, const char *name, bool sh
 	return world->load_result;
 }
 
+static inline int world_rejit(void *context, struct module *module, uint32_t method, const char *symbol, bool force,
+			      int object_fd, uint64_t n, struct server_load *load)
+{
+	struct world *world = context;
+
+	world->rejit.method = method;
+	world->rejit.force = force;
+	strcpy(world->rejit.symbol, symbol);
+	return world_load(context, 0, "", false, object_fd, n, load);
+}
+
 static inline void world_cancel_load(void *context, struct server_load *load)
 {
 	((struct world *)context)->n_canceled++;
@@ -109,6 +123,14 @@ static inline int64_t world_find(void *module_context, const char *method)
 	if (sscanf(method, "method_%u", &index) == 1 && index < fm->layout.n_methods)
 		return index;
 	return -1;
+}
+
+/* Method i has the call cell at 4096 + 8 * i. */
+static inline int64_t world_slot_method(void *module_context, uint64_t cell)
+{
+	const struct fake_module *fm = module_context;
+
+	return cell >= 4096 && cell % 8 == 0 && (cell - 4096) / 8 < fm->layout.n_methods ? (int64_t)((cell - 4096) / 8) : -1;
 }
 
 static inline bool world_method_name(void *module_context, uint32_t index, const char **name, uint32_t *flags)
@@ -203,6 +225,12 @@ static inline bool world_events_since(void *context, uint64_t time_ns, uint64_t 
 }
 
 static inline uint64_t world_newest_event(void *context) { return journal_newest(((struct world *)context)->journal); }
+static inline void world_counters(void *context, struct wire_counters *ret)
+{
+	ret->policy = TIER_BACKPATCH_LAZY;
+	ret->n_visits[TIER_VISIT_COLD] = 77;
+}
+
 static inline void world_stats(void *context, struct wire_stats *stats)
 {
 	strcpy(stats->path, "no kernel here");
@@ -212,6 +240,9 @@ static inline void world_stats(void *context, struct wire_stats *stats)
 static const struct server_ops world_ops = {
 	.load = world_load,
 	.cancel_load = world_cancel_load,
+	.rejit = world_rejit,
+	.counters = world_counters,
+	.slot_method = world_slot_method,
 	.release = world_release,
 	.find = world_find,
 	.method_name = world_method_name,
@@ -284,6 +315,8 @@ static inline int world_setup(void **state)
 	config.modules_per_uid = 3;
 	config.loads_per_uid = 2;
 	config.object_max = 4096;
+	config.watches_per_uid = 64;
+	config.settle_ns = 30000000;
 	*state = world_new(&config, -1);
 	return 0;
 }
@@ -431,13 +464,17 @@ static inline void client_hello(struct client *client, struct world *world, uid_
 	client->welcome = client_ask(client, WIRE_HELLO, &hello, WIRE_WELCOME)->welcome;
 }
 
-static inline void client_join(struct client *client, const struct client *first)
+static inline void client_join_as(struct client *client, const struct client *first, enum wire_lane lane)
 {
-	struct wire_hello hello = { .session = { first->welcome.session[0], first->welcome.session[1] },
-				    .lane = WIRE_LANE_PRESTUB };
+	struct wire_hello hello = { .session = { first->welcome.session[0], first->welcome.session[1] }, .lane = lane };
 
 	client_init(client, first->world, first->lane.uid);
 	client->welcome = client_ask(client, WIRE_HELLO, &hello, WIRE_WELCOME)->welcome;
+}
+
+static inline void client_join(struct client *client, const struct client *first)
+{
+	client_join_as(client, first, WIRE_LANE_PRESTUB);
 }
 
 static inline struct message *client_attach(struct client *client, uint64_t module)

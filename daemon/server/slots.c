@@ -1,0 +1,345 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
+#include "server/hold.h"
+#include "server/session.h"
+#include "server/slots.h"
+#include "server/state.h"
+#include "server/wait.h"
+#include "util/base.h"
+
+#define SLOTS_TOLD_MAX 32u		/* changes that a lane has not answered yet */
+#define SLOTS_TURN_NS 500000u
+#define SLOTS_PIDS_MAX 8u		/* that a sentence names */
+#define SLOTS_LATE_MAX 4096u		/* unanswered changes that are looked through for them */
+
+/* A change that is not answered yet */
+struct change {
+	struct list link;		/* resident->changes */
+	uint64_t number;
+	struct watch *watch;
+};
+
+/* A lane's interest in a method */
+struct watch {
+	struct list link;		/* a bucket of server->watches */
+	struct list lane_link;		/* lane->watches */
+	struct list state_link;		/* lane->marked or lane->told; none: clean */
+	struct lane *lane;
+	struct resident *resident;
+	uint32_t method;
+	uint64_t ticket;		/* of the change that it was told of last */
+	struct change told, marked;	/* linked: there is such a one */
+	struct charge charge;
+};
+
+static struct list *watch_bucket(struct server *server, uint64_t module, uint32_t method)
+{
+	uint64_t h = (module * 0x9e3779b97f4a7c15u ^ method) + server->seed;
+
+	h = (h ^ h >> 31) * 0xbf58476d1ce4e5b9u;
+	return &server->watches[(h ^ h >> 29) % SERVER_WATCH_BUCKETS];
+}
+
+/* -- Settling --- */
+static const struct change *resident_oldest(struct resident *resident)
+{
+	struct list *first = list_first(&resident->changes);
+
+	return first ? list_entry(first, struct change, link) : NULL;
+}
+
+/* Whoever removed a change calls this; somebody holds the module. */
+static void resident_settled(struct resident *resident)
+{
+	const struct change *oldest = resident_oldest(resident);
+	struct list *first;
+
+	while ((first = list_first(&resident->settling))) {
+		struct wait *wait = list_entry(first, struct wait, link);
+
+		if (oldest && oldest->number <= wait->next)
+			break;
+		lane_done(wait->lane, wait->serial);
+		wait_free(wait);
+	}
+}
+
+static void change_end(struct change *change)
+{
+	if (!list_is_linked(&change->link))
+		return;
+	list_remove(&change->link);
+	resident_settled(change->watch->resident);
+}
+
+void slots_settle(struct wait *wait, uint64_t module)
+{
+	struct server *server = wait->lane->server;
+	struct resident *resident = resident_find(server, module);
+
+	if (!resident || !resident_oldest(resident)) {
+		lane_done(wait->lane, wait->serial);
+		wait_free(wait);
+		return;
+	}
+	wait->next = server->n_changes;
+	wait->resident = resident;
+	list_append(&resident->settling, &wait->link);
+	if (wait_set_deadline(server, wait, server->config.settle_ns))
+		slots_late(wait);
+}
+
+static bool pid_is_among(const pid_t *pids, unsigned int n, pid_t pid)
+{
+	while (n)
+		if (pids[--n] == pid)
+			return true;
+	return false;
+}
+
+/* Who has not answered what came before @number, as far as there is room: "12, 34" */
+static void late_pids(struct resident *resident, uint64_t number, char *text, size_t n_text)
+{
+	pid_t pids[SLOTS_PIDS_MAX];
+	unsigned int n = 0, n_seen = 0;
+	size_t at = 0;
+	struct list *pos;
+
+	text[0] = '\0';
+	list_for_each(pos, &resident->changes) {
+		const struct change *change = list_entry(pos, struct change, link);
+		pid_t pid = change->watch->lane->pid;
+
+		if (change->number > number || n == SLOTS_PIDS_MAX || ++n_seen > SLOTS_LATE_MAX)
+			break;
+		if (pid_is_among(pids, n, pid))
+			continue;
+		at += snprintf(text + at, n_text - at, "%s%d", n ? ", " : "", pid);
+		pids[n++] = pid;
+	}
+}
+
+void slots_late(struct wait *wait)
+{
+	char pids[SLOTS_PIDS_MAX * 16];
+
+	late_pids(wait->resident, wait->next, pids, sizeof(pids));
+	lane_error(wait->lane, wait->serial, TIER_ERROR_TIMEOUT,
+		   "the body is replaced, but processes with slots of their own have not answered in time: pid %s", pids);
+	wait_free(wait);
+}
+
+/* -- Telling --- */
+static void watch_tell(struct watch *watch)
+{
+	struct lane *lane = watch->lane;
+	struct wire_slot_change body = { .module = watch->resident->id, .method = watch->method };
+
+	/* the same change, at its place */
+	list_insert_before(&watch->marked.link, &watch->told.link);
+	list_remove(&watch->marked.link);
+	watch->told.number = watch->marked.number;
+	list_remove(&watch->state_link);
+	list_append(&lane->told, &watch->state_link);
+	lane->n_told++;
+	body.ticket = watch->ticket = ++lane->ticket;
+	lane_reply(lane, 0, WIRE_SLOT_CHANGED, &body);
+}
+
+static void lane_tell(struct lane *lane)
+{
+	struct list *first;
+
+	while (lane->n_told < SLOTS_TOLD_MAX && (first = list_first(&lane->marked)))
+		watch_tell(list_entry(first, struct watch, state_link));
+}
+
+static void slots_ring(struct server *server)
+{
+	if (!list_is_empty(&server->slot_news) && !list_is_linked(&server->slot_timer.link))
+		dispatch_timer_arm(&server->slot_timer, clock_now_ns());
+}
+
+int slots_timer(struct dispatch_timer *timer, uint64_t now_ns)
+{
+	struct server *server = container_of(timer, struct server, slot_timer);
+	uint64_t begin = clock_now_ns();
+	struct list *first;
+
+	while ((first = list_first(&server->slot_news)) && clock_now_ns() - begin < SLOTS_TURN_NS) {
+		list_remove(first);
+		lane_tell(list_entry(first, struct lane, slot_link));
+	}
+	slots_ring(server);
+	return 0;
+}
+
+static void watch_mark(struct watch *watch)
+{
+	struct lane *lane = watch->lane;
+	struct server *server = lane->server;
+
+	if (list_is_linked(&watch->marked.link))
+		return;
+	watch->marked.number = ++server->n_changes;
+	list_append(&watch->resident->changes, &watch->marked.link);
+	if (list_is_linked(&watch->told.link))
+		return;
+	list_append(&lane->marked, &watch->state_link);
+	if (!list_is_linked(&lane->slot_link))
+		list_append(&server->slot_news, &lane->slot_link);
+}
+
+/* From inside the core: nothing is told here. */
+void slots_method_changed(struct server *server, uint64_t module, uint32_t method)
+{
+	struct list *head = watch_bucket(server, module, method), *pos;
+
+	list_for_each(pos, head) {
+		struct watch *watch = list_entry(pos, struct watch, link);
+
+		if (watch->method == method && watch->resident->id == module)
+			watch_mark(watch);
+	}
+	slots_ring(server);
+}
+
+/* -- Watches --- */
+static void watch_free(struct watch *watch)
+{
+	if (list_is_linked(&watch->told.link))
+		watch->lane->n_told--;
+	list_remove(&watch->link);
+	list_remove(&watch->lane_link);
+	list_remove(&watch->state_link);
+	change_end(&watch->told);
+	change_end(&watch->marked);
+	charge_deinit(&watch->charge);
+	free(watch);
+}
+
+static struct watch *watch_find(struct lane *lane, uint64_t module, uint32_t method)
+{
+	struct list *head = watch_bucket(lane->server, module, method), *pos;
+
+	list_for_each(pos, head) {
+		struct watch *watch = list_entry(pos, struct watch, link);
+
+		if (watch->lane == lane && watch->method == method && watch->resident->id == module)
+			return watch;
+	}
+	return NULL;
+}
+
+/* 0, CHARGE_E_QUOTA, -ENOMEM */
+static int watch_new(struct lane *lane, struct resident *resident, uint32_t method)
+{
+	struct server *server = lane->server;
+	struct watch *watch = calloc(1, sizeof(*watch));
+	int r;
+
+	if (!watch)
+		return -ENOMEM;
+	r = charge_take(&server->charges, &watch->charge, lane->uid, SERVER_SLOT_WATCHES, 1);
+	if (r) {
+		free(watch);
+		return r;
+	}
+	watch->lane = lane;
+	watch->resident = resident;
+	watch->method = method;
+	watch->told.watch = watch->marked.watch = watch;
+	list_init(&watch->state_link);
+	list_init(&watch->told.link);
+	list_init(&watch->marked.link);
+	list_append(&lane->watches, &watch->lane_link);
+	list_append(watch_bucket(server, resident->id, method), &watch->link);
+	return 0;
+}
+
+void slots_end_lane(struct lane *lane)
+{
+	struct list *first;
+
+	while ((first = list_first(&lane->watches)))
+		watch_free(list_entry(first, struct watch, lane_link));
+	list_remove(&lane->slot_link);
+}
+
+void slots_end_hold(struct session *session, const struct hold *hold)
+{
+	struct list *lane, *pos, *after;
+
+	list_for_each(lane, &session->lanes) {
+		struct list *watches = &list_entry(lane, struct lane, link)->watches;
+
+		list_for_each_safe(pos, after, watches) {
+			struct watch *watch = list_entry(pos, struct watch, lane_link);
+
+			if (watch->resident == hold->resident)
+				watch_free(watch);
+		}
+	}
+}
+
+/* -- Requests --- */
+int slots_watch(struct lane *lane, const struct request *request)
+{
+	const struct wire_method_ref *ref = request->body;
+	struct module *module = session_method(lane, request->serial, ref->module, ref->method);
+	struct hold *hold;
+	int r;
+
+	if (!module)
+		return 0;
+	if (lane->kind != WIRE_LANE_SLOTS)
+		return lane_error(lane, request->serial, TIER_ERROR_ARGUMENT,
+				  "SLOT_WATCH belongs on a connection that HELLO said is for slots");
+	hold = hold_find(lane->session, ref->module);
+	if (!hold)
+		return lane_error(lane, request->serial, TIER_ERROR_NO_MODULE, "this session does not hold module %llu",
+				  (unsigned long long)ref->module);
+	r = watch_find(lane, ref->module, ref->method) ? 0 : watch_new(lane, hold->resident, ref->method);
+	if (r == CHARGE_E_QUOTA)
+		return lane_error(lane, request->serial, TIER_ERROR_QUOTA, "this user's processes have slots of their own for %u methods already",
+				  lane->server->config.watches_per_uid);
+	if (r)
+		return lane_error(lane, request->serial, TIER_ERROR_NO_MEMORY, NULL);
+	lane_done(lane, request->serial);
+	return 0;
+}
+
+/* A lane that was never told of anything has nothing to answer. */
+int slots_done(struct lane *lane, const struct request *request)
+{
+	const struct wire_slot_change *change = request->body;
+	struct list *first;
+
+	if (change->ticket > lane->ticket)
+		return lane_break(lane, request->serial, "SLOT_DONE answers a change that was not told yet");
+	while ((first = list_first(&lane->told))) {
+		struct watch *watch = list_entry(first, struct watch, state_link);
+
+		if (watch->ticket > change->ticket)
+			break;
+		list_remove(&watch->state_link);
+		lane->n_told--;
+		if (list_is_linked(&watch->marked.link))
+			list_append(&lane->marked, &watch->state_link);
+		change_end(&watch->told);
+	}
+	lane_tell(lane);
+	return 0;
+}
+
+/* One-way, so nothing is answered. */
+int slots_used(struct lane *lane, const struct request *request)
+{
+	const struct server_ops *ops = lane->server->ops;
+	const struct wire_slot *slot = request->body;
+	struct module *module = session_module(lane, slot->module, NULL);
+
+	if (module && ops->slot_method(core_module_context(module), slot->cell) == slot->method)
+		core_slot_used(module, slot->method, slot->cell);
+	return 0;
+}
