@@ -12,7 +12,7 @@
  * until then, so that a thread on its way to using one never hits a stranger's. */
 
 #define CONN_TIMEOUT_NS 30000000000ull
-#define CONN_THRESHOLD_RECOVERY_NS 200000000ull	/* in a fork; the daemon's sweep finds what is not told */
+#define CONN_NOTE_RECOVERY_NS 200000000ull	/* in a fork; what is not told is found by the daemon's sweep, or told later */
 
 static int conn_mine(struct tier_conn *conn)
 {
@@ -114,7 +114,7 @@ static int conn_new(struct tier_conn **ret)
 	}
 	conn->n_refs = 1;
 	conn->page->mine = 1;
-	conn->api = conn->prestub = conn_lane(conn);
+	conn->api = conn->prestub = conn->slots.lane = conn_lane(conn);
 	*ret = conn;
 	return 0;
 }
@@ -150,6 +150,7 @@ void tier_disconnect(struct tier_conn *conn)
 		return;
 	mask = signals_block();
 	__atomic_store_n(&conn->is_closed, 1, __ATOMIC_RELEASE);
+	slots_end(conn);
 	if (conn_mine(conn)) {	/* in a fork, shutting the sockets down would end the parent's session */
 		lane_shut(&conn->prestub);
 		lane_shut(&conn->api);
@@ -268,22 +269,35 @@ int conn_prepare(struct tier_conn *conn, const struct tier_record *record, uint6
 	if (r < 0)
 		return error_set(r, "the daemon at %s did not answer other threads' first calls in time", conn->address.sun_path);
 	/* Threads that start together all come here; the first one's answer serves them all. */
-	if (!__atomic_load_n(&record->code, __ATOMIC_ACQUIRE))
+	if (tier_state_stage(__atomic_load_n(&record->state, __ATOMIC_ACQUIRE)) == TIER_STAGE_COLD)
 		r = lane_request(&conn->prestub, &(struct request){ .type = WIRE_PREPARE, .body = &ref, .fd = -1,
 								    .reply_type = WIRE_DONE, .deadline_ns = deadline_ns });
 	lock_give(&conn->page->prestub);
 	return r;
 }
 
+/* What nobody waits for must not wait itself. */
+static int conn_ready_for_note(struct tier_conn *conn)
+{
+	return conn_ready(conn, deadline_after(conn->timeout_ns < CONN_NOTE_RECOVERY_NS ? conn->timeout_ns : CONN_NOTE_RECOVERY_NS));
+}
+
 void conn_threshold(struct tier_conn *conn, uint64_t module, uint32_t method, uint64_t version)
 {
 	const struct wire_bell bell = { .module = module, .version = version, .method = method, .tid = sys_gettid() };
-	const uint64_t patience = conn->timeout_ns < CONN_THRESHOLD_RECOVERY_NS ? conn->timeout_ns : CONN_THRESHOLD_RECOVERY_NS;
 
-	if (conn_ready(conn, deadline_after(patience)) < 0)
+	if (conn_ready_for_note(conn) < 0)
 		return;
 	if (conn->path == WIRE_PATH_KERNEL)
 		probe_fire(conn->probes, TIER_PROBE_THRESHOLD, module, method, version);
 	else
 		lane_ring(&conn->prestub, WIRE_THRESHOLD, &bell, 0);
+}
+
+int conn_slot_used(struct tier_conn *conn, const struct wire_slot *slot)
+{
+	int r;
+
+	r = conn_ready_for_note(conn);
+	return r < 0 ? r : lane_ring(&conn->prestub, WIRE_SLOT_USED, slot, 0);
 }

@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include "fork.h"
 #include "lane.h"
+#include "slots.h"
 #include "tier/tier.h"
 
 struct tier_module;
@@ -18,6 +19,7 @@ struct tier_conn {
 	uint32_t is_closed;
 	struct lane api;	/* page->api guards it */
 	struct lane prestub;	/* page->prestub guards it */
+	struct slots slots;	/* page->watch guards it */
 	struct tier_module *modules;	/* that the session holds; process_page()->links guards it */
 
 	/* the session; replaced as a whole in a fork */
@@ -55,6 +57,7 @@ int conn_nudge(struct tier_conn *conn, const struct wire_method_ref *ref, uint64
 /* With all signals blocked: */
 int conn_prepare(struct tier_conn *conn, const struct tier_record *record, uint64_t module, uint32_t method);
 void conn_threshold(struct tier_conn *conn, uint64_t module, uint32_t method, uint64_t version);
+int conn_slot_used(struct tier_conn *conn, const struct wire_slot *slot);	/* 0, or a negative errno: not told */
 
 void conn_ref(struct tier_conn *conn);
 void conn_unref(struct tier_conn *conn);

@@ -12,6 +12,7 @@
  *   private data              its own copy: stays
  *   probe page                not there (MADV_DONTFORK): a fresh one, at another address
  *   locks                     in wiped pages: free
+ *   slots of the program's    its own copies: a handler of fork()'s makes them lead to their methods (slots.c)
  *   sockets                   the parent's session: closed, and a session of the fork's own opened
  *   lists of modules          each change is one store, so every snapshot of them is whole
  *
@@ -26,23 +27,28 @@
 
 static union wiped_page *process;
 
-union wiped_page *wiped_page_new(void)
+void *wiped_memory_new(size_t n)
 {
-	union wiped_page *page;
+	void *memory;
 	int r;
 
-	page = sys_mmap(NULL, WIPED_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (sys_is_error(page)) {
+	memory = sys_mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (sys_is_error(memory)) {
 		error_set(-ENOMEM, "out of memory");
 		return NULL;
 	}
-	r = sys_madvise(page, WIPED_PAGE_SIZE, MADV_WIPEONFORK);
+	r = sys_madvise(memory, n, MADV_WIPEONFORK);
 	if (r < 0) {
 		error_set(r, "this kernel cannot wipe memory on fork (Linux 4.14 and later can): %s", error_word(r));
-		wiped_page_free(page);
+		sys_munmap(memory, n);
 		return NULL;
 	}
-	return page;
+	return memory;
+}
+
+union wiped_page *wiped_page_new(void)
+{
+	return wiped_memory_new(WIPED_PAGE_SIZE);
 }
 
 void wiped_page_free(union wiped_page *page)
@@ -72,15 +78,19 @@ struct process_page *process_page(void)
 	return &__atomic_load_n(&process, __ATOMIC_ACQUIRE)->process;
 }
 
+void fork_forget_lane(struct lane *lane)
+{
+	if (lane_is_copy(lane))
+		lane_close(lane);
+	lane->fd = -1;
+}
+
 void fork_forget(struct tier_conn *conn)
 {
-	struct lane *const lanes[] = { &conn->api, &conn->prestub };
+	struct lane *const lanes[] = { &conn->api, &conn->prestub, &conn->slots.lane };
 
-	for (int i = 0; i < 2; i++) {
-		if (lane_is_copy(lanes[i]))
-			lane_close(lanes[i]);
-		lanes[i]->fd = -1;
-	}
+	for (int i = 0; i < 3; i++)
+		fork_forget_lane(lanes[i]);
 	conn->epoch++;
 	conn->probes = NULL;	/* unmapped by the fork itself */
 }

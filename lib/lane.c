@@ -344,6 +344,22 @@ int lane_request(struct lane *lane, const struct request *request)
 	return r < 0 ? r : lane_await(lane, request);
 }
 
+int lane_listen(struct lane *lane)
+{
+	struct pollfd poll = { .fd = lane->fd, .events = POLLIN };
+	struct parcel parcel = { .n = 0 };
+	int r = -EAGAIN;
+
+	while (r == -EAGAIN) {
+		sys_ppoll(&poll, 1, NULL, NULL);
+		if (!lane_is_intact(lane))
+			return lane_break(lane, -ECONNRESET, "the program closed libtier's descriptor");
+		r = lane_receive(lane, &parcel);
+	}
+	parcel_drop(&parcel);
+	return r;
+}
+
 void lane_drain(struct lane *lane)
 {
 	struct parcel parcel = { .n = 0 };

@@ -68,5 +68,8 @@ int lane_await(struct lane *lane, const struct request *request);
 
 /* Sends without waiting for anything, neither room nor a reply; needs no lock when the type has no reply. */
 int lane_ring(struct lane *lane, enum wire_type type, const void *body, uint64_t serial);
+/* The next message, whatever it is, into lane->header and ->body: for a lane on which the daemon speaks unasked. Waits for
+ * ever; the thread's own signal mask stays. 0, or a negative errno with a sentence: the lane is broken. */
+int lane_listen(struct lane *lane);
 /* Throws away the replies that nobody awaits any more. */
 void lane_drain(struct lane *lane);

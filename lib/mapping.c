@@ -81,6 +81,22 @@ static bool segment_holds(const struct tier_layout *layout, enum tier_segment se
 	    && range_fits(offset - layout->segment[segment].offset, size, layout->segment[segment].size);
 }
 
+static const char *slots_wrong(const struct tier_layout *layout)
+{
+	const uint64_t after_rodata = layout->rodata + layout->n_rodata;
+
+	if (!layout->n_slots)
+		return NULL;
+	if ((layout->slots | layout->n_slots | layout->call_cells) % sizeof(uint64_t))
+		return "its vtable slots are not aligned";
+	if (layout->slots < layout->rodata || !range_fits(layout->slots - layout->rodata, layout->n_slots, layout->n_rodata))
+		return "its vtable slots lie outside .rodata";
+	if (layout->call_cells < after_rodata
+	    || !segment_holds(layout, TIER_SEGMENT_RECORDS, layout->call_cells, layout->n_slots))
+		return "its call cells lie outside their segment, or in .rodata";
+	return NULL;
+}
+
 static const char *layout_wrong(const struct tier_layout *layout)
 {
 	const uint64_t heads[] = {
@@ -107,7 +123,10 @@ static const char *layout_wrong(const struct tier_layout *layout)
 	    || !segment_holds(layout, TIER_SEGMENT_PRIVATE, layout->data, layout->n_data)
 	    || !segment_holds(layout, TIER_SEGMENT_PRIVATE, layout->bss, layout->n_bss))
 		return "its data lie outside their segments";
-	return NULL;
+	if (layout->visits % 8 || !segment_holds(layout, TIER_SEGMENT_COUNTERS, layout->visits, sizeof(struct tier_visits))
+	    || layout->visits - layout->segment[TIER_SEGMENT_COUNTERS].offset < heads[TIER_SEGMENT_COUNTERS])
+		return "its visits lie outside their segment, or among the counters";
+	return slots_wrong(layout);
 }
 
 /* A file shorter than its segment would be a SIGBUS later. */
@@ -212,6 +231,13 @@ static void table_fill(struct mapping *mapping)
 }
 
 /* -- Mappings --- */
+static size_t notes_size(const struct tier_layout *layout)
+{
+	const uint64_t n_cells = layout->n_slots / sizeof(uint64_t);
+
+	return sizeof(struct mapping_notes) + (n_cells + 63) / 64 * sizeof(uint64_t);
+}
+
 struct mapping *mapping_new(const struct wire_module *reply)
 {
 	const struct tier_layout *layout = &reply->layout;
@@ -230,6 +256,12 @@ struct mapping *mapping_new(const struct wire_module *reply)
 	mapping->layout = *layout;
 	mapping->module = reply->module;
 	text_copy(mapping->name, sizeof(mapping->name), reply->name);
+	if (layout->n_slots)
+		mapping->notes = wiped_memory_new(notes_size(layout));
+	if (layout->n_slots && !mapping->notes) {
+		sys_munmap(mapping, n);
+		return NULL;
+	}
 	return mapping;
 }
 
@@ -260,6 +292,7 @@ static void mapping_set_pointers(struct mapping *mapping)
 
 	mapping->records = (void *)tier_layout_record(layout, 0);
 	mapping->cells = (void *)tier_layout_cell(layout, 0);
+	mapping->visits = (void *)(layout->base + layout->visits);
 	mapping->table = (void *)tier_layout_segment(layout, TIER_SEGMENT_PRIVATE);
 }
 
@@ -305,6 +338,8 @@ void mapping_free(struct mapping *mapping)
 		span_unmap(&mapping->layout);
 		unsettled_end();
 	}
+	if (mapping->notes)
+		sys_munmap(mapping->notes, notes_size(&mapping->layout));
 	sys_munmap(mapping, mapping->n_bytes);
 }
 

@@ -21,6 +21,13 @@ struct mapping_name {		/* of a method, once somebody asked for it */
 	char text[WIRE_METHOD_NAME_MAX];
 };
 
+/* Which call cells the daemon was told of. In memory that a fork finds wiped: its session is another one. */
+struct mapping_notes {
+	uint32_t is_deaf;		/* there is nobody to tell any more */
+	uint32_t reserved;
+	uint64_t posted[];		/* a bit per call cell */
+};
+
 struct mapping {
 	struct mapping *next;		/* process_page()->links guards both lists */
 	struct tier_module *holders;	/* one per connection that has the module open */
@@ -29,8 +36,10 @@ struct mapping {
 	char name[WIRE_NAME_MAX];
 	struct tier_layout layout;
 	const struct tier_record *records;
-	const uint32_t *cells;
+	uint32_t *cells;
+	struct tier_visits *visits;
 	struct tier_private *table;
+	struct mapping_notes *notes;	/* NULL: the module has no vtable slots */
 	struct mapping_import *imports;
 	struct mapping_name *names;
 	size_t n_bytes;			/* of this struct and the tables behind it */
@@ -39,7 +48,7 @@ struct mapping {
 /* Checks the daemon's reply against itself and the descriptors. 0, or a negative errno with a sentence. */
 int layout_check(const struct wire_module *reply, const int fds[_TIER_SEGMENT_N]);
 
-/* A mapping without its span: to be filled with names. NULL with a sentence: no memory. */
+/* A mapping without its span: to be filled with names. NULL with a sentence: no memory, or a kernel that is too old. */
 struct mapping *mapping_new(const struct wire_module *reply);
 /* Maps the span, checks the records header, fills the private table, and makes the mapping known to the process. All or
  * nothing: on failure the mapping is as before. Signals are blocked. */

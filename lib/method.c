@@ -50,7 +50,7 @@ const char *tier_method_name(const struct tier_method *method)
 
 tier_fn tier_entry(const struct tier_method *method)
 {
-	return (tier_fn)(uintptr_t)tier_layout_precode(&method->module->mapping->layout, method->index);
+	return (tier_fn)(uintptr_t)method_address(method);
 }
 
 struct tier_answer tier_status(const struct tier_method *method)

@@ -322,6 +322,7 @@ static void module_free(struct tier_module *module)
 	struct mapping *const mapping = module->mapping;
 	const uint64_t mask = signals_block();
 
+	slots_forget_module(module);
 	module_unlink(module);
 	if (!mapping->holders)
 		mapping_free(mapping);

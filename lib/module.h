@@ -35,6 +35,12 @@ static inline const struct tier_record *method_record(const struct tier_method *
 	return &method->module->mapping->records[method->index];
 }
 
+/* The method's one address for its life */
+static inline uint64_t method_address(const struct tier_method *method)
+{
+	return tier_layout_method(&method->module->mapping->layout, method->index, method_record(method)->flags);
+}
+
 /* Opens by id or name. */
 int module_open(struct tier_conn *conn, const struct wire_module_ref *ref, struct tier_module **ret);
 int module_set_name(struct wire_module_ref *ref, const char *name);

@@ -81,6 +81,7 @@ struct fake_conn {
 	char held_body[512];
 	int held_fd;
 	uint64_t events_serial, events_from;
+	uint32_t lane;			/* enum wire_lane */
 };
 
 #define FAKE_SESSIONS 512u
@@ -117,6 +118,10 @@ struct fake {
 	struct wire_bell bell;
 	uint32_t n_bells;
 	struct wire_load load;
+	struct wire_rejit rejit;
+	struct wire_slot slot;
+	uint32_t n_slots_done;
+	uint64_t ticket;		/* of the last SLOT_DONE */
 	char object[64];
 	long n_object, object_seals;
 
@@ -210,6 +215,26 @@ static inline void fake_set_state(struct fake_module *module, uint32_t method, u
 	syscall(SYS_futex, &record->state, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
 }
 
+/* Methods that have vtable slots in "demo", by the number of the slot; one word among them is none. */
+#define FAKE_SLOTS 4u
+static const int fake_slots[FAKE_SLOTS] = { 4, 6, -1, 4 };
+static inline bool fake_is_backpatchable(uint32_t method) { return method == 4 || method == 6; }
+/* What the slot's call cell holds */
+static inline uint64_t *fake_call_cell(struct fake_module *module, uint32_t slot)
+{
+	const struct tier_layout *layout = &module->info.layout;
+
+	return (uint64_t *)(module->alias[TIER_SEGMENT_RECORDS] + layout->call_cells
+			    - layout->segment[TIER_SEGMENT_RECORDS].offset) + slot;
+}
+static inline struct tier_visits *fake_visits(struct fake_module *module)
+{
+	const struct tier_layout *layout = &module->info.layout;
+
+	return (struct tier_visits *)(module->alias[TIER_SEGMENT_COUNTERS] + layout->visits
+				      - layout->segment[TIER_SEGMENT_COUNTERS].offset);
+}
+
 /* Methods by number: 1 and 3 call imports 0 and 1, 5 calls method 0 through E, others mix their five arguments. */
 static inline uint64_t fake_mix(uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e)
 {
@@ -258,6 +283,16 @@ static inline void fake_stub(struct fake_module *module, uint32_t method, uint8_
 #undef HERE
 }
 
+/* E and what follows it, as --backpatch=lazy has it */
+static inline void fake_set_entry(struct fake_module *module, uint32_t method, uint64_t entry)
+{
+	struct tier_record *record = fake_record(module, method);
+
+	__atomic_store_n(&record->entry, entry, __ATOMIC_RELEASE);
+	if (record->flags & TIER_RECORD_BACKPATCHABLE)
+		__atomic_store_n(&record->funcptr, entry, __ATOMIC_RELEASE);
+}
+
 /* Publishes a version as the daemon does: the code first, the state word last. */
 static inline void fake_publish(struct fake_module *module, uint32_t method, unsigned int stage)
 {
@@ -275,11 +310,26 @@ static inline void fake_publish(struct fake_module *module, uint32_t method, uns
 	if (stage == TIER_STAGE_COUNTING)
 		fake_stub(module, method, at + 64, here + 64, here);
 	__atomic_store_n(&record->code, here, __ATOMIC_RELEASE);
-	__atomic_store_n(&record->precode, stage == TIER_STAGE_COUNTING ? here + 64 : here, __ATOMIC_RELEASE);
 	if (stage == TIER_STAGE_FINAL)
-		__atomic_store_n(&record->entry, here, __ATOMIC_RELEASE);
+		fake_set_entry(module, method, here);
+	if (stage != TIER_STAGE_FINAL || !(record->flags & TIER_RECORD_BACKPATCHABLE))
+		__atomic_store_n(&record->precode, stage == TIER_STAGE_COUNTING ? here + 64 : here, __ATOMIC_RELEASE);
+	else
+		__atomic_store_n(&record->precode, tier_layout_thunk(&module->info.layout, TIER_THUNK_PRESTUB), __ATOMIC_RELEASE);
 	fake_set_state(module, method, stage, stage == TIER_STAGE_FINAL ? TIER_LEVEL_TIER1 : TIER_LEVEL_TIER0,
 		       stage == TIER_STAGE_FINAL ? TIER_REASON_PROMOTED : TIER_REASON_FIRST_CALL);
+}
+
+/* The method's body is replaced: there is no code. */
+static inline void fake_reset(struct fake_module *module, uint32_t method)
+{
+	struct tier_record *record = fake_record(module, method);
+	const struct tier_layout *layout = &module->info.layout;
+
+	fake_set_state(module, method, TIER_STAGE_COLD, TIER_LEVEL_NONE, TIER_REASON_NONE);
+	fake_set_entry(module, method, tier_layout_precode(layout, method));
+	__atomic_store_n(&record->precode, tier_layout_thunk(layout, TIER_THUNK_PRESTUB), __ATOMIC_RELEASE);
+	__atomic_store_n(&record->code, 0, __ATOMIC_RELEASE);
 }
 
 /* -- Modules --- */
@@ -303,9 +353,15 @@ static inline void fake_write_head(struct fake_module *module)
 
 		at = put_rip(put(at, 3, 0x4c, 0x8d, 0x1d), here + 3, tier_layout_record(layout, i));	/* lea r11, record */
 		put_rip(put(at, 2, 0xff, 0x25), here + 9, tier_layout_record(layout, i) + 8);		/* jmp [record.P] */
+		at = module->alias[TIER_SEGMENT_CODE] + TIER_PRECODES_OFFSET + i * TIER_PRECODE_SIZE + TIER_FUNCPTR_OFFSET;
+		put_rip(put(at, 2, 0xff, 0x25), here + TIER_FUNCPTR_OFFSET + 2,				/* jmp [record.F] */
+			tier_layout_record(layout, i) + offsetof(struct tier_record, funcptr));
 		*record = (struct tier_record){ .index = i, .precode = tier_layout_thunk(layout, TIER_THUNK_PRESTUB),
 						.entry = here, .funcptr = here };
+		record->flags = layout->n_slots && fake_is_backpatchable(i) ? TIER_RECORD_BACKPATCHABLE : 0;
 	}
+	for (uint32_t i = 0; i < layout->n_slots / 8; i++)
+		*fake_call_cell(module, i) = fake_slots[i] < 0 ? 4711 : tier_layout_precode(layout, fake_slots[i]);
 }
 
 static inline void fake_make_module(struct fake *fake, uint32_t index, const char *name, uint64_t base, uint32_t n_methods,
@@ -323,6 +379,13 @@ static inline void fake_make_module(struct fake *fake, uint32_t index, const cha
 	}
 	layout->size = offset;
 	layout->rodata = layout->segment[TIER_SEGMENT_RECORDS].offset + 3 * FAKE_PAGE;
+	layout->visits = layout->segment[TIER_SEGMENT_COUNTERS].offset + FAKE_PAGE;
+	if (index == 0) {
+		layout->n_rodata = 64;
+		layout->slots = layout->rodata + 8;
+		layout->n_slots = FAKE_SLOTS * sizeof(uint64_t);
+		layout->call_cells = layout->rodata + 64;
+	}
 	layout->data = layout->bss = layout->segment[TIER_SEGMENT_PRIVATE].offset + 3 * FAKE_PAGE;
 	layout->n_data = 8;
 	module->info.module = 100 + index;

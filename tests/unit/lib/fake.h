@@ -62,6 +62,7 @@ static inline void fake_hello(struct fake *fake, struct fake_conn *conn, uint64_
 	if (fake->sessions[i].n_lanes++ == 0)
 		__atomic_fetch_add(&fake->n_live, 1, __ATOMIC_RELEASE);
 	conn->session = i + 1;
+	conn->lane = hello->lane;
 	memcpy(welcome.session, fake->sessions[i].token, sizeof(welcome.session));
 	welcome.number = i + 1;
 	welcome.nonce = fake->sessions[i].nonce;
@@ -188,14 +189,19 @@ static inline void fake_feed(struct fake *fake, struct fake_conn *conn, bool at_
 	conn->events_serial = 0;
 }
 
+static inline void fake_take_object(struct fake *fake, int fd)
+{
+	fake->n_object = pread(fd, fake->object, sizeof(fake->object), 0);
+	fake->object_seals = fcntl(fd, F_GET_SEALS);
+}
+
 static inline void fake_load_object(struct fake *fake, struct fake_conn *conn, uint64_t serial, const struct wire_load *load,
 				    int fd)
 {
 	struct wire_module_ref ref = { 0 };
 
 	fake->load = *load;
-	fake->n_object = pread(fd, fake->object, sizeof(fake->object), 0);
-	fake->object_seals = fcntl(fd, F_GET_SEALS);
+	fake_take_object(fake, fd);
 	memcpy(ref.name, load->name, sizeof(ref.name));
 	int i = fake_module_of(fake, &ref);
 	if (i < 0) {
@@ -283,6 +289,24 @@ static inline void fake_answer(struct fake *fake, struct fake_conn *conn, const 
 	case WIRE_THRESHOLD:
 		fake->bell = *(const struct wire_bell *)body;
 		__atomic_fetch_add(&fake->n_bells, 1, __ATOMIC_RELEASE);
+		break;
+	case WIRE_REJIT:
+		fake->rejit = *(const struct wire_rejit *)body;
+		fake_take_object(fake, fd);
+		fake_done(conn, header->serial);
+		break;
+	case WIRE_REVERT: fake_done(conn, header->serial); break;
+	case WIRE_SLOT_USED: fake->slot = *(const struct wire_slot *)body; break;
+	case WIRE_SLOT_WATCH:
+		assert(conn->lane == WIRE_LANE_SLOTS);
+		fake_done(conn, header->serial);
+		break;
+	case WIRE_SLOT_DONE:
+		__atomic_store_n(&fake->ticket, ((const struct wire_slot_change *)body)->ticket, __ATOMIC_RELEASE);
+		__atomic_fetch_add(&fake->n_slots_done, 1, __ATOMIC_RELEASE);
+		break;
+	case WIRE_COUNTERS:
+		fake_send(conn, header->serial, WIRE_COUNTED, &(struct wire_counters){ .n_rejits = 9 }, NULL, 0);
 		break;
 	default: abort();
 	}
@@ -454,6 +478,22 @@ static inline void fake_set_stage(struct fake *fake, uint32_t method, unsigned i
 	else
 		fake_set_state(module, method, stage, TIER_LEVEL_TIER0, 0);
 	pthread_mutex_unlock(&fake->lock);
+}
+
+/* Every process that keeps slots is told; returns how many lanes that is. */
+static inline uint32_t fake_tell_slots(struct fake *fake, uint64_t module, uint32_t method, uint64_t ticket)
+{
+	const struct wire_slot_change change = { .module = module, .ticket = ticket, .method = method };
+	uint32_t n = 0;
+
+	pthread_mutex_lock(&fake->lock);
+	for (uint32_t i = 0; i < fake->n_conns; i++)
+		if (fake->conns[i].fd >= 0 && fake->conns[i].lane == WIRE_LANE_SLOTS) {
+			fake_send(&fake->conns[i], 0, WIRE_SLOT_CHANGED, &change, NULL, 0);
+			n++;
+		}
+	pthread_mutex_unlock(&fake->lock);
+	return n;
 }
 
 static inline void fake_add_event(struct fake *fake)
