@@ -222,9 +222,9 @@ $(B)/tests/unit/$(1)/%: $(B)/obj/tests/unit/$(1)/%.o $$(call archive,$$(UNIT_ARC
 endef
 $(foreach f,$(FLOORS) lib,$(eval $(call unit_test,$(f))))
 
-# Above the floors: what a hosted module is, without a core
-$(B)/tests/unit/daemon/%: $(B)/obj/tests/unit/daemon/%.o $(patsubst %,$(B)/obj/daemon/%.o,host host_body describe) \
-		$(call archive,child worker jit arena bytecode util)
+# Above the floors: hosted modules, loads and rejits, without a server. What a test has itself is not taken from the archive.
+$(B)/obj/above.a: $(patsubst %,$(B)/obj/daemon/%.o,host host_body describe loading rejitting)
+$(B)/tests/unit/daemon/%: $(B)/obj/tests/unit/daemon/%.o $(B)/obj/above.a $(call archive,child tiering worker jit arena bytecode util)
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group -lcmocka $(CHILD_LIBS)
 
