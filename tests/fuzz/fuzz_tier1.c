@@ -4,7 +4,7 @@
  *
  * links: daemon/worker/child/elf*.c daemon/worker/child/btf*.c daemon/worker/child/lower.c daemon/worker/child/arith.c
  * links: daemon/worker/child/plan.c daemon/worker/child/provenance.c daemon/worker/child/codegen.c
- * links: daemon/worker/child/object.c tests/tiers/program.c
+ * links: daemon/worker/child/object.c daemon/worker/child/slots.c tests/tiers/program.c
  * links: -lelf llvm */
 #include <stdio.h>
 #include "fuzz/input.h"

@@ -26,7 +26,7 @@ const char *const tiers_names[] = { [TIERS_0] = "0", [TIERS_1] = "1", [TIERS_REF
 static void lay_out(struct tier_layout *layout)
 {
 	static const uint64_t sizes[] = {
-		[TIER_SEGMENT_CODE] = TIERS_CODE, [TIER_SEGMENT_RECORDS] = 2 * TIERS_SEGMENT,
+		[TIER_SEGMENT_CODE] = TIERS_CODE, [TIER_SEGMENT_RECORDS] = 3 * TIERS_SEGMENT,
 		[TIER_SEGMENT_COUNTERS] = TIERS_GUARD, [TIER_SEGMENT_PRIVATE] = 3 * TIERS_SEGMENT,
 	};
 
@@ -38,6 +38,7 @@ static void lay_out(struct tier_layout *layout)
 	layout->n_methods = TIERS_METHODS;
 	layout->n_imports = TIERS_IMPORTS;
 	layout->rodata = layout->segment[TIER_SEGMENT_RECORDS].offset + TIERS_SEGMENT;
+	layout->call_cells = layout->rodata + TIERS_SEGMENT;
 	layout->data = layout->segment[TIER_SEGMENT_PRIVATE].offset + TIERS_SEGMENT;
 	layout->bss = layout->data + TIERS_SEGMENT;
 	layout->n_rodata = layout->n_data = layout->n_bss = TIERS_SEGMENT;
@@ -109,7 +110,7 @@ static uint64_t address_of(const struct tiers *t, unsigned int ref, uint32_t ind
 {
 	switch (ref) {
 	case INSN_REF_METHOD:
-		return tier_layout_precode(&t->layout, index);
+		return tier_layout_method(&t->layout, index, record_of(t, index)->flags);
 	case INSN_REF_IMPORT:
 		return import_cells(t)[index];
 	case INSN_REF_RODATA:
@@ -119,6 +120,49 @@ static uint64_t address_of(const struct tiers *t, unsigned int ref, uint32_t ind
 	default:
 		return t->layout.base + t->layout.bss;
 	}
+}
+
+/* -- Vtable slots --- */
+/* As daemon/host.c finds them: what is a slot, is one whatever the program does with it. */
+static bool is_slot(const struct image_reloc *reloc)
+{
+	return reloc->segment == IMAGE_RODATA && reloc->ref == INSN_REF_METHOD && reloc->width == 8 && reloc->offset % 8 == 0
+	    && !reloc->addend;
+}
+
+static void find_slots(struct tiers *t)
+{
+	uint64_t low = UINT64_MAX, end = 0;
+
+	for (uint32_t i = 0; i < t->image.n_methods; i++)
+		record_of(t, i)->flags = 0;
+	for (uint32_t i = 0; i < t->image.n_relocs; i++) {
+		const struct image_reloc *reloc = &t->image.relocs[i];
+
+		if (!is_slot(reloc))
+			continue;
+		record_of(t, reloc->index)->flags = TIER_RECORD_BACKPATCHABLE;
+		low = MIN(low, reloc->offset);
+		end = reloc->offset + 8;
+	}
+	t->layout.slots = end ? t->layout.rodata + low : 0;
+	t->layout.n_slots = end ? end - low : 0;
+}
+
+static uint64_t *cell_of(const struct tiers *t, const struct image_reloc *reloc)
+{
+	return (uint64_t *)tier_layout_call_cell(&t->layout, t->layout.base + t->layout.rodata + reloc->offset);
+}
+
+/* Cells of slots lead to where direct calls lead; all others hold what .rodata holds. */
+static void fill_cells(struct tiers *t)
+{
+	uint8_t *span = t->span;
+
+	memcpy(span + t->layout.call_cells, span + t->layout.slots, t->layout.n_slots);
+	for (uint32_t i = 0; i < t->image.n_relocs; i++)
+		if (is_slot(&t->image.relocs[i]))
+			*cell_of(t, &t->image.relocs[i]) = record_of(t, t->image.relocs[i].index)->entry;
 }
 
 void tiers_reset(struct tiers *t)
@@ -139,6 +183,7 @@ void tiers_reset(struct tiers *t)
 
 		memcpy(place[reloc->segment] + reloc->offset, &value, reloc->width);
 	}
+	fill_cells(t);
 }
 
 bool tiers_load(struct tiers *t, const struct image *image, const reference_function *imports, struct refusal *refusal)
@@ -156,9 +201,10 @@ bool tiers_load(struct tiers *t, const struct image *image, const reference_func
 		import_cells(t)[i] = (uintptr_t)imports[i];
 	for (uint32_t i = 0; i < image->n_methods; i++) {
 		t->code[TIERS_0][i] = t->code[TIERS_1][i] = 0;
-		record_of(t, i)->entry = tier_layout_precode(&t->layout, i);
+		record_of(t, i)->entry = record_of(t, i)->funcptr = tier_layout_precode(&t->layout, i);
 		record_of(t, i)->precode = 0;
 	}
+	find_slots(t);
 	tiers_reset(t);
 	return true;
 }
@@ -270,13 +316,18 @@ static bool compile_tier1(struct tiers *t, uint32_t method, bool inlines, struct
 	_cleanup_(freep) void *block = NULL;
 	struct job_compile job = {
 		.level = TIER_LEVEL_TIER1, .method = method, .n_methods = image->n_methods, .n_imports = image->n_imports,
-		.n_rodata = image->n_rodata, .n_data = image->n_data, .n_bss = image->n_bss, .bodies = bodies,
+		.n_rodata = image->n_rodata, .n_data = image->n_data, .n_bss = image->n_bss, .n_slots = t->layout.n_slots,
+		.bodies = bodies,
 	};
 	struct code_result code;
 
 	if (!bodies) {
 		refuse(refusal, "out of memory");
 		return false;
+	}
+	if (job.n_slots) {
+		job.slots = t->layout.slots - t->layout.rodata;
+		job.call_cells = t->layout.call_cells - t->layout.rodata;
 	}
 	job.n_bodies = fill_bodies(t, bodies, method, inlines);
 	return codegen_compile(&job, &code, &block, refusal) && place(t, method, &code, refusal);
@@ -297,11 +348,16 @@ bool tiers_compile_all(struct tiers *t, enum tiers_kind kind, bool inlines, stru
 	return true;
 }
 
-/* As DESIGN §4 has it: a final tier is what direct calls reach, others only what the precode leads to. */
+/* As DESIGN §4 has it: a final tier is what direct calls, slots and pointers reach, others only what the precode leads to. */
 void tiers_select(struct tiers *t, enum tiers_kind kind, uint32_t method)
 {
-	record_of(t, method)->precode = t->code[kind][method];
-	record_of(t, method)->entry = kind == TIERS_1 ? t->code[kind][method] : tier_layout_precode(&t->layout, method);
+	struct tier_record *record = record_of(t, method);
+
+	record->precode = t->code[kind][method];
+	record->entry = record->funcptr = kind == TIERS_1 ? t->code[kind][method] : tier_layout_precode(&t->layout, method);
+	for (uint32_t i = 0; i < t->image.n_relocs; i++)
+		if (is_slot(&t->image.relocs[i]) && t->image.relocs[i].index == method)
+			*cell_of(t, &t->image.relocs[i]) = record->entry;
 }
 
 /* -- Running --- */
@@ -309,16 +365,16 @@ static uint64_t method_address(void *userdata, uint32_t method)
 {
 	const struct tiers *t = userdata;
 
-	return tier_layout_precode(&t->layout, method);
+	return address_of(t, INSN_REF_METHOD, method);
 }
 
 static int64_t method_at(void *userdata, uint64_t address)
 {
 	const struct tiers *t = userdata;
 	const uint64_t distance = address - tier_layout_precode(&t->layout, 0);
+	const uint64_t method = distance / TIER_PRECODE_SIZE;
 
-	return distance % TIER_PRECODE_SIZE || distance / TIER_PRECODE_SIZE >= t->image.n_methods
-		     ? -1 : (int64_t)(distance / TIER_PRECODE_SIZE);
+	return method < t->image.n_methods && address == address_of(t, INSN_REF_METHOD, method) ? (int64_t)method : -1;
 }
 
 const char *tiers_interpret(struct tiers *t, uint32_t method, const uint64_t args[5], uint64_t *ret)

@@ -4,7 +4,8 @@
 /* One module in this process, run by whatever is asked to: tier 0, tier 1, or the reference interpreter
  *
  * All three meet the same span, laid out as records.h draws it, so they see the same addresses: of methods, of segments,
- * of imports. Methods of different tiers call each other through their entry cells, as they do in a client. */
+ * of imports. Methods of different tiers call each other through their entry and call cells, as they do in a client; every
+ * slot counts as discovered. */
 
 #include <stdbool.h>
 #include <stdint.h>

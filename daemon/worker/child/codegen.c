@@ -267,13 +267,31 @@ static int warm_up(void)
 
 /* On machines with AVX-512, a pass that moves integers to mask registers where that saves copies takes time that grows with
  * the square of a method's length (17 of 20 s at 10,000 instructions), and bytecode gives it nothing to move. */
-static const char *const llvm_options[] = { "tierd-worker", "-disable-x86-domain-reassignment" };
+static const char *const llvm_options[] = {
+	"tierd-worker", "-disable-x86-domain-reassignment",
+	/* from here on only where has_slow_boundaries() */
+	"-x86-align-branch-boundary=32", "-x86-align-branch=fused+jcc+jmp+call+ret+indirect",
+};
+
+/* Whether this processor decodes a branch anew each time if it touches the end of 32 bytes: Intel's erratum SKX102 and its like.
+ * A call through a slot takes up to twice as long then. */
+static bool has_slow_boundaries(void)
+{
+	static const char *const names[] = { "skylake", "skylake-avx512", "cascadelake" };
+	char *cpu = LLVMGetHostCPUName();
+	bool found = false;
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		found |= !strcmp(cpu, names[i]);
+	LLVMDisposeMessage(cpu);
+	return found;
+}
 
 int codegen_init(void)
 {
 	LLVMInstallFatalErrorHandler(on_fatal);
 	if (!machine)	/* twice would be an error */
-		LLVMParseCommandLineOptions(ARRAY_SIZE(llvm_options), llvm_options, NULL);
+		LLVMParseCommandLineOptions(has_slow_boundaries() ? ARRAY_SIZE(llvm_options) : 2, llvm_options, NULL);
 	LLVMInitializeX86TargetInfo();
 	LLVMInitializeX86Target();
 	LLVMInitializeX86TargetMC();

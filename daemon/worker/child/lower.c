@@ -8,6 +8,7 @@
 #include "worker/child/lower.h"
 #include "worker/child/object.h"
 #include "worker/child/provenance.h"
+#include "worker/child/slots.h"
 
 /* One body at a time, one instruction after the other
  *
@@ -16,8 +17,9 @@
  *   frame      one 512-byte alloca per activation, inlined or not; r10 points to its end. What the method may read of it is
  *              cleared first: a byte that nobody wrote has one value, whichever, and a jump that asks for it goes somewhere.
  *   memory     alignment 1: the bytecode promises none, and the processor asks for none. Read-modify-write is natural.
- *   calls      through the callee's entry cell, read anew by every call (volatile), through the import's cell, or
- *              through the register's value. r1..r5 are 0 afterwards, as at tier 0.
+ *   calls      through the callee's entry cell, read anew by every call, through the import's cell, or through the register's
+ *              value. r1..r5 are 0 afterwards, as at tier 0.
+ *   slots      a callx whose register was loaded just before goes through the slot's call cell (slots.c).
  *   outside    cells, addresses and segments are hidden external symbols: pc-relative, filled in by the daemon. */
 
 #define ARGUMENTS 5
@@ -40,10 +42,14 @@ struct body {
 	const struct insn *insns;
 	uint32_t n_insns;
 	struct provenance *provenance;
+	const struct flow *flow;
+	struct slot_range slot_range;
 	LLVMBasicBlockRef *blocks;	/* per slot that starts a block, else NULL */
 	LLVMValueRef function, frame_end;
 	LLVMValueRef integers[INSN_R10], pointers[INSN_R10];
 	uint16_t known;			/* registers that keep their base before the current instruction */
+	LLVMValueRef slot;		/* base of the newest FLOW_SLOT_LOAD, an i64 */
+	int16_t slot_offset;
 };
 
 /* -- Registers ----------------------------------------------------------------------------------------------------- */
@@ -125,24 +131,21 @@ static LLVMValueRef outside(struct lower *lower, enum code_target target, uint32
 
 static LLVMValueRef load_cell(struct body *body, enum code_target target, uint32_t index)
 {
-	LLVMValueRef load = LLVMBuildLoad2(body->builder, body->lower->i64, outside(body->lower, target, index, 8), "");
+	LLVMValueRef load;
 
+	if (target == CODE_TARGET_ENTRY)
+		slot_load_anew(body->builder);
+	load = LLVMBuildLoad2(body->builder, body->lower->i64, outside(body->lower, target, index, 8), "");
 	LLVMSetAlignment(load, 8);
-	LLVMSetVolatile(load, target == CODE_TARGET_ENTRY);
 	return load;
 }
 
-/* The address of what @outside names, as the program gets it; opaque: as the result of an empty piece of assembly */
+/* The address of what @outside names, as the program gets it */
 static LLVMValueRef address_of(struct body *body, enum code_target target, uint32_t index, uint32_t size)
 {
-	LLVMValueRef pointer = outside(body->lower, target, index, size), assembly;
-	LLVMTypeRef type;
+	LLVMValueRef pointer = outside(body->lower, target, index, size);
 
-	if (!body->lower->opaque)
-		return pointer;
-	type = LLVMFunctionType(body->lower->ptr, &body->lower->ptr, 1, 0);
-	assembly = LLVMGetInlineAsm(type, "", 0, "=r,0", 4, 0, 0, LLVMInlineAsmDialectATT, 0);
-	return LLVMBuildCall2(body->builder, type, assembly, &pointer, 1, "");
+	return body->lower->opaque ? slot_opaque(body->builder, pointer) : pointer;
 }
 
 static void lower_lddw(struct body *body, const struct insn *insn)
@@ -232,12 +235,16 @@ static LLVMValueRef address(struct body *body, unsigned int reg, int16_t off)
 	return off ? offset_pointer(body, pointer, constant(body, off)) : pointer;
 }
 
-static void lower_load(struct body *body, const struct insn *insn)
+static void lower_load(struct body *body, const struct insn *insn, bool is_slot)
 {
 	LLVMTypeRef type = type_of_bits(body, access_bits(insn));
 	LLVMValueRef load = LLVMBuildLoad2(body->builder, type, address(body, insn->src, insn->off), "");
 
 	LLVMSetAlignment(load, 1);
+	if (is_slot) {
+		body->slot = reg_integer(body, insn->src);
+		body->slot_offset = insn->off;
+	}
 	if (BPF_MODE(insn->code) == BPF_MEMSX)
 		reg_set(body, insn->dst, LLVMBuildSExt(body->builder, load, body->lower->i64, ""));
 	else
@@ -345,13 +352,34 @@ static LLVMValueRef callee_of(struct body *body, const struct insn *insn, uint32
 	return LLVMBuildIntToPtr(body->builder, target, body->lower->ptr, "");
 }
 
+static LLVMValueRef call_slot(struct body *body, const struct insn *insn, LLVMValueRef arguments[ARGUMENTS])
+{
+	const struct job_compile *job = body->lower->job;
+
+	return slot_call_lower(&(struct slot_call){
+		.job = job,
+		.builder = body->builder,
+		.rodata = address_of(body, CODE_TARGET_RODATA, 0, job->n_rodata),
+		.base = body->slot,
+		.offset = body->slot_offset,
+		.range = body->slot_range,
+		.value = reg_integer(body, insn->dst),
+		.arguments = arguments,
+		.n_arguments = ARGUMENTS,
+	});
+}
+
 static void lower_call(struct body *body, const struct insn *insn, uint32_t pc)
 {
-	LLVMValueRef arguments[ARGUMENTS], callee = callee_of(body, insn, pc);
+	LLVMValueRef arguments[ARGUMENTS], result;
 
 	for (unsigned int i = 0; i < ARGUMENTS; i++)
 		arguments[i] = reg_integer(body, INSN_R1 + i);
-	reg_set(body, INSN_R0, LLVMBuildCall2(body->builder, body->lower->function_type, callee, arguments, ARGUMENTS, ""));
+	if (body->flow->marks[pc] & FLOW_SLOT_CALL && body->lower->job->n_slots)
+		result = call_slot(body, insn, arguments);
+	else
+		result = LLVMBuildCall2(body->builder, body->lower->function_type, callee_of(body, insn, pc), arguments, ARGUMENTS, "");
+	reg_set(body, INSN_R0, result);
 	for (unsigned int i = 0; i < ARGUMENTS; i++)
 		reg_set(body, INSN_R1 + i, constant(body, 0));
 }
@@ -378,7 +406,7 @@ static void lower_insn(struct body *body, const struct insn *insn, uint32_t pc)
 		lower_lddw(body, insn);
 		return;
 	case BPF_LDX:
-		lower_load(body, insn);
+		lower_load(body, insn, body->flow->marks[pc] & FLOW_SLOT_LOAD);
 		return;
 	case BPF_ST:
 		lower_store(body, insn);
@@ -502,9 +530,12 @@ static void body_lower(struct body *body)
 	}
 }
 
+DEFINE_CLEANUP(struct flow *, flow_free)
+
 static int lower_body(struct lower *lower, uint32_t index)
 {
 	_cleanup_(freep) struct provenance *provenance = NULL;
+	_cleanup_(flow_freep) struct flow *flow = NULL;
 	_cleanup_(freep) LLVMBasicBlockRef *blocks = NULL;
 	const struct job_body *source = &lower->job->bodies[index];
 	struct body body = { .lower = lower, .builder = lower->builder, .index = index, .insns = source->insns,
@@ -514,10 +545,15 @@ static int lower_body(struct lower *lower, uint32_t index)
 	r = provenance_new(&provenance, source->insns, source->n_insns);
 	if (r)
 		return error_fold(r);
+	r = flow_new(&flow, source->insns, source->n_insns);
+	if (r)
+		return error_fold(r);
 	blocks = calloc(source->n_insns, sizeof(*blocks));
 	if (!blocks)
 		return error_origin(-ENOMEM);
 	body.provenance = provenance;
+	body.flow = flow;
+	body.slot_range = slot_range_of(flow, source->insns);
 	body.blocks = blocks;
 	body_lower(&body);
 	return 0;
