@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* The world around the core, as far as its unit tests need one: a clock that moves when told, modules whose code is
- * addresses only, callers that do what precodes and counting stubs do, jobs that end when told, recorded events.
+/* The world around the core, as far as its unit tests need one: a clock that moves when told, modules (fake_module.h),
+ * callers that do what precodes, stubs and libtier do (fake_calls.h), jobs that end when told, recorded events.
  *
  * It outlives the core: fake_restart() is a daemon that dies between two requests and its successor; fake_copy() takes
  * the memory as it is at any instruction (ledger_crash_point). */
@@ -17,38 +17,30 @@
 #include <cmocka.h>
 #include "tiering/core.h"
 #include "tiering/ledger.h"
+#include "unit/tiering/fake_module.h"
 #include "util/base.h"
 
 #define FAKE_MODULES_MAX 16
-#define FAKE_JOBS_MAX 4096
-#define FAKE_CODE_STEP 64u
-#define FAKE_MS 1000000u
-#define FAKE_N 3u		/* the threshold in fake_config */
-
-struct fake_stub {
-	uint64_t address, version;
-	uint32_t cell;
-};
-
-struct fake_module {
-	struct module *module;		/* NULL: none */
-	uint64_t id;
-	uid_t uid;
-	struct tier_layout layout;
-	struct tier_record *records;
-	uint32_t *cells;
-	struct fake_stub *stubs;
-	uint32_t n_stubs;
-	uint64_t code_used;
-	struct fake *fake;
-};
+#define FAKE_JOBS_MAX    4096
+#define FAKE_NOTES_MAX   64u
+#define FAKE_MS          1000000u
+#define FAKE_N           3u /* the threshold in fake_config */
 
 struct fake_job {
 	uint64_t module, version;
-	uint32_t method;
+	uint32_t method, body;
+	uint32_t n_inlined;
+	struct fake_body inlined[FAKE_INLINED_MAX]; /* as they were when it started */
 	enum tier_level level;
 	bool is_active;
 };
+
+/* A note of libtier's prestub: a call came through that cell */
+struct fake_note {
+	uint64_t module, cell;
+	uint32_t method;
+};
+enum fake_notes { FAKE_NOTES_AT_ONCE, FAKE_NOTES_LATE, FAKE_NOTES_LOST };
 
 struct fake {
 	struct core *core;
@@ -56,12 +48,15 @@ struct fake {
 	uint8_t *memory;
 	uint64_t now_ns, armed_ns;
 	struct fake_module modules[FAKE_MODULES_MAX];
-	struct fake_job jobs[FAKE_JOBS_MAX];	/* in order of their starts */
+	struct fake_job jobs[FAKE_JOBS_MAX]; /* in order of their starts */
 	uint32_t n_jobs;
-	struct tier_event *events;		/* all that were told */
+	struct fake_note notes[FAKE_NOTES_MAX]; /* on their way */
+	uint32_t n_notes;
+	enum fake_notes how_notes;
+	struct tier_event *events; /* all that were told */
 	uint32_t n_events, n_events_max;
 	uint32_t n_changed;
-	int tier0_result, stub_result, compile_result;	/* what the next ones return */
+	int tier0_result, stub_result, forwarder_result, compile_result; /* what the next ones return */
 	void (*on_event)(struct fake *fake, const struct tier_event *event);
 	void (*on_changed)(struct fake *fake, struct module *module, uint32_t method);
 	void *test;
@@ -69,7 +64,10 @@ struct fake {
 
 /* -- What the core is given --- */
 static inline uint64_t fake_now(void *context) { return ((struct fake *)context)->now_ns; }
-static inline uint64_t fake_wall(void *context) { return ((struct fake *)context)->now_ns + 1000000000000 * (uint64_t)FAKE_MS; }
+static inline uint64_t fake_wall(void *context)
+{
+	return ((struct fake *)context)->now_ns + 1000000000000 * (uint64_t)FAKE_MS;
+}
 static inline void fake_arm(void *context, uint64_t deadline_ns) { ((struct fake *)context)->armed_ns = deadline_ns; }
 
 static inline void fake_crash_point(void)
@@ -78,55 +76,88 @@ static inline void fake_crash_point(void)
 		ledger_crash_point();
 }
 
-static inline void fake_take_code(struct fake_module *fm, struct core_code *ret)
-{
-	uint64_t segment = tier_layout_segment(&fm->layout, TIER_SEGMENT_CODE);
-
-	*ret = (struct core_code){ .address = segment + fm->code_used, .size = FAKE_CODE_STEP };
-	fm->code_used += FAKE_CODE_STEP;
-	ret->code_used = fm->code_used;
-}
-
 static inline int fake_tier0(void *context, void *module_context, uint32_t method, uint32_t body, struct core_code *ret)
 {
 	struct fake *fake = context;
+	struct fake_code *code;
 
 	if (fake->tier0_result)
 		return fake->tier0_result;
-	fake_take_code(module_context, ret);
+	code = fake_take_code(module_context, ret);
+	code->kind = FAKE_BODY;
+	code->level = TIER_LEVEL_TIER0;
+	code->method = method;
+	code->body = body;
 	fake_crash_point();
 	return 0;
 }
 
 static inline int fake_stub(void *context, void *module_context, uint32_t method, uint32_t cell, uint64_t version,
-			    uint64_t code, struct core_code *ret)
+                            uint64_t address, struct core_code *ret)
 {
 	struct fake *fake = context;
 	struct fake_module *fm = module_context;
-	uint32_t i;
+	struct fake_code *code;
 
 	if (fake->stub_result)
 		return fake->stub_result;
-	assert_true(cell < fm->layout.n_cells && fm->n_stubs < 2 * fm->layout.n_cells);
-	fake_take_code(fm, ret);
-	for (i = 0; i < fm->n_stubs; i++)	/* a stub that a predecessor made but did not live to use */
-		if (fm->stubs[i].address == ret->address)
-			break;
-	fm->stubs[i] = (struct fake_stub){ .address = ret->address, .version = version, .cell = cell };
-	fm->n_stubs = MAX(fm->n_stubs, i + 1);
+	assert_true(cell < fm->layout.n_cells);
+	code = fake_take_code(fm, ret);
+	code->kind = FAKE_STUB;
+	code->method = method;
+	code->cell = cell;
+	code->version = version;
+	code->leads_to = address;
 	fake_crash_point();
 	return 0;
 }
 
+static inline int fake_forwarder(void *context, void *module_context, uint32_t method, uint64_t target,
+                                 struct core_code *ret)
+{
+	struct fake *fake = context;
+	struct fake_module *fm = module_context;
+	struct fake_code *code;
+
+	if (fake->forwarder_result)
+		return fake->forwarder_result;
+	code = fake_take_code(fm, ret);
+	code->kind = FAKE_FORWARDER;
+	code->method = method;
+	*(uint64_t *)fake_memory_at(fm, ret->address + FORWARDER_TARGET) = target;
+	fake_crash_point();
+	return 0;
+}
+
+static inline void *fake_alias(void *context, void *module_context, uint64_t address)
+{
+	const struct fake_module *fm = module_context;
+	uint64_t code = tier_layout_segment(&fm->layout, TIER_SEGMENT_CODE);
+	uint64_t records = tier_layout_segment(&fm->layout, TIER_SEGMENT_RECORDS);
+
+	fake_crash_point();
+	if (address - code >= FAKE_SEGMENT && address - records >= FAKE_SEGMENT)
+		return NULL;
+	return fake_memory_at(fm, address);
+}
+
+/* What the job's compiler sees: the bodies as they are now */
+static inline void fake_see_bodies(struct fake_job *job, const struct fake_module *fm)
+{
+	for (uint32_t i = 0; i < MIN(fm->layout.n_methods, 64u); i++)
+		if (fm->inlines[job->method % 64] >> i & 1)
+			job->inlined[job->n_inlined++] = (struct fake_body){i, core_method_body(fm->module, i)};
+}
+
 static inline int fake_compile(void *context, void *module_context, uint32_t method, uint32_t body, uint64_t version,
-			       enum tier_level level)
+                               enum tier_level level)
 {
 	struct fake *fake = context;
 	struct fake_module *fm = module_context;
 
 	if (fake->compile_result)
 		return fake->compile_result;
-	if (fake->n_jobs == FAKE_JOBS_MAX) {	/* keep those that are outside */
+	if (fake->n_jobs == FAKE_JOBS_MAX) { /* keep those that are outside */
 		uint32_t n = 0;
 
 		for (uint32_t i = 0; i < fake->n_jobs; i++)
@@ -134,7 +165,15 @@ static inline int fake_compile(void *context, void *module_context, uint32_t met
 				fake->jobs[n++] = fake->jobs[i];
 		fake->n_jobs = n;
 	}
-	fake->jobs[fake->n_jobs++] = (struct fake_job){ fm->id, version, method, level, true };
+	fake->jobs[fake->n_jobs] = (struct fake_job){
+	        .module = fm->id,
+	        .version = version,
+	        .method = method,
+	        .body = body,
+	        .level = level,
+	        .is_active = true,
+	};
+	fake_see_bodies(&fake->jobs[fake->n_jobs++], fm);
 	fake_crash_point();
 	return 0;
 }
@@ -172,22 +211,24 @@ static inline void fake_changed(void *context, struct module *module, uint32_t m
 }
 
 static const struct core_ops fake_ops = {
-	.now = fake_now,
-	.wall = fake_wall,
-	.arm = fake_arm,
-	.tier0 = fake_tier0,
-	.stub = fake_stub,
-	.compile = fake_compile,
-	.event = fake_event,
-	.changed = fake_changed,
+        .now = fake_now,
+        .wall = fake_wall,
+        .arm = fake_arm,
+        .tier0 = fake_tier0,
+        .stub = fake_stub,
+        .forwarder = fake_forwarder,
+        .alias = fake_alias,
+        .compile = fake_compile,
+        .event = fake_event,
+        .changed = fake_changed,
 };
 
 static const struct core_config fake_config = {
-	.threshold = FAKE_N,
-	.delay_ns = 100 * (uint64_t)FAKE_MS,
-	.call_counting = true,
-	.jobs_per_uid = 1,
-	.jobs_total = 2,
+        .threshold = FAKE_N,
+        .delay_ns = 100 * (uint64_t)FAKE_MS,
+        .call_counting = true,
+        .jobs_per_uid = 1,
+        .jobs_total = 2,
 };
 
 /* -- Its life --- */
@@ -201,7 +242,8 @@ static inline void fake_check(struct fake *fake)
 
 static inline void *fake_memory(void)
 {
-	void *memory = mmap(NULL, ledger_size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *memory =
+	        mmap(NULL, ledger_size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	assert_true(memory != MAP_FAILED);
 	return memory;
@@ -217,14 +259,6 @@ static inline struct fake *fake_new(const struct core_config *config)
 	fake->now_ns = 1000 * (uint64_t)FAKE_MS;
 	assert_int_equal(core_new(&fake->core, config, &fake_ops, fake, fake->memory, ledger_size()), 0);
 	return fake;
-}
-
-static inline void fake_module_drop(struct fake_module *fm)
-{
-	free(fm->records);
-	free(fm->cells);
-	free(fm->stubs);
-	*fm = (struct fake_module){ 0 };
 }
 
 static inline struct fake *fake_free(struct fake *fake)
@@ -282,47 +316,27 @@ static inline void fake_restart(struct fake *fake)
 }
 
 /* -- Modules --- */
-static inline void fake_module_make(struct fake_module *fm, uint64_t id, uid_t uid, uint32_t n_methods, uint32_t n_cells)
-{
-	uint64_t offset = 0;
-
-	*fm = (struct fake_module){ .id = id, .uid = uid };
-	fm->layout = (struct tier_layout){ .base = TIER_WINDOW_LOW + (id << 28), .n_methods = n_methods, .n_cells = n_cells };
-	for (int i = 0; i < _TIER_SEGMENT_N; i++) {
-		fm->layout.segment[i].offset = offset;
-		fm->layout.segment[i].size = 16 << 20;
-		offset += 17 << 20;
-	}
-	fm->layout.size = offset;
-	fm->code_used = align_up(TIER_PRECODES_OFFSET + n_methods * TIER_PRECODE_SIZE, FAKE_CODE_STEP);
-	fm->records = calloc(n_methods + 1, sizeof(*fm->records));
-	fm->cells = calloc(n_cells + 1, sizeof(*fm->cells));
-	fm->stubs = calloc(2 * n_cells + 1, sizeof(*fm->stubs));
-	assert_true(fm->records && fm->cells && fm->stubs);
-	for (uint32_t i = 0; i < n_methods; i++)
-		fm->records[i] = (struct tier_record){
-			.state = tier_state_make(0, TIER_REASON_NONE, TIER_LEVEL_NONE, TIER_STAGE_COLD),
-			.precode = tier_layout_thunk(&fm->layout, TIER_THUNK_PRESTUB),
-			.entry = tier_layout_precode(&fm->layout, i),
-			.index = i,
-		};
-}
-
-static inline int fake_try_load(struct fake *fake, uid_t uid, const char *name, uint32_t n_methods, uint32_t n_cells,
-				struct fake_module **ret)
+static inline int fake_add_module(struct fake *fake, uid_t uid, const char *name, uint32_t n_methods, uint32_t n_cells,
+                                  uint32_t n_backpatchable, uint32_t n_each, struct fake_module **ret)
 {
 	struct fake_module *fm = fake_module_by_id(fake, 0);
 	int r;
 
 	assert_non_null(fm);
-	fake_module_make(fm, core_take_module_id(fake->core), uid, n_methods, n_cells);
+	fake_module_make(fm, core_take_module_id(fake->core), uid, n_methods, n_cells, n_backpatchable, n_each);
 	fm->fake = fake;
-	r = core_module_add(&fm->module, fake->core, fm->id, uid, name, false, &fm->layout, fm->code_used, fm->records, fm->cells,
-			    fm);
+	r = core_module_add(&fm->module, fake->core, fm->id, uid, name, false, &fm->layout, fm->code_used, fm->records,
+	                    fm->cells, fm);
 	if (r)
 		fake_module_drop(fm);
 	*ret = r ? NULL : fm;
 	return r;
+}
+
+static inline int fake_try_load(struct fake *fake, uid_t uid, const char *name, uint32_t n_methods, uint32_t n_cells,
+                                struct fake_module **ret)
+{
+	return fake_add_module(fake, uid, name, n_methods, n_cells, 0, 0, ret);
 }
 
 static inline struct fake_module *fake_load(struct fake *fake, uid_t uid, const char *name, uint32_t n_methods)
@@ -333,6 +347,16 @@ static inline struct fake_module *fake_load(struct fake *fake, uid_t uid, const 
 	return fm;
 }
 
+/* One whose first methods are backpatchable, each in as many slots; cells for a few bodies of each */
+static inline struct fake_module *fake_load_virtual(struct fake *fake, uid_t uid, const char *name, uint32_t n_methods,
+                                                    uint32_t n_backpatchable, uint32_t n_each)
+{
+	struct fake_module *fm;
+
+	assert_int_equal(fake_add_module(fake, uid, name, n_methods, 16 * n_methods, n_backpatchable, n_each, &fm), 0);
+	return fm;
+}
+
 static inline void fake_remove(struct fake *fake, struct fake_module *fm)
 {
 	for (uint32_t i = 0; i < fake->n_jobs; i++)
@@ -340,48 +364,6 @@ static inline void fake_remove(struct fake *fake, struct fake_module *fm)
 			fake->jobs[i].is_active = false;
 	core_module_remove(fm->module);
 	fake_module_drop(fm);
-}
-
-/* -- Callers --- */
-enum fake_path { FAKE_PRESTUB, FAKE_CODE, FAKE_COUNTED, FAKE_CROSSED };
-
-/* One call through the method's precode: what libtier, precode and stub do together, without the bell. */
-static inline enum fake_path fake_call(struct fake_module *fm, uint32_t method)
-{
-	uint64_t target = fm->records[method].precode;
-
-	if (target == tier_layout_thunk(&fm->layout, TIER_THUNK_PRESTUB)) {
-		assert_int_equal(core_prepare(fm->module, method), 0);
-		assert_true(fm->records[method].code);
-		return FAKE_PRESTUB;
-	}
-	for (uint32_t i = 0; i < fm->n_stubs; i++)
-		if (fm->stubs[i].address == target)
-			return --fm->cells[fm->stubs[i].cell] ? FAKE_COUNTED : FAKE_CROSSED;
-	assert_true(target == fm->records[method].code);
-	return FAKE_CODE;
-}
-
-static inline bool fake_ring(struct fake_module *fm, uint32_t method, uint64_t version)
-{
-	return core_threshold(fm->fake->core, fm->id, method, version, 77, 78, fm->fake->now_ns, TIER_SOURCE_KERNEL);
-}
-
-/* A call, and the bell if it crosses */
-static inline enum fake_path fake_call_and_ring(struct fake_module *fm, uint32_t method)
-{
-	uint64_t version = fm->records[method].version;
-	enum fake_path path = fake_call(fm, method);
-
-	if (path == FAKE_CROSSED)
-		fake_ring(fm, method, version);
-	return path;
-}
-
-static inline void fake_calls(struct fake_module *fm, uint32_t method, uint32_t n)
-{
-	while (n--)
-		fake_call_and_ring(fm, method);
 }
 
 /* -- Time and jobs --- */
@@ -412,16 +394,40 @@ static inline struct fake_job *fake_job(struct fake *fake, struct fake_module *f
 	return NULL;
 }
 
+/* The code that the job made, as a worker's result */
+static inline void fake_finish_code(struct fake_module *fm, const struct fake_job *job, uint32_t *inlined,
+                                    struct core_result *ret)
+{
+	struct fake_code *code = fake_take_code(fm, &ret->code);
+
+	code->kind = FAKE_BODY;
+	code->level = job->level;
+	code->method = job->method;
+	code->body = job->body;
+	code->version = job->version;
+	code->n_inlined = ret->n_inlined = job->n_inlined;
+	memcpy(code->inlined, job->inlined, sizeof(code->inlined));
+	for (uint32_t i = 0; i < job->n_inlined; i++)
+		inlined[i] = job->inlined[i].method;
+	for (uint32_t i = 0; i < MIN(fm->layout.n_methods, 64u); i++)
+		if (fm->calls[job->method % 64] >> i & 1)
+			fake_add_site(fm, code, ret->code.address, i);
+	ret->inlined = inlined;
+	ret->sites = code->sites;
+	ret->n_sites = code->n_sites;
+}
+
 static inline void fake_end_job(struct fake *fake, struct fake_job *job, enum tier_reason reason)
 {
 	struct fake_module *fm = fake_module_by_id(fake, job->module);
-	struct core_code code = { 0 };
+	uint32_t inlined[FAKE_INLINED_MAX];
+	struct core_result result = {0};
 
 	assert_true(job->is_active);
 	job->is_active = false;
 	if (reason == TIER_REASON_NONE)
-		fake_take_code(fm, &code);
-	core_compile_done(fake->core, job->module, job->method, job->version, reason, &(struct core_result){ .code = code });
+		fake_finish_code(fm, job, inlined, &result);
+	core_compile_done(fake->core, job->module, job->method, job->version, reason, &result);
 }
 
 static inline bool fake_end(struct fake *fake, struct fake_module *fm, uint32_t method, enum tier_reason reason)
@@ -474,6 +480,13 @@ static inline const struct tier_event *fake_newest(const struct fake *fake)
 	assert_true(fake->n_events);
 	return &fake->events[fake->n_events - 1];
 }
+
+static inline uint64_t fake_n_paths(const struct fake *fake, enum tier_path path)
+{
+	return core_counters(fake->core)->n_paths[path];
+}
+
+#include "unit/tiering/fake_calls.h"
 
 /* -- For test programs --- */
 static inline int fake_setup(void **state)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "unit/tiering/fake.h"
+#include "unit/tiering/crash.h"
 
 /* Takeovers: a daemon that dies between two requests, or at any instruction, and the successor that goes on from the
  * ledger as if nothing had happened */
@@ -21,7 +21,10 @@ static struct fake_module *c(struct fake *fake) { return by_name(fake, UID, "c")
 
 static void load_a(struct fake *fake) { fake_load(fake, UID, "a", 5); }
 static void load_b(struct fake *fake) { fake_load(fake, UID + 1, "b", 3); }
-static void load_c(struct fake *fake) { assert_int_equal(fake_try_load(fake, UID, "c", 3, 1, &(struct fake_module *){ 0 }), 0); }
+static void load_c(struct fake *fake)
+{
+	assert_int_equal(fake_try_load(fake, UID, "c", 3, 1, &(struct fake_module *){0}), 0);
+}
 static void call_a0(struct fake *fake) { fake_call_and_ring(a(fake), 0); }
 static void call_a1(struct fake *fake) { fake_call_and_ring(a(fake), 1); }
 static void call_a2(struct fake *fake) { fake_call_and_ring(a(fake), 2); }
@@ -45,12 +48,56 @@ static void unname_a(struct fake *fake) { core_module_unname(a(fake)->module); }
 static void remove_b(struct fake *fake) { fake_remove(fake, b(fake)); }
 
 static void (*const scenario[])(struct fake *fake) = {
-	load_a, load_b, call_a0, pass_30, call_b0, call_a1, pass_60, call_b1, pass_30, call_a2, pass_100, pass_100, pass_100,
-	/* both delays are over: two jobs of one uid, one of the other */
-	call_a2, call_a0, call_a0, call_a0, call_a1, call_b0, call_a1, call_a1, call_b0, call_b0,
-	end_b0, call_a3, /* a new delay: a1 waits */ end_a0, pass_60, call_a2, load_c, call_a2, stubs_fail, pass_100, stubs_work,
-	end_a1, call_c0, end_a2, call_c1, pass_100, pass_100, call_c0, call_c0, call_c0, call_b1, remove_b,
-	end_c0, call_c2, pass_100, unname_a, pass_100,
+        load_a,
+        load_b,
+        call_a0,
+        pass_30,
+        call_b0,
+        call_a1,
+        pass_60,
+        call_b1,
+        pass_30,
+        call_a2,
+        pass_100,
+        pass_100,
+        pass_100,
+        /* both delays are over: two jobs of one uid, one of the other */
+        call_a2,
+        call_a0,
+        call_a0,
+        call_a0,
+        call_a1,
+        call_b0,
+        call_a1,
+        call_a1,
+        call_b0,
+        call_b0,
+        end_b0,
+        call_a3,
+        /* a new delay: a1 waits */ end_a0,
+        pass_60,
+        call_a2,
+        load_c,
+        call_a2,
+        stubs_fail,
+        pass_100,
+        stubs_work,
+        end_a1,
+        call_c0,
+        end_a2,
+        call_c1,
+        pass_100,
+        pass_100,
+        call_c0,
+        call_c0,
+        call_c0,
+        call_b1,
+        remove_b,
+        end_c0,
+        call_c2,
+        pass_100,
+        unname_a,
+        pass_100,
 };
 
 static void run(struct fake *fake, bool is_disturbed)
@@ -92,127 +139,30 @@ static void losing_the_heap_after_every_step_changes_nothing(void **state)
 	fake_free(disturbed);
 }
 
+/* but for those of bodies, which have a story of their own (test_recover_bodies.c) */
 static void the_scenario_shows_every_kind_of_event(void **state)
 {
 	struct fake *fake = *state;
 
 	run(fake, false);
-	for (unsigned int kind = TIER_EVENT_MODULE_LOADED; kind < _TIER_EVENT_N; kind++)
+	for (unsigned int kind = TIER_EVENT_MODULE_LOADED; kind <= TIER_EVENT_DELAY_RESUMED; kind++)
 		assert_true(fake_n_events(fake, kind));
 }
 
-/* -- Dying at any instruction ---
- * At each crash point of a run, a copy of all that outlives the daemon goes to a successor. It must find a sound ledger,
- * tell the rest of the last transition's events, lead every method that has code to its final tier, and leave a history
- * in which each thing happened once. */
-struct heritage {
-	struct fake *successor;
-	uint32_t n_crashes;
-};
-
-static struct fake *dying;		/* whose crash point it is; ledger_crash_point takes no argument */
-
-static void merge_event(struct fake *fake, const struct tier_event *event)
-{
-	if (event->sequence <= fake->n_events) {
-		assert_memory_equal(event, &fake->events[event->sequence - 1], sizeof(*event));
-		return;
-	}
-	assert_int_equal(event->sequence, fake->n_events + 1);
-	fake_record_event(fake, event);
-}
-
-/* The extents that a small ledger uses; slots beyond were never touched. */
-static void copy_ledger(uint8_t *to, const uint8_t *from)
-{
-	enum { SLOTS = 64 };
-	size_t head = LEDGER_PAGE + LEDGER_REDO_SIZE, at = head + LEDGER_EVENTS * sizeof(struct tier_event);
-
-	memcpy(to, from, head + 512 * sizeof(struct tier_event));
-#define COPY_TABLE(NAME, record, n)                                                                                    \
-	memcpy(to + at, from + at, SLOTS * sizeof(struct ledger_##record));                                            \
-	at += align_up((uint64_t)(n) * sizeof(struct ledger_##record), LEDGER_PAGE);
-	LEDGER_TABLE_LIST(COPY_TABLE)
-	assert_int_equal(at, ledger_size());
-}
-
-static void *copy_of(const void *from, size_t n)
-{
-	void *to = malloc(n);
-
-	assert_non_null(to);
-	return memcpy(to, from, n);
-}
-
-static void copy_module(struct fake *fake, struct fake_module *to, const struct fake_module *from)
-{
-	*to = *from;
-	to->fake = fake;
-	if (!from->id)
-		return;
-	to->records = copy_of(from->records, (from->layout.n_methods + 1) * sizeof(*from->records));
-	to->cells = copy_of(from->cells, (from->layout.n_cells + 1) * sizeof(*from->cells));
-	to->stubs = copy_of(from->stubs, (2 * from->layout.n_cells + 1) * sizeof(*from->stubs));
-}
-
-static void inherit(struct fake *to, const struct fake *from)
-{
-	copy_ledger(to->memory, from->memory);
-	for (int i = 0; i < FAKE_MODULES_MAX; i++)
-		copy_module(to, &to->modules[i], &from->modules[i]);
-	to->now_ns = from->now_ns;
-	to->n_jobs = 0;
-	to->n_events = 0;
-	for (uint32_t i = 0; i < from->n_events; i++)
-		fake_record_event(to, &from->events[i]);
-}
-
-static bool drive_module(struct fake *fake, struct fake_module *fm)
-{
-	bool is_quiet = true;
-
-	for (uint32_t i = 0; fm->module && i < fm->layout.n_methods; i++) {
-		unsigned int stage = tier_state_stage(fm->records[i].state);
-
-		if (stage == TIER_STAGE_COLD || stage == TIER_STAGE_FINAL)
-			continue;
-		is_quiet = false;
-		if (stage == TIER_STAGE_COUNTING)
-			fake_call(fm, i);	/* nobody rings */
-		fake_end(fake, fm, i, TIER_REASON_NONE);
-	}
-	return is_quiet;
-}
-
-static void drive_to_the_end(struct fake *fake)
-{
-	bool is_quiet;
-	int n_rounds = 0;
-
-	do {
-		is_quiet = true;
-		for (int i = 0; i < FAKE_MODULES_MAX; i++)
-			is_quiet &= drive_module(fake, &fake->modules[i]);
-		core_sweep(fake->core, NULL);
-		fake_pass(fake, 40);
-		assert_true(n_rounds++ < 100);
-	} while (!is_quiet);
-	fake_check(fake);
-}
-
+/* -- Dying at any instruction --- */
 /* Every method's events come in the order of its life, each once. */
-static void assert_history(const struct fake *fake)
+static void assert_history(struct fake *fake)
 {
 	static const uint8_t next[_TIER_EVENT_N][4] = {
-		[0] = { TIER_EVENT_PUBLISHED },
-		[TIER_EVENT_PUBLISHED] = { TIER_EVENT_COUNTING_BEGUN, TIER_EVENT_FINAL },
-		[TIER_EVENT_COUNTING_BEGUN] = { TIER_EVENT_THRESHOLD },
-		[TIER_EVENT_THRESHOLD] = { TIER_EVENT_QUEUED },
-		[TIER_EVENT_QUEUED] = { TIER_EVENT_COMPILE_STARTED },
-		[TIER_EVENT_COMPILE_STARTED] = { TIER_EVENT_COMPILE_ENDED },
-		[TIER_EVENT_COMPILE_ENDED] = { TIER_EVENT_PUBLISHED, TIER_EVENT_FINAL },
+	        [0] = {TIER_EVENT_PUBLISHED},
+	        [TIER_EVENT_PUBLISHED] = {TIER_EVENT_COUNTING_BEGUN, TIER_EVENT_FINAL},
+	        [TIER_EVENT_COUNTING_BEGUN] = {TIER_EVENT_THRESHOLD},
+	        [TIER_EVENT_THRESHOLD] = {TIER_EVENT_QUEUED},
+	        [TIER_EVENT_QUEUED] = {TIER_EVENT_COMPILE_STARTED},
+	        [TIER_EVENT_COMPILE_STARTED] = {TIER_EVENT_COMPILE_ENDED},
+	        [TIER_EVENT_COMPILE_ENDED] = {TIER_EVENT_PUBLISHED, TIER_EVENT_FINAL},
 	};
-	uint8_t last[8][8] = { 0 };
+	uint8_t last[8][8] = {0};
 
 	for (uint32_t i = 0; i < fake->n_events; i++) {
 		const struct tier_event *event = &fake->events[i];
@@ -228,38 +178,14 @@ static void assert_history(const struct fake *fake)
 	}
 }
 
-static void crash(void)
-{
-	struct heritage *heritage = dying->test;
-	struct fake *successor = heritage->successor, *predecessor = dying;
-
-	heritage->n_crashes++;
-	ledger_crash_point = NULL;
-	inherit(successor, predecessor);
-	fake_succeed(successor);
-	drive_to_the_end(successor);
-	assert_history(successor);
-	successor->core = core_free(successor->core);
-	for (int i = 0; i < FAKE_MODULES_MAX; i++)
-		fake_module_drop(&successor->modules[i]);
-	ledger_crash_point = crash;
-}
+static void run_calmly(struct fake *fake) { run(fake, false); }
 
 static void a_successor_goes_on_wherever_the_daemon_dies(void **state)
 {
-	struct fake *successor = fake_new(&fake_config);
-	struct heritage heritage = { .successor = successor };
+	uint32_t n_crashes = crash_run(*state, run_calmly, assert_history);
 
-	dying = *state;
-	dying->test = &heritage;
-	successor->core = core_free(successor->core);
-	successor->on_event = merge_event;
-	ledger_crash_point = crash;
-	run(dying, false);
-	ledger_crash_point = NULL;
-	assert_true(heritage.n_crashes > 500);
-	print_message("died at %u points\n", heritage.n_crashes);
-	fake_free(successor);
+	assert_true(n_crashes > 500);
+	print_message("died at %u points\n", n_crashes);
 }
 
 /* -- Single points --- */
@@ -299,7 +225,7 @@ static void the_window_is_remembered_beyond_its_modules(void **state)
 	second = fake_load(fake, UID + 1, "second", 1);
 	end = second->layout.base + second->layout.size;
 	assert_true(end > first->layout.base + first->layout.size);
-	fake_remove(fake, second);		/* its addresses stay used */
+	fake_remove(fake, second); /* its addresses stay used */
 	fake_restart(fake);
 	assert_true(core_window(fake->core).base == base);
 	assert_true(core_window(fake->core).next == end);
@@ -371,7 +297,7 @@ static void a_module_that_cannot_be_attached_again_can_be_removed(void **state)
 	other->module = core_module_by_id(fake->core, other->id);
 	assert_int_equal(core_module_attach(other->module, other->records, other->cells, other), 0);
 	fake_fire(fake);
-	assert_false(fake_job(fake, other, 0));		/* the other module's job comes first */
+	assert_false(fake_job(fake, other, 0)); /* the other module's job comes first */
 	module = core_module_by_id(fake->core, id);
 	core_module_remove(module);
 	fake_module_drop(fm);
@@ -381,14 +307,14 @@ static void a_module_that_cannot_be_attached_again_can_be_removed(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		FAKE_TEST(losing_the_heap_after_every_step_changes_nothing),
-		FAKE_TEST(the_scenario_shows_every_kind_of_event),
-		FAKE_TEST(a_successor_goes_on_wherever_the_daemon_dies),
-		FAKE_TEST(waiters_of_the_last_transition_are_woken_again),
-		FAKE_TEST(the_window_is_remembered_beyond_its_modules),
-		FAKE_TEST(a_threshold_crossed_while_no_daemon_lived_is_found),
-		FAKE_TEST(interrupted_jobs_come_before_those_that_waited),
-		FAKE_TEST(a_module_that_cannot_be_attached_again_can_be_removed),
+	        FAKE_TEST(losing_the_heap_after_every_step_changes_nothing),
+	        FAKE_TEST(the_scenario_shows_every_kind_of_event),
+	        FAKE_TEST(a_successor_goes_on_wherever_the_daemon_dies),
+	        FAKE_TEST(waiters_of_the_last_transition_are_woken_again),
+	        FAKE_TEST(the_window_is_remembered_beyond_its_modules),
+	        FAKE_TEST(a_threshold_crossed_while_no_daemon_lived_is_found),
+	        FAKE_TEST(interrupted_jobs_come_before_those_that_waited),
+	        FAKE_TEST(a_module_that_cannot_be_attached_again_can_be_removed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
