@@ -11,9 +11,6 @@
 #include "util/base.h"
 #include "util/error.h"
 
-/* Larger methods stay at tier 0: their bytecode is copied, and their code placed, within a turn of the loop. */
-#define OPTIMIZED_INSNS_MAX 32768u
-
 /* Tier 0 of a method takes about 50 ns per instruction in the loop at its first call; from this size on that would be
  * most of a millisecond, so it is compiled while the module is built. */
 #define AHEAD_INSNS_MIN 8192u
@@ -513,7 +510,11 @@ int host_compile_job(struct host *host, uint32_t method, uint32_t id, enum tier_
 	size_t n;
 	int r;
 
+<<<<<<< Updated upstream
 	if (body_n_insns(host, method, body) > OPTIMIZED_INSNS_MAX)
+=======
+	if (job_is_too_large(image_method_insns(image, method), image->methods[method].n_insns))
+>>>>>>> Stashed changes
 		return CORE_E_TOO_LARGE;
 	job_add_body(&job, host, method, body);
 	for (uint32_t i = 0; i < job.n_bodies; i++)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <assert.h>
 #include <string.h>
+#include "bytecode/decode.h"
 #include "util/base.h"
 #include "util/error.h"
 #include "worker/job.h"
@@ -39,6 +40,20 @@ struct code_header {
 	uint32_t reserved;
 };
 static_assert(sizeof(struct code_header) % 8 == 0, "relocations follow aligned");
+
+/* A jump takes LLVM as long as so many straight slots, if there are many. */
+#define JUMP_WEIGHT 6u
+
+bool job_is_too_large(const struct insn *insns, uint32_t n_insns)
+{
+	uint32_t weight = n_insns;
+
+	if (n_insns <= JOB_INSNS_SURE || n_insns > JOB_INSNS_MAX)
+		return n_insns > JOB_INSNS_MAX;
+	for (uint32_t pc = 0; pc < n_insns; pc += insn_slots(&insns[pc]))
+		weight += insn_is_jump(&insns[pc]) ? JUMP_WEIGHT : 0;
+	return weight > JOB_INSNS_MAX;
+}
 
 static void *put(void *at, const void *p, size_t n)
 {

@@ -25,7 +25,7 @@ struct pool_config {
 	uint64_t memory_limit;		/* RLIMIT_AS of a worker, bytes */
 };
 #define POOL_CONFIG_DEFAULT                                                                                            \
-	{ .idle_timeout_ns = 4000000000u, .load_limit_ns = 10000000000u, .compile_limit_ns = 20000000000u,             \
+	{ .idle_timeout_ns = 4000000000u, .load_limit_ns = 10000000000u, .compile_limit_ns = 30000000000u,             \
 	  .memory_limit = 2ull << 30 }
 
 /* How a job ended. On success (reason NONE) @bytes is the daemon's own copy of the output, malloc()ed; the callee takes

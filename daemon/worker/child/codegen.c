@@ -6,6 +6,7 @@
 #include <llvm-c/Target.h>
 #include <llvm-c/TargetMachine.h>
 #include <llvm-c/Transforms/PassBuilder.h>
+#include <llvm/Config/llvm-config.h>
 #include <string.h>
 #include "tier/records.h"
 #include "util/base.h"
@@ -18,8 +19,19 @@
 /* One LLVM context per compile, one target machine per process: the machine knows the processor and holds nothing of a
  * method. The pipeline runs with that machine and its data layout, without which the vectorizers stay out. */
 
-/* Inlining is over before the pipeline begins; it finds single functions. */
+/* Inlining is over before the pipeline begins; it finds single functions. Long ones, and those of many loops, get what makes
+ * values of registers and frame, what simplifies them, and what finds values again: nothing is unrolled or vectorized. */
 #define CODEGEN_PASSES "always-inline,default<O2>"
+#define CODEGEN_LONG_PASSES                                                                                            \
+	"always-inline,function(sroa,early-cse<memssa>,simplifycfg," CODEGEN_COMBINE ",simplifycfg,gvn,loop-mssa(licm),"    \
+	"dse,simplifycfg,instsimplify)"
+#if LLVM_VERSION_MAJOR >= 18	/* where it would otherwise check that a second round finds nothing */
+#define CODEGEN_COMBINE "instcombine<no-verify-fixpoint>"
+#else
+#define CODEGEN_COMBINE "instcombine"
+#endif
+#define CODEGEN_LONG 4096u	/* instruction slots, with all that is inlined; */
+#define CODEGEN_LOOP 16u	/* as many as a jump backward counts, which stands for an unrolled loop */
 
 /* How far from what it refers to a reference is sure to lie in the module's span (tier/records.h): before a segment's data come
  * whole pages of others, behind it at least a guard page; before methods come only the thunks */
@@ -71,14 +83,14 @@ static bool machine_new(LLVMTargetMachineRef *ret)
 	return ok && *ret;
 }
 
-static bool optimize(LLVMModuleRef module, struct refusal *refusal)
+static bool optimize(LLVMModuleRef module, const char *passes, struct refusal *refusal)
 {
 	LLVMPassBuilderOptionsRef options = LLVMCreatePassBuilderOptions();
 	LLVMErrorRef error;
 	char *text;
 
 	LLVMPassBuilderOptionsSetSLPVectorization(options, 1);
-	error = LLVMRunPasses(module, CODEGEN_PASSES, machine, options);
+	error = LLVMRunPasses(module, passes, machine, options);
 	LLVMDisposePassBuilderOptions(options);
 	if (!error)
 		return true;
@@ -86,6 +98,34 @@ static bool optimize(LLVMModuleRef module, struct refusal *refusal)
 	refuse(refusal, "LLVM's optimizer: %s", text);
 	LLVMDisposeErrorMessage(text);
 	return false;
+}
+
+/* The code generator looks at a loop through all that came before it, other loops as well: for a thousand in a row that takes
+ * minutes. So what paths bring together is made something unknown, which costs nothing at run time. */
+static void cut_block(LLVMBuilderRef builder, LLVMBasicBlockRef block)
+{
+	LLVMValueRef first = LLVMGetFirstInstruction(block);
+
+	while (first && LLVMIsAPHINode(first))
+		first = LLVMGetNextInstruction(first);
+	LLVMPositionBuilderBefore(builder, first);
+	for (LLVMValueRef phi = LLVMGetFirstInstruction(block); LLVMIsAPHINode(phi); phi = LLVMGetNextInstruction(phi)) {
+		LLVMValueRef freeze;
+
+		freeze = LLVMBuildFreeze(builder, LLVMGetUndef(LLVMTypeOf(phi)), "");
+		LLVMReplaceAllUsesWith(phi, freeze);
+		LLVMSetOperand(freeze, 0, phi);
+	}
+}
+
+static void cut(LLVMModuleRef module)
+{
+	LLVMValueRef function = LLVMGetNamedFunction(module, OBJECT_ENTRY);
+	LLVMBuilderRef builder = LLVMCreateBuilderInContext(LLVMGetModuleContext(module));
+
+	for (LLVMBasicBlockRef block = LLVMGetFirstBasicBlock(function); block; block = LLVMGetNextBasicBlock(block))
+		cut_block(builder, block);
+	LLVMDisposeBuilder(builder);
 }
 
 /* The plan said what is inlined. A callee that is still there would be code that nobody counts. */
@@ -134,6 +174,7 @@ static bool verify(LLVMModuleRef module, struct refusal *refusal)
 static bool compile_module(LLVMModuleRef module, const struct job_compile *job, const struct plan *plan, bool opaque,
 			   struct code_result *ret, void **ret_block, struct refusal *refusal)
 {
+	bool is_long = plan->size + CODEGEN_LOOP * plan->n_loops >= CODEGEN_LONG;
 	LLVMTargetDataRef layout = LLVMCreateTargetDataLayout(machine);
 	char *triple = LLVMGetTargetMachineTriple(machine);
 	int r;
@@ -147,8 +188,11 @@ static bool compile_module(LLVMModuleRef module, const struct job_compile *job, 
 		refuse(refusal, "out of memory");
 		return false;
 	}
-	return verify(module, refusal) && optimize(module, refusal) && only_the_method(module, refusal)
-	    && emit(module, ret, ret_block, refusal);
+	if (!verify(module, refusal) || !optimize(module, is_long ? CODEGEN_LONG_PASSES : CODEGEN_PASSES, refusal) || !only_the_method(module, refusal))
+		return false;
+	if (is_long)
+		cut(module);
+	return emit(module, ret, ret_block, refusal);
 }
 
 static int index_compare(const void *a, const void *b)

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "bytecode/decode.h"
 #include "util/base.h"
 #include "util/error.h"
 #include "worker/child/plan.h"
@@ -14,6 +15,7 @@ struct walk {
 	struct plan *plan;
 	uint8_t *visits;	/* enum visit per body */
 	uint32_t *sizes;	/* expanded slots per body that is done */
+	uint32_t *loops;	/* backward jumps, likewise */
 };
 
 static bool insn_is_direct_call(const struct insn *insn)
@@ -48,12 +50,13 @@ static bool is_worth_it(const struct walk *walk, const struct job_body *body, ui
 static void walk_body(struct walk *walk, uint32_t index, uint32_t depth)
 {
 	const struct job_body *body = &walk->job->bodies[index];
-	uint32_t size = body->n_insns;
+	uint32_t size = body->n_insns, loops = 0;
 
 	walk->visits[index] = VISIT_OPEN;
 	for (uint32_t pc = 0; pc < body->n_insns; pc += insn_slots(&body->insns[pc])) {
 		int64_t callee = body_of_call(walk->plan, &body->insns[pc]);
 
+		loops += insn_is_jump(&body->insns[pc]) && flow_jump_target(body->insns, pc) <= pc;
 		if (callee < 0 || walk->visits[callee] == VISIT_OPEN || depth == PLAN_DEPTH_MAX)
 			continue;
 		if (walk->visits[callee] == VISIT_NEW)
@@ -62,8 +65,10 @@ static void walk_body(struct walk *walk, uint32_t index, uint32_t depth)
 			continue;
 		walk->plan->inlines[index][pc] = 1;
 		size += walk->sizes[callee];
+		loops += walk->loops[callee];
 	}
 	walk->sizes[index] = size;
+	walk->loops[index] = loops;
 	walk->visits[index] = VISIT_DONE;
 }
 
@@ -101,17 +106,21 @@ int plan_new(struct plan **ret, const struct job_compile *job)
 	_cleanup_(plan_freep) struct plan *plan = NULL;
 	_cleanup_(freep) uint8_t *visits = NULL;
 	_cleanup_(freep) uint32_t *sizes = NULL;
+	_cleanup_(freep) uint32_t *loops = NULL;
 	int r;
 
 	plan = calloc(1, sizeof(*plan));
 	visits = calloc(job->n_bodies, sizeof(*visits));
 	sizes = calloc(job->n_bodies, sizeof(*sizes));
-	if (!plan || !visits || !sizes)
+	loops = calloc(job->n_bodies, sizeof(*loops));
+	if (!plan || !visits || !sizes || !loops)
 		return error_origin(-ENOMEM);
 	r = plan_allocate(plan, job);
 	if (r)
 		return error_fold(r);
-	walk_body(&(struct walk){ .job = job, .plan = plan, .visits = visits, .sizes = sizes }, 0, 0);
+	walk_body(&(struct walk){ .job = job, .plan = plan, .visits = visits, .sizes = sizes, .loops = loops }, 0, 0);
+	plan->size = sizes[0];
+	plan->n_loops = loops[0];
 	mark_used(plan, job, 0);
 	*ret = TAKE_PTR(plan);
 	return 0;

@@ -22,6 +22,7 @@ struct plan {
 	uint8_t **inlines;	/* per body: a byte per slot, 1: the call there is inlined */
 	uint8_t *used;		/* per body: 1: it is the method itself, or inlined somewhere below it */
 	uint32_t n_bodies;
+	uint32_t size, n_loops;	/* instruction slots and backward jumps of the method, with all that is inlined */
 };
 
 /* Returns 0 or -ENOMEM. */

@@ -272,6 +272,43 @@ static void fifty_instructions_take_some_milliseconds(void **state)
 	printf("           50 instructions: median %.2f ms, best %.2f ms\n", times[ARRAY_SIZE(times) / 2], times[0]);
 }
 
+/* @n slots: @piece over and over, then r0 as it is, and exit */
+static void time_long(const char *what, uint32_t n, const struct insn *piece, uint32_t n_piece)
+{
+	_cleanup_(freep) struct insn *insns = calloc(n, sizeof(*insns));
+	_cleanup_(freep) void *block = NULL;
+	struct code_result code;
+	struct refusal refusal;
+	double begin;
+
+	assert_non_null(insns);
+	for (uint32_t i = 0; i < n - 1; i++)
+		insns[i] = i / n_piece < (n - 1) / n_piece ? piece[i % n_piece] : ALU64_K(BPF_ADD, 0, 1);
+	insns[n - 1] = EXIT();
+	assert_false(job_is_too_large(insns, n));
+	begin = now_ms();
+	if (!compile(insns, n, TIER_LEVEL_TIER1, &code, &block, &refusal))
+		fail_msg("%s: %s", what, refusal.text);
+	printf("           %5u instructions, %s: %.2f s\n", n, what, (now_ms() - begin) / 1e3);
+}
+#define TIME_LONG(what, n, ...) \
+	({ const struct insn _piece[] = { __VA_ARGS__ }; time_long(what, n, _piece, ARRAY_SIZE(_piece)); })
+
+static void the_longest_methods_take_a_third_of_their_time(void **state)
+{
+	const bool all = getenv("TIER_TEST_LONG");
+
+	for (uint32_t n = 1000; n <= (all ? JOB_INSNS_MAX : 4000); n = n == 16000 ? JOB_INSNS_MAX : n * 4)
+		TIME_LONG("straight", n, LOAD(BPF_DW, 3, 1, 8), ALU64_X(BPF_XOR, 0, 3), ALU64_K(BPF_MUL, 0, 31),
+			  STORE(BPF_DW, 1, 16, 0), ALU32_X(BPF_ADD, 4, 3));
+	for (uint32_t n = 1000; n <= (all ? JOB_INSNS_SURE : 4000); n = n == 4000 ? JOB_INSNS_SURE : n * 4)
+		TIME_LONG("branches", n, LOAD(BPF_DW, 3, 1, 0), ALU64_X(BPF_ADD, 4, 3), JUMP_X(BPF_JGT, 4, 0, 2),
+			  ALU64_K(BPF_ADD, 0, 7), JUMP(1), ALU64_K(BPF_MUL, 0, 31), ALU64_X(BPF_XOR, 0, 4));
+	for (uint32_t n = 1000; n <= (all ? JOB_INSNS_SURE : 4000); n = n == 4000 ? JOB_INSNS_SURE : n * 4)
+		TIME_LONG("loops", n, MOV_K(5, 20), LOAD(BPF_DW, 3, 1, 0), ALU64_X(BPF_ADD, 0, 3), ALU64_K(BPF_MUL, 0, 31),
+			  ALU64_K(BPF_ADD, 1, 8), ALU64_K(BPF_ADD, 5, -1), JUMP_K(BPF_JNE, 5, 0, -6));
+}
+
 static int setup(void **state)
 {
 	return codegen_init();
@@ -291,6 +328,7 @@ int main(void)
 		cmocka_unit_test(an_object_that_points_outside_itself_is_refused),
 		cmocka_unit_test(an_object_with_a_flipped_byte_stays_inside),
 		cmocka_unit_test(fifty_instructions_take_some_milliseconds),
+		cmocka_unit_test(the_longest_methods_take_a_third_of_their_time),
 	};
 
 	return cmocka_run_group_tests(tests, setup, NULL);

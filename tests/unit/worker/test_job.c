@@ -56,6 +56,32 @@ static void a_compile_job_comes_back_as_it_was(void **state)
 	free(got.bodies);
 }
 
+/* Whether a method of @n slots is too large, every @every-th of which is a jump over @off slots */
+static bool is_too_large(uint32_t n, uint32_t every, int16_t off)
+{
+	_cleanup_(freep) struct insn *method = calloc(n, sizeof(*method));
+
+	assert_non_null(method);
+	for (uint32_t pc = 0; pc < n; pc++)
+		method[pc] = insns[0];
+	for (uint32_t pc = every; every && pc < n; pc += every)
+		method[pc] = (struct insn){ .code = BPF_JMP | BPF_JEQ | BPF_K, .off = off };
+	method[n - 1] = insns[1];
+	return job_is_too_large(method, n);
+}
+
+static void a_method_is_too_large_by_its_slots_or_by_its_jumps(void **state)
+{
+	assert_false(is_too_large(32768, 0, 0));
+	assert_true(is_too_large(32769, 0, 0));
+	assert_false(is_too_large(10240, 1, -1));	/* up to there, no jumps are too many */
+	assert_true(is_too_large(10241, 1, -1));
+	assert_false(is_too_large(32700, 3270, 0));
+	assert_true(is_too_large(32700, 1635, 0));
+	assert_false(is_too_large(16384, 7, -2));
+	assert_true(is_too_large(16384, 5, -2));
+}
+
 static void constants_may_stay_at_home(void **state)
 {
 	_cleanup_(freep) void *bytes = NULL;
@@ -251,6 +277,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_compile_job_comes_back_as_it_was),
+		cmocka_unit_test(a_method_is_too_large_by_its_slots_or_by_its_jumps),
 		cmocka_unit_test(constants_may_stay_at_home),
 		cmocka_unit_test(a_compile_job_of_any_other_length_is_refused),
 		cmocka_unit_test(a_compile_job_with_a_flipped_byte_stays_inside),
