@@ -323,7 +323,7 @@ static inline int fake_add_module(struct fake *fake, uid_t uid, const char *name
 	int r;
 
 	assert_non_null(fm);
-	fake_module_make(fm, core_take_module_id(fake->core), uid, n_methods, n_cells, n_backpatchable, n_each);
+	fake_module_make_virtual(fm, core_take_module_id(fake->core), uid, n_methods, n_cells, n_backpatchable, n_each);
 	fm->fake = fake;
 	r = core_module_add(&fm->module, fake->core, fm->id, uid, name, false, &fm->layout, fm->code_used, fm->records,
 	                    fm->cells, fm);

@@ -213,8 +213,8 @@ static inline void *fake_code_memory(void)
 	return memory;
 }
 
-static inline void fake_module_make(struct fake_module *fm, uint64_t id, uid_t uid, uint32_t n_methods,
-                                    uint32_t n_cells, uint32_t n_backpatchable, uint32_t n_each)
+static inline void fake_module_make_virtual(struct fake_module *fm, uint64_t id, uid_t uid, uint32_t n_methods,
+                                            uint32_t n_cells, uint32_t n_backpatchable, uint32_t n_each)
 {
 	uint64_t offset = 0;
 	size_t n_records = TIER_RECORDS_OFFSET + n_methods * sizeof(struct tier_record);
@@ -240,6 +240,12 @@ static inline void fake_module_make(struct fake_module *fm, uint64_t id, uid_t u
 	assert_true(fm->segment && fm->cells && fm->posted);
 	fm->records = (struct tier_record *)(fm->segment + TIER_RECORDS_OFFSET);
 	fake_module_fill(fm);
+}
+
+static inline void fake_module_make(struct fake_module *fm, uint64_t id, uid_t uid, uint32_t n_methods,
+                                    uint32_t n_cells)
+{
+	fake_module_make_virtual(fm, id, uid, n_methods, n_cells, 0, 0);
 }
 
 /* Bytes of the records segment that the core may change */

@@ -67,7 +67,7 @@ static void modules_come_in_the_order_of_their_ids_however_long_they_took_to_loa
 		struct fake_module *fm = &fake->modules[i];
 		char name[2] = { 'a' + i, 0 };
 
-		fake_module_make(fm, ids[i], UID, 1, 2, 0, 0);
+		fake_module_make(fm, ids[i], UID, 1, 2);
 		fm->fake = fake;
 		assert_int_equal(core_module_add(&fm->module, fake->core, ids[i], UID, name, true, &fm->layout, 0, fm->records,
 						 fm->cells, fm), 0);
