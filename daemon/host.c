@@ -510,13 +510,9 @@ int host_compile_job(struct host *host, uint32_t method, uint32_t id, enum tier_
 	size_t n;
 	int r;
 
-<<<<<<< Updated upstream
-	if (body_n_insns(host, method, body) > OPTIMIZED_INSNS_MAX)
-=======
-	if (job_is_too_large(image_method_insns(image, method), image->methods[method].n_insns))
->>>>>>> Stashed changes
-		return CORE_E_TOO_LARGE;
 	job_add_body(&job, host, method, body);
+	if (job_is_too_large(bodies[0].insns, bodies[0].n_insns))
+		return CORE_E_TOO_LARGE;
 	for (uint32_t i = 0; i < job.n_bodies; i++)
 		job_add_callees(&job, host, i);
 	r = job_put_compile(&job, &bytes, &n);
