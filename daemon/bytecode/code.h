@@ -12,7 +12,7 @@
 
 enum code_target {
 	CODE_TARGET_ENTRY,	/* the entry-point cell E of method index (an 8-byte cell: called through) */
-	CODE_TARGET_METHOD,	/* T, the address of method index */
+	CODE_TARGET_METHOD,	/* the program-visible address of method index */
 	CODE_TARGET_IMPORT,	/* the private cell of import index (an 8-byte cell) */
 	CODE_TARGET_RODATA,	/* .rodata; index 0 */
 	CODE_TARGET_DATA,	/* .data; index 0 */

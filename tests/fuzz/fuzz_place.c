@@ -5,7 +5,7 @@
 #include "util/base.h"
 
 /* Hostile results of a compile worker: place_code() refuses them and leaves the segment alone, or what it placed lies in
- * the segment, every field leads into the span, and every other byte is the worker's.
+ * the segment, every field leads into the span, call sites lead to T, and every other byte is the worker's.
  *
  *   input   struct header | struct code_reloc[n_relocs] | uint32_t inlined[n_inlined] | the bytes */
 
@@ -39,6 +39,24 @@ static struct arena *arena_make(void)
 	return arena;
 }
 
+/* One of two forms that lead to T, in place of a call; made a call through E again */
+static void check_site(const struct tier_layout *layout, uint8_t *bytes, uint64_t start, const struct code_result *code,
+		       const struct place_site *site)
+{
+	const uint32_t at = site->address - start, begin = bytes[at - 2] == 0x67 && code->bytes[at - 2] == 0xff ? at - 2 : at - 1;
+	int32_t field;
+
+	assert(site->address % 4 == 0 && at + 4 <= code->n_bytes && site->method < layout->n_methods);
+	assert(begin == at - 2 ? bytes[at - 1] == 0xe8 : bytes[begin] == 0xe8 && bytes[at + 4] == 0x90);
+	memcpy(&field, bytes + at, sizeof(field));
+	assert(site->address + 4 + field == tier_layout_precode(layout, site->method));
+	assert(code->bytes[begin] == 0xff && code->bytes[begin + 1] == 0x15);
+	bytes[begin] = 0xff;
+	bytes[begin + 1] = 0x15;
+	field = tier_layout_entry(layout, site->method) - (start + begin + 6);
+	memcpy(bytes + begin + 2, &field, sizeof(field));
+}
+
 static void check_placed(struct arena *arena, const struct code_result *code, const struct placed *placed)
 {
 	const struct tier_layout *layout = arena_layout(arena);
@@ -48,6 +66,8 @@ static void check_placed(struct arena *arena, const struct code_result *code, co
 	assert(code->entry < code->n_bytes && placed->size == code->n_bytes && start % code->align == 0);
 	assert(offset + code->n_bytes <= layout->segment[TIER_SEGMENT_CODE].size);
 	assert(arena_code_used(arena) == offset + code->n_bytes);
+	for (uint32_t i = 0; i < placed->n_sites; i++)
+		check_site(layout, bytes, start, code, &placed->sites[i]);
 	for (uint32_t i = 0; i < code->n_relocs; i++) {
 		uint32_t offset = code->relocs[i].offset, size = code_reloc_size(&code->relocs[i]);
 		uint64_t address;
@@ -89,8 +109,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	};
 	used = arena_code_used(arena);
 	r = place_code(&placed, arena, &code, &refusal);
-	if (!r)
+	if (!r) {
 		check_placed(arena, &code, &placed);
+		free(placed.sites);
+	}
 	else
 		assert(arena_code_used(arena) == used && (r == PLACE_E_FULL || refusal.text[0]));
 	if (r == PLACE_E_FULL)

@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <cmocka.h>
 #include "arena/place.h"
 #include "util/base.h"
@@ -55,6 +56,7 @@ static int teardown(void **state)
 {
 	struct fixture *fixture = *state;
 
+	free(TAKE_PTR(fixture->placed.sites));
 	fixture->arena = arena_free(fixture->arena);
 	return 0;
 }
@@ -83,6 +85,7 @@ static const uint8_t *expect_placed(struct fixture *fixture)
 {
 	uint64_t base = tier_layout_segment(arena_layout(fixture->arena), TIER_SEGMENT_CODE);
 
+	free(TAKE_PTR(fixture->placed.sites));
 	assert_int_equal(place_code(&fixture->placed, fixture->arena, &fixture->code, &fixture->refusal), 0);
 	assert_int_equal(fixture->placed.size, fixture->code.n_bytes);
 	return arena_head(fixture->arena) + (fixture->placed.address - fixture->code.entry - base);
@@ -128,6 +131,20 @@ static void every_target_is_where_the_layout_says(void **state)
 	assert_true(field_target(fixture, bytes, 20) == layout->base + layout->bss);
 	assert_memory_equal(bytes + 34, fixture->bytes + 34, 26);	/* nothing beside the fields */
 	assert_int_equal(bytes[8], 9);
+}
+
+static void a_backpatchable_methods_address_is_its_funcptr_precode(void **state)
+{
+	struct fixture *fixture = *state;
+	const struct tier_layout *layout = arena_layout(fixture->arena);
+	const uint8_t *bytes;
+
+	arena_record(fixture->arena, 2)->flags = TIER_RECORD_BACKPATCHABLE;
+	add_reloc(fixture, 0, CODE_TARGET_METHOD, 2, -4);
+	add_reloc(fixture, 8, CODE_TARGET_METHOD, 1, -4);
+	bytes = expect_placed(fixture);
+	assert_true(field_target(fixture, bytes, 0) + 4 == tier_layout_funcptr(layout, 2));
+	assert_true(field_target(fixture, bytes, 8) + 4 == tier_layout_precode(layout, 1));
 }
 
 static void an_absolute_field_holds_the_address_in_eight_bytes(void **state)
@@ -325,6 +342,183 @@ static void an_inlined_method_that_does_not_exist_is_refused(void **state)
 	expect_placed(fixture);
 }
 
+/* -- Call sites --- */
+/* "call [rip -> E of @method]" at @at */
+static void add_call(struct fixture *fixture, uint32_t at, uint32_t method)
+{
+	fixture->bytes[at] = 0xff;
+	fixture->bytes[at + 1] = 0x15;
+	add_reloc(fixture, at + 2, CODE_TARGET_ENTRY, method, -4);
+}
+
+static void a_call_whose_field_can_be_aligned_becomes_a_site(void **state)
+{
+	struct fixture *fixture = *state;
+	const struct tier_layout *layout = arena_layout(fixture->arena);
+	uint64_t start;
+	const uint8_t *bytes;
+
+	add_call(fixture, 2, 4);	/* 2 modulo 4: 67 e8, the field stays */
+	add_call(fixture, 15, 3);	/* 3: e8, the field moves down, a nop behind */
+	bytes = expect_placed(fixture);
+	start = fixture->placed.address - fixture->code.entry;
+	assert_int_equal(fixture->placed.n_sites, 2);
+	assert_true(fixture->placed.sites[0].address == start + 4 && fixture->placed.sites[1].address == start + 16);
+	assert_int_equal(fixture->placed.sites[0].method, 4);
+	assert_int_equal(fixture->placed.sites[1].method, 3);
+	assert_memory_equal(bytes + 2, ((uint8_t[]){ 0x67, 0xe8 }), 2);
+	assert_true(field_target(fixture, bytes, 4) + 4 == tier_layout_precode(layout, 4));
+	assert_int_equal(bytes[15], 0xe8);
+	assert_int_equal(bytes[20], 0x90);
+	assert_true(field_target(fixture, bytes, 16) + 4 == tier_layout_precode(layout, 3));
+	assert_memory_equal(bytes, fixture->bytes, 2);
+	assert_memory_equal(bytes + 8, fixture->bytes + 8, 7);
+	assert_memory_equal(bytes + 21, fixture->bytes + 21, N_BYTES - 21);
+}
+
+static void a_call_whose_field_cannot_be_aligned_stays(void **state)
+{
+	struct fixture *fixture = *state;
+	const struct tier_layout *layout = arena_layout(fixture->arena);
+	const uint8_t *bytes;
+
+	add_call(fixture, 0, 4);
+	add_call(fixture, 9, 3);
+	bytes = expect_placed(fixture);
+	assert_int_equal(fixture->placed.n_sites, 0);
+	assert_memory_equal(bytes, fixture->bytes, 2);
+	assert_memory_equal(bytes + 9, fixture->bytes + 9, 2);
+	assert_true(field_target(fixture, bytes, 2) + 4 == tier_layout_entry(layout, 4));
+	assert_true(field_target(fixture, bytes, 11) + 4 == tier_layout_entry(layout, 3));
+}
+
+/* A call at the very end and one at the very beginning */
+static void sites_reach_the_ends_of_the_code(void **state)
+{
+	struct fixture *fixture = *state;
+
+	fixture->code.n_bytes = 8;
+	add_call(fixture, 2, 0);
+	expect_placed(fixture);
+	assert_int_equal(fixture->placed.n_sites, 1);
+	fixture->code.n_relocs = 0;
+	add_reloc(fixture, 0, CODE_TARGET_ENTRY, 0, -4);	/* nothing before the field */
+	add_reloc(fixture, 4, CODE_TARGET_ENTRY, 0, -4);
+	expect_placed(fixture);
+	assert_int_equal(fixture->placed.n_sites, 0);
+}
+
+/* Each differs from a call of 2 modulo 4 in one point; it is relocated as it is, and no other byte changes. */
+static void what_is_not_exactly_such_a_call_is_not_touched(void **state)
+{
+	static const struct { uint8_t bytes[2]; uint32_t target; int32_t addend; uint32_t kind; } rows[] = {
+		{ { 0xff, 0x25 }, CODE_TARGET_ENTRY, -4, CODE_RELOC_RELATIVE },		/* jmp */
+		{ { 0x8b, 0x05 }, CODE_TARGET_ENTRY, -4, CODE_RELOC_RELATIVE },		/* mov eax */
+		{ { 0xff, 0x14 }, CODE_TARGET_ENTRY, -4, CODE_RELOC_RELATIVE },
+		{ { 0xfe, 0x15 }, CODE_TARGET_ENTRY, -4, CODE_RELOC_RELATIVE },
+		{ { 0xff, 0x15 }, CODE_TARGET_ENTRY, 0, CODE_RELOC_RELATIVE },
+		{ { 0xff, 0x15 }, CODE_TARGET_ENTRY, -5, CODE_RELOC_RELATIVE },
+		{ { 0xff, 0x15 }, CODE_TARGET_ENTRY, -8, CODE_RELOC_RELATIVE },
+		{ { 0xff, 0x15 }, CODE_TARGET_IMPORT, -4, CODE_RELOC_RELATIVE },
+		{ { 0xff, 0x15 }, CODE_TARGET_METHOD, -4, CODE_RELOC_RELATIVE },
+		{ { 0xff, 0x15 }, CODE_TARGET_RODATA, -4, CODE_RELOC_RELATIVE },
+		{ { 0xff, 0x15 }, CODE_TARGET_ENTRY, -4, CODE_RELOC_ABSOLUTE },
+	};
+	struct fixture *fixture = *state;
+
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		const uint8_t *bytes;
+
+		fixture->code.n_relocs = 0;
+		memcpy(fixture->bytes + 2, rows[i].bytes, 2);
+		add_reloc(fixture, 4, rows[i].target, 0, rows[i].addend);
+		fixture->relocs[0].kind = rows[i].kind;
+		bytes = expect_placed(fixture);
+		assert_int_equal(fixture->placed.n_sites, 0);
+		assert_memory_equal(bytes, fixture->bytes, 4);
+		assert_memory_equal(bytes + 12, fixture->bytes + 12, N_BYTES - 12);
+	}
+}
+
+/* Bytes that look like a call but are another relocation's field: that field must hold what it should. */
+static void a_field_is_never_taken_for_an_instruction(void **state)
+{
+	struct fixture *fixture = *state;
+	const struct tier_layout *layout = arena_layout(fixture->arena);
+
+	for (uint32_t offset = 8; offset <= 9; offset++) {
+		const uint8_t *bytes;
+
+		fixture->code.n_relocs = 0;
+		add_call(fixture, 10, 1);				/* 2 modulo 4; its field at 12 */
+		add_reloc(fixture, offset - 1, CODE_TARGET_METHOD, 2, -4);	/* ends with one byte of it, or with both */
+		bytes = expect_placed(fixture);
+		assert_int_equal(fixture->placed.n_sites, 0);
+		assert_true(field_target(fixture, bytes, offset - 1) + 4 == tier_layout_precode(layout, 2));
+		assert_true(field_target(fixture, bytes, 12) + 4 == tier_layout_entry(layout, 1));
+	}
+}
+
+/* The fields of two calls side by side: neither reaches into the other. */
+static void calls_side_by_side_keep_apart(void **state)
+{
+	struct fixture *fixture = *state;
+	const struct tier_layout *layout = arena_layout(fixture->arena);
+	const uint8_t *bytes;
+
+	add_call(fixture, 0, 0);
+	add_call(fixture, 6, 1);
+	add_call(fixture, 12, 2);
+	add_call(fixture, 18, 3);
+	add_call(fixture, 24, 4);
+	bytes = expect_placed(fixture);
+	assert_int_equal(fixture->placed.n_sites, 2);
+	for (uint32_t i = 0; i < 5; i++) {
+		const bool is_site = 6 * i % 4 == 2;
+
+		assert_int_equal(bytes[6 * i], is_site ? 0x67 : 0xff);
+		assert_true(field_target(fixture, bytes, 6 * i + 2) + 4
+			    == (is_site ? tier_layout_precode(layout, i) : tier_layout_entry(layout, i)));
+	}
+}
+
+/* Both forms run, return to behind the instruction, and follow one store into their field. T and E of each method are given code that
+ * returns other numbers. */
+static void a_site_runs_and_is_redirected_by_one_store(void **state)
+{
+	static const uint8_t sum[] = { 0x01, 0xc3 }, end[] = { 0x89, 0xd8, 0x5b, 0xc3 };	/* add ebx, eax; mov eax, ebx; pop rbx; ret */
+	struct fixture *fixture = *state;
+	const struct tier_layout *layout = arena_layout(fixture->arena);
+	const uint64_t code = tier_layout_segment(layout, TIER_SEGMENT_CODE), size = layout->segment[TIER_SEGMENT_CODE].size;
+	uint32_t (*run)(void);
+	void *p;
+
+	for (uint32_t i = 0; i < N_METHODS; i++)
+		memcpy(arena_head(fixture->arena) + (tier_layout_precode(layout, i) - code), (uint8_t[]){ 0xb8, 1 << i, 0, 0, 0, 0xc3 }, 6);
+	p = mmap((void *)code, size, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED_NOREPLACE,
+		 arena_client_fd(fixture->arena, TIER_SEGMENT_CODE), 0);
+	assert_true(p == (void *)code);
+	memset(fixture->bytes, 0x90, N_BYTES);
+	memcpy(fixture->bytes, (uint8_t[]){ 0x53, 0x31, 0xdb }, 3);	/* push rbx; xor ebx, ebx */
+	add_call(fixture, 6, 0);
+	memcpy(fixture->bytes + 12, sum, sizeof(sum));
+	add_call(fixture, 15, 1);
+	memcpy(fixture->bytes + 21, sum, sizeof(sum));
+	memcpy(fixture->bytes + 23, end, sizeof(end));
+	fixture->code.entry = 0;
+	expect_placed(fixture);
+	assert_int_equal(fixture->placed.n_sites, 2);
+	run = (uint32_t (*)(void))fixture->placed.address;
+	assert_int_equal(run(), 1 + 2);
+	for (uint32_t i = 0; i < 2; i++) {
+		const uint64_t site = fixture->placed.sites[i].address;
+
+		*(int32_t *)arena_alias(fixture->arena, site, 4) = tier_layout_precode(layout, 3 + i) - (site + 4);
+	}
+	assert_int_equal(run(), 8 + 16);
+	munmap(p, size);
+}
+
 static void a_full_segment_is_told_apart_from_a_refusal(void **state)
 {
 	struct fixture *fixture = *state;
@@ -360,6 +554,14 @@ int main(void)
 		TEST(an_addend_that_leaves_the_span_is_refused),
 		TEST(an_inlined_method_that_does_not_exist_is_refused),
 		TEST(a_full_segment_is_told_apart_from_a_refusal),
+		TEST(a_backpatchable_methods_address_is_its_funcptr_precode),
+		TEST(a_call_whose_field_can_be_aligned_becomes_a_site),
+		TEST(a_call_whose_field_cannot_be_aligned_stays),
+		TEST(sites_reach_the_ends_of_the_code),
+		TEST(what_is_not_exactly_such_a_call_is_not_touched),
+		TEST(a_field_is_never_taken_for_an_instruction),
+		TEST(calls_side_by_side_keep_apart),
+		TEST(a_site_runs_and_is_redirected_by_one_store),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
