@@ -138,8 +138,9 @@ static const char *entry_check_slots(const struct method *method, const struct e
 	return slot_check(method, values, n_max);
 }
 
-/* Whatever a predecessor left half done: P first where it leads to code, last where it leads to the prestub. */
-static void entry_repair(struct method *method)
+/* Whatever a predecessor left half done: P first where it leads to code, last where it leads to the prestub. Slots may only lag
+ * if it was not in the middle of something: @is_whole. */
+static void entry_repair(struct method *method, bool is_whole)
 {
 	const struct entry_values values = entry_policy(method)->values(method);
 	const bool is_open = values.precode != entry_prestub(method);
@@ -147,7 +148,7 @@ static void entry_repair(struct method *method)
 
 	if (is_open)
 		entry_store_precode(method, values.precode);
-	if (entry_check_slots(method, &values, UINT32_MAX)) {
+	if (!is_whole || entry_check_slots(method, &values, UINT32_MAX)) {
 		slot_write_all(method, values.slots, held);
 		entry_store_funcptr(method, values.slots, held);
 	}
@@ -217,17 +218,18 @@ static void entry_fill(struct method *method)
 	__atomic_store_n(&record->threshold, version->threshold, __ATOMIC_RELEASE);
 }
 
-static void entry_take(struct method *method, enum tier_path path)
+static void entry_take(struct method *method, enum tier_path path, struct tier_record before)
 {
-	const struct tier_record *record = method_record(method), before = *record;
+	const struct tier_record *record = method_record(method);
 	struct core_counters *counters = &method_core(method)->counters;
 	const uint64_t n_writes = counters->n_slot_writes;
+	const bool is_whole = before.state == entry_state(method);
 
 	counters->n_paths[path]++;
 	if (entry_policy(method)->prepare)
 		entry_policy(method)->prepare(method);
 	if (path == TIER_PATH_RECOVERED)
-		entry_repair(method);
+		entry_repair(method, is_whole);
 	else
 		entry_point_set(method, entry_code(method), method_stage(method) == TIER_STAGE_FINAL,
 				path == TIER_PATH_INITIAL_PUBLISH_NON_FINAL);
@@ -240,11 +242,14 @@ static void entry_take(struct method *method, enum tier_path path)
 
 void entry_refresh(struct method *method, enum tier_path path)
 {
+	struct tier_record before;
+
 	if (!method->durable)
 		return;		/* a record is made cold */
+	before = *method_record(method);
 	entry_fill(method);
 	if (path != PATH_KEPT)
-		entry_take(method, path);
+		entry_take(method, path, before);
 	/* Synchronizes with the acquire load in tier_record_answer(): first the fields, then the word that announces them. */
 	store(&method_record(method)->state, entry_state(method));
 	assert(!entry_check(method, CHECK_SLOTS_MAX));

@@ -117,6 +117,7 @@ struct method {
 	struct list link;
 	struct inliners *inliners;	/* versions that inlined it and are active, or will be after a revert; NULL: none */
 	uint64_t replaced;		/* core->n_replacements when it got its body; 0: at its birth */
+	uint64_t ticket;		/* by which it stands in its list */
 	struct entry_held *holder;	/* of what E holds; NULL: T */
 	struct entry_held forwarder;	/* of its forwarder stub */
 	uint8_t place;			/* enum method_place */

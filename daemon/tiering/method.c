@@ -148,6 +148,7 @@ void method_move(struct method *method, enum method_place place)
 {
 	method_leave(method);
 	method->place = place;
+	method->ticket = method->durable ? method->durable->ticket : 0;
 	method_enter(method);
 }
 
@@ -203,7 +204,8 @@ void method_commit(struct method *method, enum tier_path path)
 	struct core *core = method_core(method);
 
 	ledger_commit(&core->ledger);
-	method_move(method, method_place_of(method));
+	if (method->place != method_place_of(method) || method->ticket != method->durable->ticket)
+		method_move(method, method_place_of(method));
 	method_count_promise(method);
 	entry_refresh(method, path);
 	core_ring(core, method->module, method_index(method));
