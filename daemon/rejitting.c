@@ -78,7 +78,7 @@ static enum tier_error rejit_find(struct rejit *rejit)
 	if (found >= 0)
 		return TIER_ERROR_NONE;
 	refuse(&rejit->refusal, "the object has no function '%s'", symbol);
-	return TIER_ERROR_BAD_MODULE;
+	return TIER_ERROR_NO_METHOD;
 }
 
 static void rejit_bind(struct task *task)

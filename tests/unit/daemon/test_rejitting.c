@@ -290,7 +290,7 @@ static void what_cannot_be_is_refused_and_nothing_changes(void **state)
 
 	world_init(&w, 0);
 	assert_refused(&w, "int data = 3;", "", TIER_ERROR_BAD_MODULE, "no functions");
-	assert_refused(&w, small_source, "absent", TIER_ERROR_BAD_MODULE, "no function 'absent'");
+	assert_refused(&w, small_source, "absent", TIER_ERROR_NO_METHOD, "no function 'absent'");
 	assert_refused(&w, small_source, "two", TIER_ERROR_SIGNATURE, "two(u64 x, u64 y)");
 	assert_refused(&w, small_source, "lost", TIER_ERROR_UNBOUND, "'nowhere'");
 	rejit_and_wait(&w, small_source, "two", true, &load);
