@@ -405,6 +405,9 @@ static void what_cannot_be_is_refused_by_name(void **state)
 	build(&builds[0], "address", "-O1", TYPES
 	      "extern u64 host(u64); u64 (*const volatile table[1])(u64) = { host }; u64 f(u64 x) { return table[0](x); }\n");
 	assert_load_refused("address", "import 'host' differs from process to process");
+	build(&builds[0], "variable", "-O1", TYPES
+	      "extern u64 host(u64); u64 (*table[1])(u64) = { host }; u64 f(u64 x) { return table[0](x); }\n");
+	assert_load_refused("variable", "import 'host' differs from process to process");
 }
 
 /* -- Main --- */
