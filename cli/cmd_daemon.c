@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <time.h>
 #include <tier/wire.h>
+#include "counters.h"
 #include "ctl.h"
 #include "table.h"
 
@@ -155,9 +156,7 @@ static void stats_print(struct ctl *ctl, const struct wire_stats *s)
 		printf("{\n\t\"stats\": {\n");
 	figures_print(ctl, figures, sizeof(figures) / sizeof(figures[0]));
 	if (ctl->json)
-		printf("\t},\n\t\"clients\": [\n");
-	else
-		printf("\nclients\n");
+		printf("\t},\n");
 }
 
 struct clients {
@@ -200,12 +199,15 @@ static int client_row(const struct wire_session_row *row, void *context)
 int cmd_stats(struct ctl *ctl)
 {
 	struct clients clients = { .ctl = ctl };
+	struct wire_counters counters;
 	struct wire_stats stats;
 	int r;
 
-	if (tier_stats(ctl->conn, &stats))
+	if (tier_stats(ctl->conn, &stats) || tier_counters(ctl->conn, &counters))
 		return fail_tier("stats");
 	stats_print(ctl, &stats);
+	counters_print(&counters, ctl->json);
+	printf(ctl->json ? "\t\"clients\": [\n" : "\nclients\n");
 	r = tier_clients(ctl->conn, client_row, &clients);
 	if (ctl->json)
 		printf("\n\t]\n}\n");

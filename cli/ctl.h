@@ -18,7 +18,7 @@ struct ctl {
 	int n_args;
 	/* options; which of them a verb takes stands in its row */
 	const char *socket, *name, *library;
-	bool json, shared, follow, all, bytecode, native;
+	bool json, shared, follow, all, bytecode, native, force;
 	uint64_t timeout_ns, count, from, rounds;
 	const char *module;
 	struct tier_conn *conn;	/* open when a command runs */
@@ -39,6 +39,8 @@ int cmd_pending(struct ctl *ctl);
 int cmd_events(struct ctl *ctl);
 int cmd_stats(struct ctl *ctl);
 int cmd_show(struct ctl *ctl);
+int cmd_rejit(struct ctl *ctl);
+int cmd_revert(struct ctl *ctl);
 
 /* Prints "tierctl: " and the sentence; returns CTL_FAILED. */
 int fail(const char *format, ...) __attribute__((format(printf, 1, 2)));

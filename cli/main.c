@@ -2,6 +2,7 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include "counters.h"
 #include "ctl.h"
 
 /* Verbs and options are tables: dispatch, arity, which verb takes which option, and --help read the same rows. */
@@ -20,6 +21,7 @@ enum option {
 	OPT_ROUNDS = 1u << 10,
 	OPT_BYTECODE = 1u << 11,
 	OPT_NATIVE = 1u << 12,
+	OPT_FORCE = 1u << 13,
 };
 
 struct verb {
@@ -41,6 +43,8 @@ static const struct verb verbs[] = {
 	{ "call", 1, -1, OPT_COUNT | OPT_LIBRARY | OPT_JSON, cmd_call, "MODULE:METHOD [ARG...]", "call a method here, print what it returns" },
 	{ "drive", 1, -1, OPT_TIMEOUT | OPT_LIBRARY | OPT_JSON, cmd_drive, "MODULE:METHOD [ARG...]", "call it along its schedule up to its final tier" },
 	{ "bench", 1, -1, OPT_TIMEOUT | OPT_ROUNDS | OPT_LIBRARY | OPT_JSON, cmd_bench, "MODULE:METHOD [ARG...]", "ns per call at each tier on the way" },
+	{ "rejit", 2, 2, OPT_FORCE, cmd_rejit, "MODULE:METHOD FILE[:SYMBOL]", "replace its body, for all processes, by an object's function" },
+	{ "revert", 1, 1, 0, cmd_revert, "MODULE:METHOD", "bring its own body back" },
 	{ "pending", 0, 0, OPT_MODULE | OPT_ALL | OPT_JSON, cmd_pending, "", "methods queued or being compiled: yours, all, or of a module" },
 	{ "events", 0, 0, OPT_FOLLOW | OPT_FROM | OPT_JSON, cmd_events, "", "the journal's transitions" },
 	{ "stats", 0, 0, OPT_JSON, cmd_stats, "", "the daemon's figures, and which path each client's events take" },
@@ -64,6 +68,7 @@ static const struct option_row options[] = {
 	{ "timeout", OPT_TIMEOUT, VALUE_DURATION, FIELD(timeout_ns), "give up after this time (a number with ns, us, ms, s, min, h; without unit ms)" },
 	{ "bytecode", OPT_BYTECODE, VALUE_NONE, FIELD(bytecode), "its instructions too, with their source lines" },
 	{ "native", OPT_NATIVE, VALUE_NONE, FIELD(native), "the machine code of its active version too" },
+	{ "force", OPT_FORCE, VALUE_NONE, FIELD(force), "whatever the signatures say" },
 	{ "count", OPT_COUNT, VALUE_NUMBER, FIELD(count), "how many calls; default 1" },
 	{ "rounds", OPT_ROUNDS, VALUE_NUMBER, FIELD(rounds), "rounds whose median is printed; default 15" },
 	{ "library", OPT_LIBRARY, VALUE_TEXT, FIELD(library), "a shared library that has the module's imports" },
@@ -100,6 +105,8 @@ static int help_verb(const struct verb *verb)
 	for (size_t i = 0; i < N(options); i++)
 		if (!options[i].option || (options[i].option & verb->options))
 			printf("  --%-10s %-8s %s\n", options[i].name, options[i].kind == VALUE_NONE ? "" : "VALUE", options[i].help);
+	if (verb->fn == cmd_stats)
+		counters_help();
 	return CTL_DONE;
 }
 
