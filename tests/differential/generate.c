@@ -19,6 +19,12 @@ enum {
 	FUEL = -8, CONTEXT = -16, ARRAY = -24, OWN = -96, SPILL = -104,
 };
 
+/* .rodata: an array that programs read, then n methods' addresses in a row, n times an address and a number, and the addresses once
+ * more, 3 bytes off any alignment */
+#define TABLE N_ARRAY
+#define TABLE_WORDS(n) (8 * 3 * (n))
+#define TABLE_SIZE(n) (TABLE_WORDS(n) + 8 * ((n) + 1))
+
 /* where memory accesses go */
 enum place { PLACE_CONTEXT, PLACE_OWN, PLACE_ARRAY, PLACE_RODATA, PLACE_DATA, PLACE_BSS, _PLACE_N };
 
@@ -30,6 +36,7 @@ struct generator {
 	struct { uint32_t pc, item; } jumps[N_ITEMS];
 	uint32_t n_jumps;
 	uint32_t method, end;		/* it may call those between it and end */
+	uint32_t n_methods;		/* of the module */
 };
 
 uint64_t random_seed = 1;
@@ -410,6 +417,66 @@ static void item_backward(struct generator *g)
 }
 
 /* -- Calls --- */
+/* Something between a load and the call that may use any register but @reg, r1 and r2, and leads on in any case */
+static void add_between(struct generator *g, uint32_t reg)
+{
+	const uint32_t other = (3 + random_below(7)) % 10;
+
+	if (other == reg)
+		return;
+	if (random_below(3))
+		ADD(g, any_alu(other, random_below(2) ? other : reg));
+	else
+		ADD(g, ALU_K(BPF_MOV, other, random_value()), INSN(BPF_JMP | BPF_JSGT | BPF_K, other, 0, 1, 0), any_alu(other, other));
+}
+
+/* The others' addresses stand only where none is aligned, so they are not backpatchable. */
+static bool has_slot(uint32_t method) { return method % 5 != 4; }
+
+/* @reg = the address of a place that holds the method's address: in .rodata aligned or not; or a copy of it, in memory that the
+ * call may overwrite, which does not matter any more */
+static void point_to_method(struct generator *g, uint32_t reg, uint32_t callee)
+{
+	const uint32_t other = (reg + 1) % 10 < 3 ? 3 + reg % 2 : (reg + 1) % 10, n = 8 * (callee + 1);
+
+	switch (has_slot(callee) ? random_below(4) : 1) {
+	case 0:		/* a copy */
+		ADD(g, LDDW(other, INSN_REF_RODATA, TABLE, 0), LOAD(BPF_DW, other, other, n - 8), STORE(BPF_DW, INSN_R10, SPILL, other));
+		ADD(g, ALU_X(BPF_MOV, reg, INSN_R10), ALU_K(BPF_ADD, reg, SPILL));
+		break;
+	case 1:		/* not aligned: there is no slot */
+		ADD(g, LDDW(reg, INSN_REF_RODATA, TABLE + TABLE_WORDS(g->n_methods) + 3, 0), ALU_K(BPF_ADD, reg, n - 8));
+		break;
+	case 2:		/* by index */
+		ADD(g, ALU_K(BPF_MOV, other, callee), ALU_K(BPF_LSH, other, 4), LDDW(reg, INSN_REF_RODATA, TABLE + 8 * g->n_methods, 0),
+		    ALU_X(BPF_ADD, reg, other));
+		break;
+	default:
+		ADD(g, LDDW(reg, INSN_REF_RODATA, TABLE, 0), ALU_K(BPF_ADD, reg, n - 8));
+	}
+}
+
+/* A virtual call: r1 and r2 are set. Sometimes a second one through the register that was loaded, or the value is looked at. */
+static void call_by_table(struct generator *g, uint32_t reg, uint32_t callee)
+{
+	const int16_t off = random_below(3) ? 0 : 8 * (int16_t)random_below(16) - 64;
+
+	point_to_method(g, reg, callee);
+	if (off)
+		ADD(g, ALU_K(BPF_SUB, reg, off));
+	ADD(g, LOAD(BPF_DW, reg, reg, off));
+	while (!random_below(2))
+		add_between(g, reg);
+	if (!random_below(6))
+		ADD(g, INSN(BPF_JMP | BPF_JEQ | BPF_K, reg, 0, 1, 0));	/* never */
+	ADD(g, CALLX(reg));
+	if (reg < INSN_R6 || random_below(4))
+		return;
+	point(g, INSN_R1, PLACE_CONTEXT);
+	point(g, INSN_R2, any_place(true));
+	ADD(g, CALLX(reg));
+}
+
 static void item_call(struct generator *g)
 {
 	const uint32_t n_behind = g->end - g->method - 1, callee = g->method + 1 + (n_behind ? random_below(n_behind) : 0);
@@ -426,12 +493,14 @@ static void item_call(struct generator *g)
 	}
 	point(g, INSN_R1, PLACE_CONTEXT);
 	point(g, INSN_R2, any_place(true));
-	switch (random_below(6)) {
+	switch (random_below(8)) {
 	case 0:
 		ADD(g, LDDW(reg, INSN_REF_METHOD, 0, callee), CALLX(reg));
 		break;
-	case 1:		/* through the table in .rodata */
-		ADD(g, LDDW(reg, INSN_REF_RODATA, N_ARRAY, 0), LOAD(BPF_DW, reg, reg, 8 * callee), CALLX(reg));
+	case 1:
+	case 2:
+	case 3:
+		call_by_table(g, reg, callee);
 		break;
 	default:
 		ADD(g, CALL(INSN_CALL_METHOD, callee));
@@ -491,9 +560,9 @@ static void add_method(struct builder *builder, const struct generator *g, uint3
 	builder_method(builder, "method", text, builder->part[BUILDER_INSNS].n, 0, g->insns, g->n);
 }
 
-static void generate_method(struct builder *builder, uint32_t text, uint32_t method, uint32_t end)
+static void generate_method(struct builder *builder, uint32_t text, uint32_t method, uint32_t end, uint32_t n_methods)
 {
-	struct generator g = { .method = method, .end = end, .n_items_max = 1 + random_below(N_ITEMS) };
+	struct generator g = { .method = method, .end = end, .n_methods = n_methods, .n_items_max = 1 + random_below(N_ITEMS) };
 
 	generate_frame(&g);
 	for (; g.n_items < g.n_items_max; g.n_items++) {
@@ -525,20 +594,32 @@ static void generate_driver(struct builder *builder, uint32_t text, const uint32
 	add_method(builder, &g, text);
 }
 
-/* .rodata: the array that programs read, and the addresses of all methods */
+static void add_pointer(struct builder *builder, uint32_t offset, uint32_t method)
+{
+	builder_reloc(builder, &(struct image_reloc){ .segment = IMAGE_RODATA, .ref = INSN_REF_METHOD, .width = 8, .offset = offset,
+						      .index = method });
+}
+
 static void generate_segments(struct builder *builder, uint32_t n_methods)
 {
-	uint64_t array[N_ARRAY / 8];
+	uint64_t array[N_ARRAY / 8], table[TABLE_SIZE(1 + GENERATE_PROGRAMS * N_TREE) / 8] = { 0 };
 
 	for (size_t i = 0; i < ARRAY_SIZE(array); i++)
 		array[i] = random_value();
 	builder_segment(builder, IMAGE_RODATA, array, N_ARRAY, 8);
-	builder_segment(builder, IMAGE_RODATA, NULL, 8 * n_methods, 8);
+	for (uint32_t i = 0; i < n_methods; i++)
+		table[n_methods + 2 * i + 1] = random_value();
+	builder_segment(builder, IMAGE_RODATA, table, TABLE_SIZE(n_methods), 8);
 	builder_segment(builder, IMAGE_DATA, array, N_ARRAY, 8);
 	builder_segment(builder, IMAGE_BSS, NULL, N_ARRAY, 8);
 	for (uint32_t i = 0; i < n_methods; i++)
-		builder_reloc(builder, &(struct image_reloc){ .segment = IMAGE_RODATA, .ref = INSN_REF_METHOD, .width = 8,
-							      .offset = N_ARRAY + 8 * i, .index = i });
+		if (has_slot(i))
+			add_pointer(builder, TABLE + 8 * i, i);
+	for (uint32_t i = 0; i < n_methods; i++)
+		if (has_slot(i))
+			add_pointer(builder, TABLE + 8 * n_methods + 16 * i, i);
+	for (uint32_t i = 0; i < n_methods; i++)
+		add_pointer(builder, TABLE + TABLE_WORDS(n_methods) + 3 + 8 * i, i);
 }
 
 void generate_module(struct builder *builder, uint32_t n_programs)
@@ -557,5 +638,5 @@ void generate_module(struct builder *builder, uint32_t n_programs)
 	generate_driver(builder, text, entries, n_programs);
 	for (uint32_t i = 0; i < n_programs; i++)
 		for (uint32_t method = entries[i]; method < entries[i + 1]; method++)
-			generate_method(builder, text, method, entries[i + 1]);
+			generate_method(builder, text, method, entries[i + 1], n_methods);
 }
