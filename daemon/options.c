@@ -9,7 +9,8 @@
 #include "util/base.h"
 
 enum option_kind {
-	OPTION_FLAG, OPTION_TEXT, OPTION_NUMBER, OPTION_SIZE, OPTION_DURATION, OPTION_SWITCH, OPTION_EVENTS, OPTION_BACKPATCH, OPTION_LOG,
+	OPTION_FLAG, OPTION_TEXT, OPTION_NUMBER, OPTION_SIZE, OPTION_DURATION, OPTION_SWITCH, OPTION_EVENTS, OPTION_SYNC, OPTION_BACKPATCH,
+	OPTION_LOG,
 };
 
 #define MS UINT64_C(1000000)
@@ -52,6 +53,11 @@ static const struct option_row rows[] = {
 	ROW("sweep", DURATION, sweep_ns, MS, HOUR, "1s", "how often counters are looked at while any is armed", NULL),
 	ROW("events", EVENTS, events, 0, 0, "auto", "auto, kernel (fail where the kernel refuses probes) or socket", NULL),
 	ROW("ring-bytes", SIZE, ring_bytes, 4096, 1ull << 30, "256K", "size of the kernel's ring buffer, a power of two", NULL),
+	ROW("journal", TEXT, journal, 0, 0, NULL, "where events are kept: a folder, memory or off; default /var/lib/tierd/journal for the system's daemon, else memory", NULL),
+	ROW("journal-sync", SYNC, journal_sync, 0, 0, "interval", "when the folder's events are synced to the disk: record, interval or never", NULL),
+	ROW("journal-sync-interval", DURATION, journal_sync_interval_ns, MS, HOUR, "1s", "time that events may wait for their sync", NULL),
+	ROW("journal-size", SIZE, journal_size, 0, 1ull << 40, "256M", "size of the folder at which the oldest events go; 0: none", NULL),
+	ROW("journal-age", DURATION, journal_age_ns, 0, 87600 * HOUR, "720h", "age at which events go; 0: none", NULL),
 	ROW("journal-events", NUMBER, journal_events, 1, 1ull << 26, "262144", "events kept in memory", NULL),
 	ROW("window", NUMBER, window, 0, 0x500000000000ull, "0", "first address for modules' spans; 0: random", NULL),
 	ROW("ready-fd", NUMBER, ready_fd, 0, 1ull << 20, NULL, "descriptor that gets the line \"ready\" when the daemon serves", NULL),
@@ -103,16 +109,26 @@ static bool size_of(const char *text, uint64_t *ret)
 	return scaled(text, units, factors, ARRAY_SIZE(units), ret);
 }
 
+static bool word_of(const char *text, const char *const *names, unsigned int n, unsigned int *ret)
+{
+	for (*ret = 0; *ret < n; ++*ret)
+		if (!strcmp(text, names[*ret]))
+			return true;
+	return false;
+}
+
 static bool events_of(const char *text, enum options_events *ret)
 {
 	static const char *const names[] = { "auto", "kernel", "socket" };
 
-	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
-		if (!strcmp(text, names[i])) {
-			*ret = i;
-			return true;
-		}
-	return false;
+	return word_of(text, names, ARRAY_SIZE(names), ret);
+}
+
+static bool sync_of(const char *text, enum options_sync *ret)
+{
+	static const char *const names[] = { "record", "interval", "never" };
+
+	return word_of(text, names, ARRAY_SIZE(names), ret);
 }
 
 static bool backpatch_of(const char *text, enum tier_backpatch *ret)
@@ -144,6 +160,8 @@ static const char *option_store(struct options *options, const struct option_row
 		return *(bool *)field || !strcmp(text, "off") ? NULL : "neither on nor off";
 	case OPTION_EVENTS:
 		return events_of(text, field) ? NULL : "none of auto, kernel, socket";
+	case OPTION_SYNC:
+		return sync_of(text, field) ? NULL : "none of record, interval, never";
 	case OPTION_BACKPATCH:
 		return backpatch_of(text, field) ? NULL : "none of lazy, eager, forwarder";
 	case OPTION_LOG:
@@ -274,6 +292,9 @@ enum options_end options_parse(struct options *ret, int argc, char **argv)
 		if (option_take(ret, row, row->kind == OPTION_FLAG ? "" : *value ? value + 1 : argv[i]))
 			return OPTIONS_ERROR;
 	}
+	/* a word without a slash is a slip rather than a folder */
+	if (ret->journal && strcmp(ret->journal, "memory") && strcmp(ret->journal, "off") && !strchr(ret->journal, '/'))
+		return refuse_option("--journal: '", ret->journal, "' is neither memory, off nor a folder's path with a /");
 	if (ret->ring_bytes & (ret->ring_bytes - 1))
 		return refuse_option("--", "ring-bytes", ": not a power of two");
 	return OPTIONS_RUN;

@@ -8,6 +8,7 @@
 #include "tier/types.h"
 #include "util/log.h"
 
+enum options_sync { OPTIONS_SYNC_RECORD, OPTIONS_SYNC_INTERVAL, OPTIONS_SYNC_NEVER };	/* as enum journal_sync */
 enum options_events { OPTIONS_EVENTS_AUTO, OPTIONS_EVENTS_KERNEL, OPTIONS_EVENTS_SOCKET };
 
 struct options {
@@ -22,6 +23,10 @@ struct options {
 	uint64_t worker_memory;		/* bytes */
 	uint64_t code_size;		/* bytes of a module's code segment; 0: by its size */
 	uint64_t journal_events, ring_bytes;
+	const char *journal;		/* a folder, "memory" or "off"; NULL: as is usual for such a daemon */
+	enum options_sync journal_sync;
+	uint64_t journal_sync_interval_ns;
+	uint64_t journal_size, journal_age_ns;	/* 0: any */
 	uint64_t window;		/* base address; 0: random */
 	bool call_counting, call_counting_stubs;
 	enum tier_backpatch backpatch;

@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "describe.h"
+#include "history.h"
 #include "host.h"
 #include "journal/journal.h"
 #include "listen.h"
@@ -556,6 +557,14 @@ static int tierd_init_pool(struct tierd *tierd)
 	return error_fold(r);
 }
 
+static void journal_readable(void *context)
+{
+	struct tierd *tierd = context;
+
+	if (tierd->server)
+		server_event_added(tierd->server);
+}
+
 static int tierd_init_tracer(struct tierd *tierd)
 {
 	const struct options *o = tierd->options;
@@ -599,6 +608,7 @@ static int tierd_init_core(struct tierd *tierd)
 		.jobs_per_uid = 1,
 		.jobs_total = tierd->options->background_workers,
 		.sweep_ns = tierd->options->sweep_ns,
+		.first_sequence = journal_newest(tierd->journal) + 1,
 	};
 	_cleanup_(closep) int fd = memfd_create("tierd-ledger", MFD_CLOEXEC);
 
@@ -684,7 +694,7 @@ static int tierd_init(struct tierd *tierd)
 	if (!r)
 		r = task_thread_new(&tierd->checker, &tierd->dispatch, "check");
 	if (!r)
-		r = journal_new(&tierd->journal, o->journal_events);
+		r = history_open(&tierd->journal, &tierd->dispatch, o, journal_readable, tierd);
 	if (!r)
 		r = tierd_init_tracer(tierd);
 	if (!r)

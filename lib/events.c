@@ -133,7 +133,9 @@ static int events_post(struct tier_events *events, uint64_t deadline_ns, const u
 
 static int events_take(struct tier_events *events)
 {
-	if (events->batch.n > WIRE_BATCH_MAX || (events->next && events->batch.next < events->next)) {
+	const bool is_time = events->next & WIRE_EVENTS_SINCE;
+
+	if (events->batch.n > WIRE_BATCH_MAX || (!is_time && events->next && events->batch.next < events->next)) {
 		events->batch.n = 0;
 		return error_set(-EPROTO, "the daemon sent an impossible batch of events");
 	}
@@ -152,7 +154,7 @@ static int events_gap(struct tier_events *events, uint64_t *gap_first, uint64_t 
 		*gap_first = error->first;
 	if (gap_last)
 		*gap_last = error->last;
-	if (error->last < events->next)
+	if (!(events->next & WIRE_EVENTS_SINCE) && error->last < events->next)
 		return error_set(-EPROTO, "the daemon reported an impossible gap");
 	events->next = error->last + 1;
 	return error_set(-ENODATA, "the events %lu to %lu are no longer kept", (unsigned long)error->first,

@@ -33,7 +33,7 @@ static int make_folder(const char *path)
 	char parent[PATH_MAX];
 	char *slash;
 
-	if (!mkdir(path, 0755) || errno == EEXIST)
+	if (!mkdir(path, 0700) || errno == EEXIST)
 		return 0;
 	if (errno != ENOENT || (size_t)snprintf(parent, sizeof(parent), "%s", path) >= sizeof(parent))
 		return -errno;
@@ -43,7 +43,7 @@ static int make_folder(const char *path)
 	*slash = '\0';
 	if (mkdir(parent, 0755) && errno != EEXIST)
 		return -errno;
-	return mkdir(path, 0755) ? -errno : 0;
+	return mkdir(path, 0700) ? -errno : 0;
 }
 
 /* Another boot means that what was not synced may be lost. Where the kernel does not say, every start is another boot. */

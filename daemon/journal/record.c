@@ -5,7 +5,7 @@
 
 #define CRC_ENDS(type) _Static_assert(offsetof(type, crc) + sizeof(uint32_t) == sizeof(type), "the crc ends the record")
 CRC_ENDS(struct tier_event);
-CRC_ENDS(struct tier_segment);
+CRC_ENDS(struct tier_segment_header);
 CRC_ENDS(struct tier_numbers);
 
 /* Half a byte at a time: a table of 16 words stays in the cache, and 120 steps an event are 0.1 µs. */

@@ -14,7 +14,7 @@
 #define SCAN_RECORDS 1024u	/* read at a time */
 
 /* -- The system --- */
-static int io_open(int dir, const char *name, int flags) { return openat(dir, name, flags | O_CLOEXEC, 0644); }
+static int io_open(int dir, const char *name, int flags) { return openat(dir, name, flags | O_CLOEXEC, 0600); }
 static int io_rename(int dir, const char *from, const char *to) { return renameat(dir, from, dir, to); }
 static int io_unlink(int dir, const char *name) { return unlinkat(dir, name, 0); }
 
@@ -56,9 +56,9 @@ static ssize_t read_at(int fd, void *p, size_t n, uint64_t at)
 }
 
 /* -- Headers --- */
-struct tier_segment segment_header(const struct segment *segment)
+struct tier_segment_header segment_header(const struct segment *segment)
 {
-	struct tier_segment header = {
+	struct tier_segment_header header = {
 		.magic = TIER_SEGMENT_MAGIC, .version = TIER_SEGMENT_VERSION,
 		.coding = segment->is_deflated ? TIER_SEGMENT_DEFLATED : TIER_SEGMENT_RAW,
 		.first = segment->first, .time_ns = segment->time_ns, .gap_first = segment->gap_first,
@@ -69,7 +69,7 @@ struct tier_segment segment_header(const struct segment *segment)
 	return header;
 }
 
-static struct segment segment_of(const struct tier_segment *header, uint64_t n_bytes)
+static struct segment segment_of(const struct tier_segment_header *header, uint64_t n_bytes)
 {
 	const bool is_deflated = header->coding == TIER_SEGMENT_DEFLATED;
 
@@ -93,7 +93,7 @@ int segment_open(int dir, uint64_t first, bool is_deflated)
 	return fd < 0 ? -errno : fd;
 }
 
-static int header_read(int fd, uint64_t first, bool is_deflated, struct tier_segment *ret, const char **ret_why)
+static int header_read(int fd, uint64_t first, bool is_deflated, struct tier_segment_header *ret, const char **ret_why)
 {
 	ssize_t n = read_at(fd, ret, sizeof(*ret), 0);
 
@@ -142,7 +142,7 @@ static int scan(int fd, struct segment *segment, struct segment_damage *damage)
 
 int segment_inspect(int fd, uint64_t first, bool is_deflated, struct segment *ret, struct segment_damage *damage)
 {
-	struct tier_segment header;
+	struct tier_segment_header header;
 	struct stat status;
 	const char *why = NULL;
 	int r;
@@ -196,7 +196,7 @@ int segment_mark_gap(int dir, struct segment *segment, uint64_t gap_first)
 {
 	char name[TIER_SEGMENT_NAME_MAX];
 	_cleanup_(closep) int fd = -1;
-	struct tier_segment header;
+	struct tier_segment_header header;
 	size_t n;
 	int r;
 
@@ -234,7 +234,7 @@ int segment_sync(int dir, const struct segment *segment)
 static int deflate_into(int fd, const struct segment *segment, const struct tier_event *events, uint64_t *ret_n_bytes)
 {
 	_cleanup_(freep) void *bytes = NULL;
-	const struct tier_segment header = segment_header(segment);
+	const struct tier_segment_header header = segment_header(segment);
 	size_t n_bytes, n;
 	int r;
 

@@ -33,7 +33,7 @@ struct segment_damage {
 	const char *why;	/* NULL: no damage */
 };
 
-struct tier_segment segment_header(const struct segment *segment);	/* with its crc */
+struct tier_segment_header segment_header(const struct segment *segment);	/* with its crc */
 
 /* The segment's file for reading: a descriptor or -errno. */
 int segment_open(int dir, uint64_t first, bool is_deflated);

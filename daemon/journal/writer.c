@@ -10,7 +10,7 @@
 #define PROMISE_STEP 65536u
 #define RECORD sizeof(struct tier_event)
 
-_Static_assert(offsetof(struct writer, events) == offsetof(struct writer, header) + sizeof(struct tier_segment), "one write");
+_Static_assert(offsetof(struct writer, events) == offsetof(struct writer, header) + sizeof(struct tier_segment_header), "one write");
 
 void writer_init(struct writer *writer, const struct folder *folder, bool syncs)
 {

@@ -29,7 +29,7 @@ struct writer {
 	uint32_t n_written;
 	const char *failed;		/* "write", "sync"... */
 
-	struct tier_segment header;	/* room for it before the events: one write */
+	struct tier_segment_header header;	/* room for it before the events: one write */
 	struct tier_event events[WRITER_BATCH_MAX];
 };
 

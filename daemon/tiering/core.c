@@ -29,6 +29,22 @@ static void core_configure(struct core *core, const struct core_config *config)
 	core->config.sweep_ns = config->sweep_ns ? config->sweep_ns : 1000000000u;
 }
 
+/* Events before the first one were told long ago: should a daemon die here, its successor finds a ledger without a past. Each
+ * module and each version had an event at least, so that number is above all of theirs, too. */
+static void core_number(struct core *core)
+{
+	struct ledger *ledger = &core->ledger;
+
+	if (ledger->global->sequence || core->config.first_sequence <= 1)
+		return;
+	ledger_set_delivered(ledger, core->config.first_sequence - 1);
+	ledger_begin(ledger);
+	ledger->edited->sequence = core->config.first_sequence - 1;
+	ledger->edited->next_module = MAX(ledger->edited->next_module, core->config.first_sequence);
+	ledger->edited->next_version = MAX(ledger->edited->next_version, core->config.first_sequence);
+	ledger_commit(ledger);
+}
+
 int core_new(struct core **ret, const struct core_config *config, const struct core_ops *ops, void *context, void *memory,
 	     size_t n_memory)
 {
@@ -57,6 +73,7 @@ int core_new(struct core **ret, const struct core_config *config, const struct c
 	r = ledger_open(&core->ledger, memory, n_memory);
 	if (r)
 		return error_fold(r);
+	core_number(core);
 	r = core_recover(core);
 	if (r)
 		return error_fold(r);

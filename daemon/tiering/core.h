@@ -37,6 +37,7 @@ struct core_config {
 	uint32_t jobs_per_uid;		/* background jobs of one uid at a time, default 1 */
 	uint32_t jobs_total;		/* background jobs at a time, at least 1 */
 	uint64_t sweep_ns;		/* period of the sweep over armed cells, default 1 s */
+	uint64_t first_sequence;	/* of a ledger without a past: number of its first event, default 1 */
 	enum tier_backpatch backpatch;	/* how entry points are kept */
 	bool counting_in_prestub;	/* no call-counting stubs: P stays at the prestub while calls are counted, which counts them */
 };

@@ -29,7 +29,7 @@
 
 enum tier_segment_coding { TIER_SEGMENT_RAW, TIER_SEGMENT_DEFLATED, _TIER_SEGMENT_CODING_N };
 
-struct tier_segment {
+struct tier_segment_header {
 	uint64_t magic;
 	uint32_t version, coding;
 	uint64_t first, time_ns;	/* of the first record */
@@ -38,7 +38,7 @@ struct tier_segment {
 	uint32_t reserved;
 	uint32_t crc;			/* of the bytes before it */
 };
-_Static_assert(sizeof(struct tier_segment) == 64 && sizeof(struct tier_event) == 64, "a header takes the place of a record");
+_Static_assert(sizeof(struct tier_segment_header) == 64 && sizeof(struct tier_event) == 64, "a header takes the place of a record");
 
 /* The file "numbers". Clients may have been told of events whose bytes are lost: those of the last moments before a power
  * loss, those that a full disk had no room for. Their numbers must not be given to others. */
@@ -79,7 +79,7 @@ static inline uint64_t tier_segment_parse(const char *name, const char **ret_suf
 }
 
 /* What is wrong with a header of the file that is named after @first, apart from its crc; NULL: nothing. */
-static inline const char *tier_segment_wrong(const struct tier_segment *segment, uint64_t first, enum tier_segment_coding coding)
+static inline const char *tier_segment_wrong(const struct tier_segment_header *segment, uint64_t first, enum tier_segment_coding coding)
 {
 	if (segment->magic != TIER_SEGMENT_MAGIC)
 		return "not a segment of a journal";

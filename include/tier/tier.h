@@ -204,8 +204,8 @@ TIER_API int tier_stats(struct tier_conn *conn, struct wire_stats *ret);
 TIER_API int tier_clients(struct tier_conn *conn, int (*fn)(const struct wire_session_row *row, void *context), void *context);
 
 /* -- Events --- */
-/* A cursor in the journal, on a connection of its own. @from: first number wanted, 0: only new ones. Not thread-safe: one
- * user at a time. */
+/* A cursor in the journal, on a connection of its own. @from: first number wanted, 0: only new ones, WIRE_EVENTS_SINCE of tier/wire.h
+ * with a time: from then on. Not thread-safe: one user at a time. */
 TIER_API int tier_events_open(struct tier_conn *conn, uint64_t from, struct tier_events **ret);
 TIER_API void tier_events_close(struct tier_events *events);
 /* Readable when tier_events_next() will not block for long. */

@@ -91,7 +91,7 @@ static inline bool place_has(const struct place *place, uint64_t first, const ch
 static inline void place_write(const struct place *place, uint64_t gap_first, uint64_t first, uint64_t last)
 {
 	struct segment segment = { .first = first, .last = first - 1, .time_ns = place_event(first).time_ns, .gap_first = gap_first };
-	const struct tier_segment header = segment_header(&segment);
+	const struct tier_segment_header header = segment_header(&segment);
 	int fd = open(place_file(place, first, TIER_SEGMENT_RAW_SUFFIX), O_WRONLY | O_CREAT | O_TRUNC, 0644);
 
 	assert_true(fd >= 0);
