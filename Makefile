@@ -165,7 +165,7 @@ $(B)/tierd-worker: $(B)/obj/daemon/worker/child/main.o $(WORKER_ARCHIVES)
 	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) -o $@.new $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(CHILD_LIBS) && mv $@.new $@
 
 $(B)/tierctl: $(call objects,cli) $(B)/libtier.a
-	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) -o $@.new $^ -lsmartcols $(if $(CAPSTONE),$(shell $(PKG_CONFIG) --libs capstone)) -lpthread && mv $@.new $@
+	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) -o $@.new $^ -lsmartcols -lz $(if $(CAPSTONE),$(shell $(PKG_CONFIG) --libs capstone)) -lpthread && mv $@.new $@
 
 # One object whose hidden symbols are local: a program that links statically sees no more names than the shared library has.
 $(B)/libtier.a: $(call objects,lib)

@@ -9,7 +9,7 @@
 #include "ctl.h"
 #include "table.h"
 
-/* The daemon as a whole: pending compilations, events, statistics */
+/* The daemon as a whole: pending compilations, statistics */
 
 int cmd_pending(struct ctl *ctl)
 {
@@ -30,62 +30,6 @@ int cmd_pending(struct ctl *ctl)
 		return fail_tier("pending");
 	printf(ctl->json ? "{\"pending\":%u}\n" : "%u\n", n);
 	return CTL_DONE;
-}
-
-/* -- Events --- */
-static const struct column event_columns[] = {
-	{ "sequence", COLUMN_NUMBER }, { "time", COLUMN_TEXT }, { "kind", COLUMN_TEXT }, { "module_id", COLUMN_NUMBER },
-	{ "method_index", COLUMN_NUMBER }, { "version", COLUMN_NUMBER }, { "from", COLUMN_TEXT }, { "to", COLUMN_TEXT },
-	{ "reason", COLUMN_TEXT }, { "source", COLUMN_TEXT }, { "pid", COLUMN_NUMBER }, { "tid", COLUMN_NUMBER },
-};
-
-static void event_row(struct table *table, const struct tier_event *event)
-{
-	char time[64];
-
-	format_time(time, sizeof(time), event->time_ns);
-	table_row(table);
-	table_number(table, event->sequence);
-	table_text(table, time);
-	table_text(table, tier_event_name(event->kind));
-	table_number(table, event->module);
-	if (event->method == UINT32_MAX)
-		table_text(table, NULL);
-	else
-		table_number(table, event->method);
-	table_number(table, event->version);
-	table_text(table, tier_level_name(event->from));
-	table_text(table, tier_level_name(event->to));
-	table_text(table, tier_reason_name(event->reason));
-	table_text(table, tier_source_name(event->source));
-	table_number(table, event->pid);
-	table_number(table, event->tid);
-}
-
-int cmd_events(struct ctl *ctl)
-{
-	uint64_t from = ctl->from || ctl->follow ? ctl->from : 1, first, last;
-	struct tier_events *events;
-	struct tier_event event;
-	struct table *table;
-	int r;
-
-	if (tier_events_open(ctl->conn, from, &events))
-		return fail_tier("events");
-	table = table_new("events", event_columns, sizeof(event_columns) / sizeof(event_columns[0]), ctl->json, true);
-	for (;;) {
-		r = tier_events_next(events, ctl->follow ? TIER_FOREVER : 0, &event, &first, &last);
-		if (r == -ENODATA) {
-			fail("events %" PRIu64 " to %" PRIu64 " are no longer kept", first, last);
-			continue;
-		}
-		if (r)
-			break;
-		event_row(table, &event);
-	}
-	table_end(table);
-	tier_events_close(events);
-	return r == -ETIMEDOUT ? CTL_DONE : fail_tier("events");
 }
 
 /* -- Statistics --- */

@@ -20,7 +20,8 @@ struct ctl {
 	const char *socket, *name, *library;
 	bool json, shared, follow, all, bytecode, native, force;
 	uint64_t timeout_ns, count, from, rounds;
-	const char *module;
+	uint64_t since_ns;
+	const char *module, *method, *kind, *format, *output;
 	struct tier_conn *conn;	/* open when a command runs */
 };
 
@@ -37,6 +38,7 @@ int cmd_drive(struct ctl *ctl);
 int cmd_bench(struct ctl *ctl);
 int cmd_pending(struct ctl *ctl);
 int cmd_events(struct ctl *ctl);
+int cmd_journal(struct ctl *ctl);
 int cmd_stats(struct ctl *ctl);
 int cmd_show(struct ctl *ctl);
 int cmd_rejit(struct ctl *ctl);

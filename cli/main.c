@@ -22,6 +22,12 @@ enum option {
 	OPT_BYTECODE = 1u << 11,
 	OPT_NATIVE = 1u << 12,
 	OPT_FORCE = 1u << 13,
+	OPT_METHOD = 1u << 14,
+	OPT_KIND = 1u << 15,
+	OPT_FORMAT = 1u << 16,
+	OPT_OUTPUT = 1u << 17,
+	OPT_SINCE = 1u << 18,
+	ALONE = 1u << 31,	/* no option: the verb needs no daemon */
 };
 
 struct verb {
@@ -46,7 +52,8 @@ static const struct verb verbs[] = {
 	{ "rejit", 2, 2, OPT_FORCE, cmd_rejit, "MODULE:METHOD FILE[:SYMBOL]", "replace its body, for all processes, by an object's function" },
 	{ "revert", 1, 1, 0, cmd_revert, "MODULE:METHOD", "bring its own body back" },
 	{ "pending", 0, 0, OPT_MODULE | OPT_ALL | OPT_JSON, cmd_pending, "", "methods queued or being compiled: yours, all, or of a module" },
-	{ "events", 0, 0, OPT_FOLLOW | OPT_FROM | OPT_JSON, cmd_events, "", "the journal's transitions" },
+	{ "events", 0, 0, OPT_FOLLOW | OPT_FROM | OPT_SINCE | OPT_MODULE | OPT_METHOD | OPT_KIND | OPT_FORMAT | OPT_OUTPUT | OPT_JSON, cmd_events, "", "the journal's transitions" },
+	{ "journal", 1, 2, ALONE | OPT_JSON, cmd_journal, "verify [DIR]", "check a journal's folder; no daemon is asked" },
 	{ "stats", 0, 0, OPT_JSON, cmd_stats, "", "the daemon's figures, and which path each client's events take" },
 };
 
@@ -75,6 +82,11 @@ static const struct option_row options[] = {
 	{ "module", OPT_MODULE, VALUE_TEXT, FIELD(module), "of this module" },
 	{ "all", OPT_ALL, VALUE_NONE, FIELD(all), "of all users" },
 	{ "follow", OPT_FOLLOW, VALUE_NONE, FIELD(follow), "go on with what comes" },
+	{ "method", OPT_METHOD, VALUE_TEXT, FIELD(method), "of this MODULE:METHOD" },
+	{ "kind", OPT_KIND, VALUE_TEXT, FIELD(kind), "of this kind" },
+	{ "format", OPT_FORMAT, VALUE_TEXT, FIELD(format), "table, json, csv or perfetto (a trace for its viewer)" },
+	{ "output", OPT_OUTPUT, VALUE_TEXT, FIELD(output), "write to this file; -o FILE is the same" },
+	{ "since", OPT_SINCE, VALUE_DURATION, FIELD(since_ns), "begin with what happened at most so long ago" },
 	{ "from", OPT_FROM, VALUE_NUMBER, FIELD(from), "first event number; default 1, with --follow the next one to come" },
 };
 #define N(a) (sizeof(a) / sizeof((a)[0]))
@@ -164,13 +176,23 @@ static int option_take(struct ctl *ctl, const struct verb *verb, char **argv, in
 	return option_store(ctl, row, argv[*i]);
 }
 
+/* The one short option there is */
+static bool is_output(const struct verb *verb, const char *arg)
+{
+	return verb->options & OPT_OUTPUT && !strcmp(arg, "-o");
+}
+
 static int parse(struct ctl *ctl, const struct verb *verb, int argc, char **argv)
 {
 	bool only_args = false;
 	int r;
 
 	for (int i = 0; i < argc; i++) {
-		if (only_args || strncmp(argv[i], "--", 2)) {
+		if (!only_args && is_output(verb, argv[i])) {
+			if (++i == argc)
+				return fail("-o needs a value");
+			ctl->output = argv[i];
+		} else if (only_args || strncmp(argv[i], "--", 2)) {
 			ctl->args[ctl->n_args++] = argv[i];	/* in place: never ahead of i */
 		} else if (!argv[i][2]) {
 			only_args = true;
@@ -190,10 +212,11 @@ static int run(struct ctl *ctl, const struct verb *verb)
 	struct tier_conn_opts opts = { .size = sizeof(opts), .socket = ctl->socket, .program = "tierctl" };
 	int r;
 
-	if (tier_connect(&ctl->conn, &opts))
+	if (!(verb->options & ALONE) && tier_connect(&ctl->conn, &opts))
 		return fail("%s", tier_error_text());
 	r = verb->fn(ctl);
-	tier_disconnect(ctl->conn);
+	if (ctl->conn)
+		tier_disconnect(ctl->conn);
 	if (fflush(stdout) || ferror(stdout))
 		return fail("cannot write the output");
 	return r;

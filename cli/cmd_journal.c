@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "ctl.h"
+#include "journal_file.h"
+#include "table.h"
+
+/* Checks a journal's folder without its daemon: each segment by itself, then that each goes on where the one before ends. */
+
+#define DEFAULT_FOLDER "/var/lib/tierd/journal"
+
+struct totals {
+	uint64_t n_events, n_missing;
+	unsigned int n_segments, n_problems;
+	uint64_t last;		/* of the segment before; 0: none */
+	bool is_last_known;	/* the segment before is whole */
+};
+
+static int is_segment(const struct dirent *entry)
+{
+	const char *suffix;
+
+	return tier_segment_parse(entry->d_name, &suffix) && strcmp(suffix, TIER_SEGMENT_NEW_SUFFIX);
+}
+
+static int by_name(const struct dirent **a, const struct dirent **b)
+{
+	return strcmp((*a)->d_name, (*b)->d_name);
+}
+
+/* What is wrong between this segment and the one before; a deflated one beside its raw one is how a crash leaves them. */
+static void check_order(const struct totals *totals, struct journal_file *file)
+{
+	if (!totals->n_segments || *file->problem)
+		return;
+	if (file->first <= totals->last)
+		snprintf(file->problem, sizeof(file->problem), "it begins before the segment before it ends");
+	else if (totals->is_last_known && file->gap_first != totals->last + 1)
+		snprintf(file->problem, sizeof(file->problem), "events %llu to %llu are missing and not marked",
+			 (unsigned long long)totals->last + 1, (unsigned long long)file->gap_first - 1);
+}
+
+static void row(struct table *table, const char *name, const struct journal_file *file)
+{
+	char gap[48];
+
+	snprintf(gap, sizeof(gap), "%llu-%llu", (unsigned long long)file->gap_first, (unsigned long long)file->first - 1);
+	table_row(table);
+	table_text(table, name);
+	table_text(table, file->is_deflated ? "deflated" : "raw");
+	table_number(table, file->first);
+	table_number(table, file->last);
+	table_number(table, file->last + 1 - file->first);
+	table_number(table, file->n_bytes);
+	table_text(table, file->gap_first < file->first ? gap : NULL);
+	table_text(table, *file->problem ? file->problem : NULL);
+}
+
+static void add(struct totals *totals, const struct journal_file *file)
+{
+	totals->n_segments++;
+	totals->n_events += file->last + 1 - file->first;
+	totals->n_missing += file->first - file->gap_first;
+	totals->n_problems += *file->problem != '\0';
+	totals->last = file->last;
+	totals->is_last_known = !*file->problem;
+}
+
+/* A raw segment beside the deflated one: a daemon that starts there takes one of them away. */
+static bool is_copy(struct dirent *const *entries, int n, int i)
+{
+	return i + 1 < n && !strncmp(entries[i]->d_name, entries[i + 1]->d_name, TIER_SEGMENT_DIGITS);
+}
+
+static int verify(struct ctl *ctl, const char *path, DIR *folder, struct dirent **entries, int n)
+{
+	static const struct column columns[] = {
+		{ "segment", COLUMN_TEXT }, { "coding", COLUMN_TEXT }, { "first", COLUMN_NUMBER }, { "last", COLUMN_NUMBER },
+		{ "events", COLUMN_NUMBER }, { "file_bytes", COLUMN_NUMBER }, { "gap", COLUMN_TEXT }, { "problem", COLUMN_TEXT },
+	};
+	struct table *table = table_new("segments", columns, sizeof(columns) / sizeof(columns[0]), ctl->json, false);
+	struct totals totals = { 0 };
+	int r = CTL_DONE;
+
+	for (int i = 0; i < n; i++) {
+		struct journal_file file;
+
+		if (!journal_file_check(&file, dirfd(folder), entries[i]->d_name)) {
+			r = fail("%s/%s: %s", path, entries[i]->d_name, strerror(errno));
+			continue;
+		}
+		if (is_copy(entries, n, i) && !*file.problem)
+			continue;
+		check_order(&totals, &file);
+		row(table, entries[i]->d_name, &file);
+		add(&totals, &file);
+	}
+	table_end(table);
+	if (!ctl->json)
+		printf("%u segments, %llu events, %llu missing in marked gaps, %u problems\n", totals.n_segments,
+		       (unsigned long long)totals.n_events, (unsigned long long)totals.n_missing, totals.n_problems);
+	return r ? r : totals.n_problems ? CTL_UNMET : CTL_DONE;
+}
+
+int cmd_journal(struct ctl *ctl)
+{
+	const char *path = ctl->n_args > 1 ? ctl->args[1] : DEFAULT_FOLDER;
+	struct dirent **entries;
+	DIR *folder;
+	int n, r;
+
+	if (strcmp(ctl->args[0], "verify"))
+		return fail("journal: '%s' is not what can be done with one; try 'tierctl journal verify'", ctl->args[0]);
+	folder = opendir(path);
+	n = folder ? scandir(path, &entries, is_segment, by_name) : -1;
+	if (n < 0) {
+		r = fail("%s: %s", path, strerror(errno));
+	} else {
+		r = verify(ctl, path, folder, entries, n);
+		while (n)
+			free(entries[--n]);
+		free(entries);
+	}
+	if (folder)
+		closedir(folder);
+	return r;
+}
