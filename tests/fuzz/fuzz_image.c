@@ -31,6 +31,13 @@ static void walk(const struct image *image)
 		sum += (image->relocs[i].segment == IMAGE_RODATA ? image->rodata : image->data)[image->relocs[i].offset];
 	for (uint32_t i = 0; i < image->n_lines; i++)
 		sum += strlen(image->strings + image->files[image->lines[i].file]) + image->insns[image->lines[i].insn].code;
+	for (uint32_t i = 0; i < image->n_objects; i++) {
+		const struct image_object *object = &image->objects[i];
+		int64_t found = image_object_at(image, object->segment, object->offset);
+
+		assert(found >= i && image->objects[found].offset == object->offset);
+		sum += strlen(image_object_name(image, i));
+	}
 	for (uint32_t i = 0; i < image->n_rodata; i++)
 		sum += image->rodata[i];
 	for (uint32_t i = 0; i < image->n_data; i++)

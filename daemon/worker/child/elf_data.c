@@ -11,7 +11,10 @@
 #include "util/base.h"
 #include "worker/child/elf_loader.h"
 
-static bool begins_with(const char *name, const char *prefix) { return !strncmp(name, prefix, strlen(prefix)); }
+static bool begins_with(const char *name, const char *prefix)
+{
+	return !strncmp(name, prefix, strlen(prefix));
+}
 
 static bool is_one_of(const char *name, const char *const names[], size_t n)
 {
@@ -26,16 +29,16 @@ static enum image_segment segment_of(const struct loader_section *section)
 	if (section->type == SHT_NOBITS)
 		return IMAGE_BSS;
 	/* .data.rel.ro is writable only until its pointers are in place */
-	if (!(section->flags & SHF_WRITE) || begins_with(section->name, ".data.rel.ro") ||
-	    begins_with(section->name, ".rodata"))
+	if (!(section->flags & SHF_WRITE) || begins_with(section->name, ".data.rel.ro")
+	    || begins_with(section->name, ".rodata"))
 		return IMAGE_RODATA;
 	return IMAGE_DATA;
 }
 
 static enum loader_section_kind data_kind(const struct loader_section *section)
 {
-	static const char *const lazy[] = {"license", "version"};
-	static const char *const maps[] = {".maps", "maps"};
+	static const char *const lazy[] = { "license", "version" };
+	static const char *const maps[] = { ".maps", "maps" };
 
 	if (is_one_of(section->name, maps, ARRAY_SIZE(maps)))
 		return SECTION_MAPS;
@@ -48,9 +51,8 @@ static enum loader_section_kind data_kind(const struct loader_section *section)
 
 static bool is_constructor(const struct loader_section *section)
 {
-	return section->type == SHT_INIT_ARRAY || section->type == SHT_FINI_ARRAY ||
-	       section->type == SHT_PREINIT_ARRAY || begins_with(section->name, ".ctors") ||
-	       begins_with(section->name, ".dtors");
+	return section->type == SHT_INIT_ARRAY || section->type == SHT_FINI_ARRAY || section->type == SHT_PREINIT_ARRAY
+	    || begins_with(section->name, ".ctors") || begins_with(section->name, ".dtors");
 }
 
 bool loader_classify(struct loader *loader, uint32_t index)
@@ -61,12 +63,12 @@ bool loader_classify(struct loader *loader, uint32_t index)
 		return true;
 	if (section->flags & (SHF_TLS | SHF_COMPRESSED))
 		return loader_refuse_at(loader, index, 0, "%s data are not supported",
-		                        section->flags & SHF_TLS ? "thread-local" : "compressed");
+					section->flags & SHF_TLS ? "thread-local" : "compressed");
 	if (is_constructor(section))
 		return loader_refuse_at(loader, index, 0, "constructors and destructors would never run");
 	if (!is_power_of_two(section->align) || section->align > IMAGE_ALIGN_MAX)
-		return loader_refuse_at(loader, index, 0, "alignment %" PRIu64 " is no power of two up to %u",
-		                        section->align, IMAGE_ALIGN_MAX);
+		return loader_refuse_at(loader, index, 0, "alignment %" PRIu64 " is no power of two up to %u", section->align,
+					IMAGE_ALIGN_MAX);
 	if (!(section->flags & SHF_EXECINSTR)) {
 		section->kind = data_kind(section);
 		section->segment = segment_of(section);
@@ -74,7 +76,7 @@ bool loader_classify(struct loader *loader, uint32_t index)
 	}
 	if (section->type != SHT_PROGBITS)
 		return loader_refuse_at(loader, index, 0, "an executable section of type 0x%" PRIx32 ", without code",
-		                        section->type);
+					section->type);
 	section->kind = SECTION_CODE;
 	return true;
 }
@@ -87,9 +89,8 @@ static bool place_section(struct loader *loader, uint32_t index)
 
 	if (section->size > IMAGE_SEGMENT_MAX)
 		return loader_refuse_at(loader, index, 0, "0x%" PRIx64 " bytes, more than 0x%x", section->size,
-		                        IMAGE_SEGMENT_MAX);
-	section->base =
-	        builder_segment(&loader->builder, section->segment, section->bytes, section->size, section->align);
+					IMAGE_SEGMENT_MAX);
+	section->base = builder_segment(&loader->builder, section->segment, section->bytes, section->size, section->align);
 	return true;
 }
 
@@ -97,7 +98,7 @@ static bool place_common(struct loader *loader, struct loader_symbol *symbol)
 {
 	if (!is_power_of_two(symbol->value) || symbol->value > IMAGE_ALIGN_MAX || symbol->size > IMAGE_SEGMENT_MAX)
 		return loader_refuse(loader, "common symbol '%.80s': 0x%" PRIx64 " bytes with alignment %" PRIu64,
-		                     symbol->name, symbol->size, symbol->value);
+				     symbol->name, symbol->size, symbol->value);
 	symbol->placed = builder_segment(&loader->builder, IMAGE_BSS, NULL, symbol->size, symbol->value);
 	return true;
 }
@@ -130,16 +131,16 @@ static bool relocate_field(struct loader *loader, const struct loader_reloc *rel
 	uint8_t *field;
 
 	if (reloc->type != BPF_RELOC_64_ABS64 && reloc->type != BPF_RELOC_64_ABS32)
+		return loader_refuse_at(loader, reloc->section, reloc->offset, "relocation type %" PRIu32
+					" is not known in data", reloc->type);
+	if (section->segment == IMAGE_BSS || reloc->offset < *end || reloc->offset > section->size
+	    || width > section->size - reloc->offset)
 		return loader_refuse_at(loader, reloc->section, reloc->offset,
-		                        "relocation type %" PRIu32 " is not known in data", reloc->type);
-	if (section->segment == IMAGE_BSS || reloc->offset < *end || reloc->offset > section->size ||
-	    width > section->size - reloc->offset)
-		return loader_refuse_at(loader, reloc->section, reloc->offset,
-		                        "its relocation lies outside the section's bytes or overlaps another");
+					"its relocation lies outside the section's bytes or overlaps another");
 	*end = reloc->offset + width;
 	field = builder_bytes(&loader->builder, section->segment, section->base + reloc->offset, width);
 	if (!field)
-		return true; /* the builder has failed before and will say so */
+		return true;	/* the builder has failed before and will say so */
 	if (!reloc->has_addend && width == 8)
 		memcpy(&addend, field, sizeof(addend));
 	if (!reloc->has_addend && width == 4)
@@ -149,13 +150,9 @@ static bool relocate_field(struct loader *loader, const struct loader_reloc *rel
 	if (!loader_resolve(loader, reloc->section, reloc->offset, reloc->symbol, addend, &target))
 		return false;
 	builder_reloc(&loader->builder, &(struct image_reloc){
-	                                        .segment = section->segment,
-	                                        .ref = target.ref,
-	                                        .width = width,
-	                                        .offset = section->base + reloc->offset,
-	                                        .index = target.index,
-	                                        .addend = target.addend,
-	                                });
+		.segment = section->segment, .ref = target.ref, .width = width, .offset = section->base + reloc->offset,
+		.index = target.index, .addend = target.addend,
+	});
 	return true;
 }
 
@@ -178,8 +175,8 @@ static bool relocate_segment(struct loader *loader, enum image_segment segment)
 bool loader_relocate_data(struct loader *loader)
 {
 	/* in the order of the image's table; a relocation in .bss ends in a refusal */
-	return relocate_segment(loader, IMAGE_RODATA) && relocate_segment(loader, IMAGE_DATA) &&
-	       relocate_segment(loader, IMAGE_BSS);
+	return relocate_segment(loader, IMAGE_RODATA) && relocate_segment(loader, IMAGE_DATA)
+	    && relocate_segment(loader, IMAGE_BSS);
 }
 
 /* -- Variables --- */
@@ -223,8 +220,8 @@ static bool is_variable(const struct loader *loader, const struct loader_symbol 
 		return false;
 	if (symbol->section == SHN_COMMON)
 		return true;
-	return symbol->type == STT_OBJECT && symbol->section < loader->n_sections &&
-	       loader->sections[symbol->section].kind == SECTION_DATA;
+	return symbol->type == STT_OBJECT && symbol->section < loader->n_sections
+	    && loader->sections[symbol->section].kind == SECTION_DATA;
 }
 
 static bool name_variable(struct loader *loader, uint32_t index, struct variable *ret)
@@ -232,7 +229,7 @@ static bool name_variable(struct loader *loader, uint32_t index, struct variable
 	const struct loader_symbol *symbol = &loader->symbols[index];
 	const struct loader_section *section;
 
-	*ret = (struct variable){.name = symbol->name, .symbol = index};
+	*ret = (struct variable){ .name = symbol->name, .symbol = index };
 	ret->object.is_global = symbol->bind != STB_LOCAL;
 	ret->object.size = symbol->size;
 	if (symbol->section == SHN_COMMON) {
@@ -242,10 +239,9 @@ static bool name_variable(struct loader *loader, uint32_t index, struct variable
 	}
 	section = &loader->sections[symbol->section];
 	if (symbol->value > section->size || symbol->size > section->size - symbol->value)
-		return loader_refuse_at(loader, symbol->section, symbol->value,
-		                        "variable '%.80s' (0x%" PRIx64 " bytes) ends outside its section of 0x%" PRIx64
-		                        " bytes",
-		                        symbol->name, symbol->size, section->size);
+		return loader_refuse_at(loader, symbol->section, symbol->value, "variable '%.80s' (0x%" PRIx64
+					" bytes) ends outside its section of 0x%" PRIx64 " bytes", symbol->name, symbol->size,
+					section->size);
 	ret->object.segment = section->segment;
 	ret->object.offset = section->base + symbol->value;
 	return true;
