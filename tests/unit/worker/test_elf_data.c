@@ -15,8 +15,7 @@ static const struct image_object *variable(const struct image *image, const char
 
 static void check_variables(const char *compiler, const char *options)
 {
-	static const char source[] =
-				     "int shared = 7, later[3]; static long hidden = 9; const volatile int knob = 4;\n"
+	static const char source[] = "int shared = 7, later[3]; static long hidden = 9; const volatile int knob = 4;\n"
 				     "static const char text[] = \"text\"; extern int other;\n"
 				     "long f(int i) { static int calls; shared++; return hidden++ + later[i] + knob + text[i] + calls++\n"
 				     "	+ other; }\n";
