@@ -63,7 +63,8 @@ struct core_ops {
 	uint64_t (*wall)(void *context);		/* CLOCK_REALTIME ns */
 	void (*arm)(void *context, uint64_t deadline_ns);	/* call core_tick() then; 0: nothing to wait for */
 
-	/* @body: 0 is the method's own, others are as core_rejit() named them.
+	/* @body: 0 is the method's own, others are as core_rejit() named them. It need not be the current one when a job is started again
+	 * after a takeover; what it inlines of itself is that body, of others the current ones.
 	 * Compile tier 0 of a method now, or make a call-counting stub for a version. 0, CORE_E_FULL or -errno (a stub that
 	 * cannot be made leaves the method final with ARENA_FULL). */
 	int (*tier0)(void *context, void *module_context, uint32_t method, uint32_t body, struct core_code *ret);
