@@ -88,7 +88,8 @@ static bool symbol_in_code(const struct symbols *symbols, uint64_t offset, char 
 	if (offset < _TIER_THUNK_N * TIER_THUNK_SIZE)
 		snprintf(to, n, "<%s>", thunks[offset / TIER_THUNK_SIZE]);
 	else if (offset >= TIER_PRECODES_OFFSET && precode < (uint64_t)symbols->layout->n_methods * TIER_PRECODE_SIZE)
-		snprintf(to, n, "%s", method_name(symbols->module, precode / TIER_PRECODE_SIZE));
+		snprintf(to, n, precode % TIER_PRECODE_SIZE < TIER_FUNCPTR_OFFSET ? "%s" : "%s.pointer",
+			 method_name(symbols->module, precode / TIER_PRECODE_SIZE));
 	else
 		return false;
 	return true;
@@ -98,7 +99,8 @@ static bool symbol_in_records(const struct symbols *symbols, uint64_t offset, ch
 {
 	const uint64_t record = offset - TIER_RECORDS_OFFSET, field = record % sizeof(struct tier_record);
 	const struct tier_layout *layout = symbols->layout;
-	const uint64_t rodata = layout->rodata - layout->segment[TIER_SEGMENT_RECORDS].offset;
+	const uint64_t begin = layout->segment[TIER_SEGMENT_RECORDS].offset;
+	const uint64_t rodata = layout->rodata - begin, cells = layout->call_cells - begin;
 
 	if (offset >= TIER_RECORDS_OFFSET && record < layout->n_methods * sizeof(struct tier_record)) {
 		const char *name = method_name(symbols->module, record / sizeof(struct tier_record));
@@ -107,8 +109,12 @@ static bool symbol_in_records(const struct symbols *symbols, uint64_t offset, ch
 			snprintf(to, n, "%s.entry", name);
 		else if (field == offsetof(struct tier_record, precode))
 			snprintf(to, n, "%s.precode", name);
+		else if (field == offsetof(struct tier_record, funcptr))
+			snprintf(to, n, "%s.funcptr", name);
 		else
 			snprintf(to, n, "%s.record+0x%" PRIx64, name, field);
+	} else if (layout->n_slots && offset >= cells && offset - cells < layout->n_slots) {
+		snprintf(to, n, "cell of .rodata+0x%" PRIx64, offset - cells + layout->slots - layout->rodata);
 	} else if (offset >= rodata && offset - rodata <= layout->n_rodata) {
 		snprintf(to, n, ".rodata+0x%" PRIx64, offset - rodata);
 	} else {
