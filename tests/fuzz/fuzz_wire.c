@@ -138,7 +138,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	config.loads_per_uid = 1;
 	config.watches_per_uid = 3;
 	world = world_new(&config, -1);
-	fm = world_module(world, 1000, "m", false, 4);
+	fm = world_module_virtual(world, 1000, "m", false, 4, 2);
 	id = fm->id;
 	fake_call(fm, 0);
 	world_finish(world, fm, 1);

@@ -369,27 +369,82 @@ static void whoever_waits_may_leave_but_not_cancel(void **state)
 }
 
 /* -- Notes about vtable slots --- */
-static void a_note_about_a_slot_is_never_answered(void **state)
+static uint64_t n_slots(struct world *world) { return core_counters(world->fake->core)->n_slots_recorded; }
+
+static void a_note_about_a_slot_patches_it(void **state)
 {
 	struct world *world = *state;
-	struct fake_module *fm = world_module(world, 1000, "m", false, 4), *foreign = world_module(world, 1001, "m", false, 4);
+	struct fake_module *fm = world_module_virtual(world, 1000, "m", false, 4, 2);
+	struct wire_slot note = { .module = fm->id, .cell = fake_call_cell(fm, 3), .method = 1 };
+	struct client a;
+
+	client_hello(&a, world, 1000);
+	fake_call(fm, 1);
+	assert_int_equal(client_send(&a, WIRE_SLOT_USED, &note), 0);	/* not final yet */
+	assert_int_equal(n_slots(world), 0);
+	fake_pass(world->fake, 300);
+	fake_calls(fm, 1, FAKE_N);
+	assert_true(fake_end(world->fake, fm, 1, TIER_REASON_NONE));
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(client_send(&a, WIRE_SLOT_USED, &note), 0);
+	assert_false(client_has_reply(&a));
+	assert_int_equal(n_slots(world), 1);
+	assert_int_equal(fake_slot(fm, 3), fm->records[1].entry);
+	client_leave(&a);
+}
+
+static void a_note_that_is_not_true_does_nothing(void **state)
+{
+	struct world *world = *state;
+	struct fake_module *fm = world_module_virtual(world, 1000, "m", false, 4, 2);
+	struct fake_module *foreign = world_module_virtual(world, 1001, "m", false, 4, 2);
+	const uint64_t cell = fake_call_cell(fm, 2);
 	struct wire_slot notes[] = {
-		{ .module = fm->id, .cell = 4096 + 8, .method = 1 },
-		{ .module = fm->id, .cell = 4096 + 8, .method = 2 },
-		{ .module = fm->id, .cell = 4096 + 9, .method = 1 },
-		{ .module = fm->id, .cell = 4096 + 8 * 4, .method = 4 },
+		{ .module = fm->id, .cell = cell, .method = 0 },
+		{ .module = fm->id, .cell = cell + 1, .method = 1 },
+		{ .module = fm->id, .cell = cell + 8, .method = 1 },	/* a constant between the slots */
 		{ .module = fm->id, .cell = UINT64_MAX, .method = UINT32_MAX },
 		{ .module = fm->id, .cell = 0, .method = UINT32_MAX },
-		{ .module = foreign->id, .cell = 4096, .method = 0 },
-		{ .module = 99, .cell = 4096, .method = 0 },
+		{ .module = foreign->id, .cell = fake_call_cell(foreign, 2), .method = 1 },
+		{ .module = foreign->id, .cell = cell, .method = 1 },
+		{ .module = 99, .cell = cell, .method = 1 },
 	};
 	struct client a;
 
+	world_finish(world, fm, 1);
+	world_finish(world, foreign, 1);
 	client_hello(&a, world, 1000);
 	for (size_t i = 0; i < ARRAY_SIZE(notes); i++)
 		assert_int_equal(client_send(&a, WIRE_SLOT_USED, &notes[i]), 0);
 	assert_false(client_has_reply(&a));
+	assert_int_equal(n_slots(world), 0);
 	client_leave(&a);
+}
+
+/* The core's own transitions, as a process with slots of its own hears of them */
+static void a_revert_settles_when_the_watcher_has_heard_of_it(void **state)
+{
+	struct world *world = *state;
+	struct fake_module *fm = world_module_virtual(world, 1000, "m", true, 4, 2);
+	struct client owner;
+	struct watcher a;
+
+	world_finish(world, fm, 0);
+	client_hello(&owner, world, 1000);
+	watcher_init(&a, world, 1001, fm, 10);
+	watch(&a, fm, 0);
+	assert_int_equal(core_rejit(fm->module, 0, 1), 0);
+	world_settle(world);
+	answer(&a, is_told(&a, fm, 0));
+	assert_int_equal(fm->records[0].entry, tier_layout_precode(&fm->layout, 0));
+	settle(&owner, fm);
+	assert_false(client_has_reply(&owner));
+	assert_int_not_equal(fm->records[0].entry, tier_layout_precode(&fm->layout, 0));
+	world_settle(world);
+	answer(&a, is_told(&a, fm, 0));
+	has_settled(&owner);
+	watcher_leave(&a);
+	client_leave(&owner);
 }
 
 int main(void)
@@ -408,7 +463,9 @@ int main(void)
 		WORLD_TEST(who_dies_need_not_answer),
 		WORLD_TEST(who_never_answers_is_named_and_holds_nobody_up_for_ever),
 		WORLD_TEST(whoever_waits_may_leave_but_not_cancel),
-		WORLD_TEST(a_note_about_a_slot_is_never_answered),
+		WORLD_TEST(a_note_about_a_slot_patches_it),
+		WORLD_TEST(a_note_that_is_not_true_does_nothing),
+		WORLD_TEST(a_revert_settles_when_the_watcher_has_heard_of_it),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -125,12 +125,12 @@ static inline int64_t world_find(void *module_context, const char *method)
 	return -1;
 }
 
-/* Method i has the call cell at 4096 + 8 * i. */
 static inline int64_t world_slot_method(void *module_context, uint64_t cell)
 {
 	const struct fake_module *fm = module_context;
+	uint32_t slot = fake_slot_of(fm, cell);
 
-	return cell >= 4096 && cell % 8 == 0 && (cell - 4096) / 8 < fm->layout.n_methods ? (int64_t)((cell - 4096) / 8) : -1;
+	return slot < fm->n_slots ? (int64_t)fake_slot_method(fm, slot) : -1;
 }
 
 static inline bool world_method_name(void *module_context, uint32_t index, const char **name, uint32_t *flags)
@@ -335,17 +335,24 @@ static inline void world_settle(struct world *world)
 		assert_int_equal(dispatch_turn(&world->dispatch, 0), 0);
 }
 
-static inline struct fake_module *world_module(struct world *world, uid_t uid, const char *name, bool shared, uint32_t n_methods)
+/* The first methods stand in two vtable slots each. */
+static inline struct fake_module *world_module_virtual(struct world *world, uid_t uid, const char *name, bool shared,
+						       uint32_t n_methods, uint32_t n_backpatchable)
 {
 	struct fake_module *fm = fake_module_by_id(world->fake, 0);
 
 	assert_non_null(fm);
-	fake_module_make(fm, core_take_module_id(world->fake->core), uid, n_methods, 2 * n_methods);
+	fake_module_make_virtual(fm, core_take_module_id(world->fake->core), uid, n_methods, 2 * n_methods, n_backpatchable, 2);
 	fm->fake = world->fake;
 	assert_int_equal(core_module_add(&fm->module, world->fake->core, fm->id, uid, name, shared, &fm->layout, fm->code_used,
 					 fm->records, fm->cells, fm),
 			 0);
 	return fm;
+}
+
+static inline struct fake_module *world_module(struct world *world, uid_t uid, const char *name, bool shared, uint32_t n_methods)
+{
+	return world_module_virtual(world, uid, name, shared, n_methods, 0);
 }
 
 /* Brings a method to its final tier, as calls would. */
