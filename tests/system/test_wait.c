@@ -14,6 +14,7 @@
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include "asleep.h"
 #include "system/harness.h"
 #include "system/lane.h"
 #include "util/base.h"
@@ -143,24 +144,6 @@ static void *sleep_on_word(void *argument)
 	return NULL;
 }
 
-/* In the kernel, in futex(): its number is the first word. */
-static bool is_in_futex(const struct sleeper *sleeper)
-{
-	pid_t tid = __atomic_load_n(&sleeper->tid, __ATOMIC_ACQUIRE);
-	char path[64];
-	long number = -1;
-	FILE *file;
-
-	snprintf(path, sizeof(path), "/proc/self/task/%d/syscall", (int)tid);
-	file = tid ? fopen(path, "re") : NULL;
-	if (!file)
-		return false;
-	if (fscanf(file, "%ld", &number) != 1)
-		number = -1;
-	fclose(file);
-	return number == SYS_futex;
-}
-
 static void the_daemon_wakes_who_sleeps_on_the_state(void **state)
 {
 	struct sleeper sleeper;
@@ -175,7 +158,7 @@ static void the_daemon_wakes_who_sleeps_on_the_state(void **state)
 	sleeper = (struct sleeper){ .word = state_word(&world) };
 	sleeper.seen = __atomic_load_n(sleeper.word, __ATOMIC_ACQUIRE);
 	assert_int_equal(pthread_create(&sleeper.thread, NULL, sleep_on_word, &sleeper), 0);
-	wait_until("the thread to sleep", is_in_futex(&sleeper));
+	wait_until("the thread to sleep", is_asleep(&sleeper.tid));
 	workers_continue(&world.daemon);
 	pthread_join(sleeper.thread, NULL);
 	assert_int_equal(sleeper.error, 0);
@@ -309,6 +292,7 @@ struct waiter {
 	pthread_t thread;
 	const struct tier_method *method;
 	struct tier_cancel *cancel;
+	pid_t tid;		/* 0: not begun */
 	int result;
 };
 
@@ -316,6 +300,7 @@ static void *wait_for_ever(void *argument)
 {
 	struct waiter *waiter = argument;
 
+	__atomic_store_n(&waiter->tid, gettid(), __ATOMIC_RELEASE);
 	waiter->result = tier_wait(waiter->method, TIER_FOREVER, waiter->cancel, NULL);
 	return NULL;
 }
@@ -334,8 +319,8 @@ static void another_thread_ends_all_waits_with_a_token(void **state)
 			waiters[i] = (struct waiter){ .method = world.method, .cancel = cancel };
 			assert_int_equal(pthread_create(&waiters[i].thread, NULL, wait_for_ever, &waiters[i]), 0);
 		}
-		if (round % 2)		/* most of them sleep by now; in the other rounds most have not begun */
-			usleep(5000);
+		for (size_t i = 0; round % 2 && i < ARRAY_SIZE(waiters); i++)	/* in the other rounds most have not begun */
+			wait_until("the thread to sleep", is_asleep(&waiters[i].tid));
 		tier_cancel(cancel);
 		for (size_t i = 0; i < ARRAY_SIZE(waiters); i++) {
 			pthread_join(waiters[i].thread, NULL);
@@ -384,7 +369,7 @@ static void the_end_of_the_daemon_ends_it(void **state)
 	call(world.method, 1);
 	waiter = (struct waiter){ .method = world.method };
 	assert_int_equal(pthread_create(&waiter.thread, NULL, wait_for_ever, &waiter), 0);
-	usleep(5000);
+	wait_until("the thread to sleep", is_asleep(&waiter.tid));
 	daemon_kill(&world.daemon);
 	pthread_join(waiter.thread, NULL);
 	assert_true(waiter.result < 0 && waiter.result != -ETIMEDOUT && waiter.result != -ECANCELED);

@@ -2,6 +2,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sys/prctl.h>
+#include "asleep.h"
 #include "client.h"
 
 /* Waits end in every quiet state, and in time */
@@ -12,6 +13,7 @@ struct waiter {
 	uint64_t timeout_ns;
 	struct tier_answer answer;
 	pthread_t thread;
+	pid_t tid;		/* 0: not begun */
 	int r;
 	char text[256];
 };
@@ -38,6 +40,7 @@ static void *waiter_main(void *context)
 {
 	struct waiter *waiter = context;
 
+	__atomic_store_n(&waiter->tid, gettid(), __ATOMIC_RELEASE);
 	waiter->r = tier_wait(waiter->method, waiter->timeout_ns, waiter->cancel, &waiter->answer);
 	snprintf(waiter->text, sizeof(waiter->text), "%s", tier_error_text());
 	return NULL;
@@ -49,6 +52,17 @@ static void waiter_start(struct waiter *waiter)
 	if (!waiter->timeout_ns)
 		waiter->timeout_ns = 20 * FAKE_SECOND;
 	assert_int_equal(pthread_create(&waiter->thread, NULL, waiter_main, waiter), 0);
+}
+
+/* Whether it sleeps within ten seconds */
+static bool waiter_sleeps(const struct waiter *waiter)
+{
+	for (int i = 0; i < 100000; i++) {
+		if (is_asleep(&waiter->tid))
+			return true;
+		usleep(100);
+	}
+	return false;
 }
 
 static uint64_t elapsed_ns(const struct timespec *begin)
@@ -111,7 +125,8 @@ static void a_publication_wakes_all_waiters(void **state)
 		waiters[i].cancel = i % 2 ? cancel : NULL;
 		waiter_start(&waiters[i]);
 	}
-	usleep(20000);	/* not needed for the outcome: lets some of them sleep */
+	for (int i = 0; i < 8; i += 2)	/* others may not have begun */
+		assert_true(waiter_sleeps(&waiters[i]));
 	fake_set_stage(fake_of(state), 0, TIER_STAGE_FINAL);
 	for (int i = 0; i < 8; i++) {
 		pthread_join(waiters[i].thread, NULL);
@@ -147,7 +162,8 @@ static void cancelling_ends_waits_now_and_later(void **state)
 		waiters[i].cancel = cancel;
 		waiter_start(&waiters[i]);
 	}
-	usleep(10000);
+	for (int i = 0; i < 4; i++)
+		assert_true(waiter_sleeps(&waiters[i]));
 	tier_cancel(cancel);
 	for (int i = 0; i < 4; i++) {
 		pthread_join(waiters[i].thread, NULL);
@@ -200,7 +216,8 @@ static int child_without_waitv(void *context)
 	woken.cancel = other;
 	waiter_start(&canceled);
 	waiter_start(&woken);
-	usleep(20000);
+	if (!waiter_sleeps(&canceled) || !waiter_sleeps(&woken))
+		return 5;
 	tier_cancel(cancel);
 	pthread_join(canceled.thread, NULL);
 	if (canceled.r != -ECANCELED)
@@ -241,7 +258,7 @@ static void a_wait_does_not_outlive_the_daemon(void **state)
 
 	fake_set_stage(fake, 0, TIER_STAGE_COMPILING);
 	waiter_start(&waiter);
-	usleep(10000);
+	assert_true(waiter_sleeps(&waiter));
 	fake_stop(fake);
 	pthread_join(waiter.thread, NULL);
 	assert_int_equal(waiter.r, -ECONNRESET);
