@@ -48,7 +48,7 @@ static struct host *host_of(const char *source, const char *options, struct modu
 	struct object_file object = compile("clang", options, source);
 	struct host_plan plan = { .id = 1, .window = &window };
 	struct refusal refusal = { "" };
-	struct host *host;
+	struct host *host = NULL;
 	void *bytes;
 	size_t n;
 
