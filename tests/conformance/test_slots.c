@@ -174,6 +174,20 @@ static void a_slot_that_is_known_is_read_anew_by_every_call(void **state)
 	}
 }
 
+/* A constant that leads out of the module's span makes LLVM compile again without seeing through addresses. */
+static void slots_are_slots_when_addresses_are_opaque(void **state)
+{
+	struct tiers *t = *state;
+
+	for (enum tiers_kind kind = TIERS_0; kind <= TIERS_1; kind++) {
+		LOAD_MODULE(t, INSN(BPF_JMP | BPF_JEQ | BPF_K, 2, 0, 4, 0), LDDW(4, INSN_REF_RODATA, 8), ADD_K(4, 0x7ffffff0),
+			    LOAD(0, 4, 0), LDDW(3, INSN_REF_RODATA, 8), LOAD(3, 3, 8), CALLX(3), EXIT);
+		assert_int_equal(run(t, kind, 5, 0, true), 205);
+		*cell(t, 2) = (uintptr_t)tell_cell;
+		assert_int_equal(run(t, kind, 5, 0, false), (uintptr_t)cell(t, 2));
+	}
+}
+
 static uint64_t *patched;
 
 static uint64_t patch(uint64_t to)
@@ -232,6 +246,7 @@ int main(void)
 		cmocka_unit_test(a_copied_table_is_called_by_value),
 		cmocka_unit_test(each_of_several_slots_is_judged_by_itself),
 		cmocka_unit_test(a_slot_that_is_known_is_read_anew_by_every_call),
+		cmocka_unit_test(slots_are_slots_when_addresses_are_opaque),
 		cmocka_unit_test(a_loop_sees_the_cell_change),
 		cmocka_unit_test(the_loaded_value_is_the_methods_address_at_every_tier),
 	};

@@ -47,6 +47,30 @@ static void relocations_name_what_the_bytecode_names(void **state)
 	free(block);
 }
 
+/* What place.c makes a call site of: ff 15, the field, nothing behind it; and every call its own, also in a loop */
+static void a_direct_call_has_the_entry_cell_for_its_operand(void **state)
+{
+	const struct insn insns[] = {
+		MOV(6, 1), MOV(1, 6), CALL(3), MOV(1, 0), CALL(3), ALU64_K(BPF_ADD, 6, -1), JUMP_K(BPF_JNE, 6, 0, -6), MOV_K(0, 0), EXIT(),
+	};
+	struct code_result code;
+	struct refusal refusal;
+	uint32_t n_calls = 0;
+	void *block;
+
+	assert_true(compile(insns, ARRAY_SIZE(insns), TIER_LEVEL_TIER1, &code, &block, &refusal));
+	for (uint32_t i = 0; i < code.n_relocs; i++) {
+		const uint32_t at = code.relocs[i].offset;
+
+		assert_int_equal(code.relocs[i].target, CODE_TARGET_ENTRY);
+		assert_int_equal(code.relocs[i].addend, -4);
+		assert_memory_equal(code.bytes + at - 2, ((uint8_t[]){ 0xff, 0x15 }), 2);
+		n_calls++;
+	}
+	assert_true(n_calls >= 2);
+	free(block);
+}
+
 /* push %rbp; mov %rsp,%rbp: profilers walk the stack by it */
 static void every_method_has_a_frame_pointer(void **state)
 {
@@ -318,6 +342,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(relocations_name_what_the_bytecode_names),
+		cmocka_unit_test(a_direct_call_has_the_entry_cell_for_its_operand),
 		cmocka_unit_test(every_method_has_a_frame_pointer),
 		cmocka_unit_test(vector_constants_are_part_of_the_code),
 		cmocka_unit_test(another_tier_is_refused_by_name),
