@@ -108,7 +108,7 @@ static void crash(void)
 
 /* Runs the story in @fake, whose daemon may die at any point of it; returns at how many it did. */
 static inline uint32_t crash_run(struct fake *fake, void (*story)(struct fake *fake),
-                                 void (*check)(struct fake *successor))
+				 void (*check)(struct fake *successor))
 {
 	struct heritage heritage = {.successor = fake_new(&fake->config), .check = check};
 

@@ -8,6 +8,7 @@
  * the memory as it is at any instruction (ledger_crash_point). */
 
 #include <errno.h>
+#include <malloc.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -93,7 +94,7 @@ static inline int fake_tier0(void *context, void *module_context, uint32_t metho
 }
 
 static inline int fake_stub(void *context, void *module_context, uint32_t method, uint32_t cell, uint64_t version,
-                            uint64_t address, struct core_code *ret)
+			    uint64_t address, struct core_code *ret)
 {
 	struct fake *fake = context;
 	struct fake_module *fm = module_context;
@@ -113,7 +114,7 @@ static inline int fake_stub(void *context, void *module_context, uint32_t method
 }
 
 static inline int fake_forwarder(void *context, void *module_context, uint32_t method, uint64_t target,
-                                 struct core_code *ret)
+				 struct core_code *ret)
 {
 	struct fake *fake = context;
 	struct fake_module *fm = module_context;
@@ -150,7 +151,7 @@ static inline void fake_see_bodies(struct fake_job *job, const struct fake_modul
 }
 
 static inline int fake_compile(void *context, void *module_context, uint32_t method, uint32_t body, uint64_t version,
-                               enum tier_level level)
+			       enum tier_level level)
 {
 	struct fake *fake = context;
 	struct fake_module *fm = module_context;
@@ -166,12 +167,12 @@ static inline int fake_compile(void *context, void *module_context, uint32_t met
 		fake->n_jobs = n;
 	}
 	fake->jobs[fake->n_jobs] = (struct fake_job){
-	        .module = fm->id,
-	        .version = version,
-	        .method = method,
-	        .body = body,
-	        .level = level,
-	        .is_active = true,
+		.module = fm->id,
+		.version = version,
+		.method = method,
+		.body = body,
+		.level = level,
+		.is_active = true,
 	};
 	fake_see_bodies(&fake->jobs[fake->n_jobs++], fm);
 	fake_crash_point();
@@ -211,24 +212,24 @@ static inline void fake_changed(void *context, struct module *module, uint32_t m
 }
 
 static const struct core_ops fake_ops = {
-        .now = fake_now,
-        .wall = fake_wall,
-        .arm = fake_arm,
-        .tier0 = fake_tier0,
-        .stub = fake_stub,
-        .forwarder = fake_forwarder,
-        .alias = fake_alias,
-        .compile = fake_compile,
-        .event = fake_event,
-        .changed = fake_changed,
+	.now = fake_now,
+	.wall = fake_wall,
+	.arm = fake_arm,
+	.tier0 = fake_tier0,
+	.stub = fake_stub,
+	.forwarder = fake_forwarder,
+	.alias = fake_alias,
+	.compile = fake_compile,
+	.event = fake_event,
+	.changed = fake_changed,
 };
 
 static const struct core_config fake_config = {
-        .threshold = FAKE_N,
-        .delay_ns = 100 * (uint64_t)FAKE_MS,
-        .call_counting = true,
-        .jobs_per_uid = 1,
-        .jobs_total = 2,
+	.threshold = FAKE_N,
+	.delay_ns = 100 * (uint64_t)FAKE_MS,
+	.call_counting = true,
+	.jobs_per_uid = 1,
+	.jobs_total = 2,
 };
 
 /* -- Its life --- */
@@ -243,7 +244,7 @@ static inline void fake_check(struct fake *fake)
 static inline void *fake_memory(void)
 {
 	void *memory =
-	        mmap(NULL, ledger_size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		mmap(NULL, ledger_size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	assert_true(memory != MAP_FAILED);
 	return memory;
@@ -254,6 +255,7 @@ static inline struct fake *fake_new(const struct core_config *config)
 	struct fake *fake = calloc(1, sizeof(*fake));
 
 	assert_non_null(fake);
+	mallopt(M_MMAP_THRESHOLD, 1 << 20); /* a core's large tables are mostly never touched: fresh pages, each time */
 	fake->config = *config;
 	fake->memory = fake_memory();
 	fake->now_ns = 1000 * (uint64_t)FAKE_MS;
@@ -317,7 +319,7 @@ static inline void fake_restart(struct fake *fake)
 
 /* -- Modules --- */
 static inline int fake_add_module(struct fake *fake, uid_t uid, const char *name, uint32_t n_methods, uint32_t n_cells,
-                                  uint32_t n_backpatchable, uint32_t n_each, struct fake_module **ret)
+				  uint32_t n_backpatchable, uint32_t n_each, struct fake_module **ret)
 {
 	struct fake_module *fm = fake_module_by_id(fake, 0);
 	int r;
@@ -326,7 +328,7 @@ static inline int fake_add_module(struct fake *fake, uid_t uid, const char *name
 	fake_module_make_virtual(fm, core_take_module_id(fake->core), uid, n_methods, n_cells, n_backpatchable, n_each);
 	fm->fake = fake;
 	r = core_module_add(&fm->module, fake->core, fm->id, uid, name, false, &fm->layout, fm->code_used, fm->records,
-	                    fm->cells, fm);
+			    fm->cells, fm);
 	if (r)
 		fake_module_drop(fm);
 	*ret = r ? NULL : fm;
@@ -334,7 +336,7 @@ static inline int fake_add_module(struct fake *fake, uid_t uid, const char *name
 }
 
 static inline int fake_try_load(struct fake *fake, uid_t uid, const char *name, uint32_t n_methods, uint32_t n_cells,
-                                struct fake_module **ret)
+				struct fake_module **ret)
 {
 	return fake_add_module(fake, uid, name, n_methods, n_cells, 0, 0, ret);
 }
@@ -349,7 +351,7 @@ static inline struct fake_module *fake_load(struct fake *fake, uid_t uid, const 
 
 /* One whose first methods are backpatchable, each in as many slots; cells for a few bodies of each */
 static inline struct fake_module *fake_load_virtual(struct fake *fake, uid_t uid, const char *name, uint32_t n_methods,
-                                                    uint32_t n_backpatchable, uint32_t n_each)
+						    uint32_t n_backpatchable, uint32_t n_each)
 {
 	struct fake_module *fm;
 
@@ -396,7 +398,7 @@ static inline struct fake_job *fake_job(struct fake *fake, struct fake_module *f
 
 /* The code that the job made, as a worker's result */
 static inline void fake_finish_code(struct fake_module *fm, const struct fake_job *job, uint32_t *inlined,
-                                    struct core_result *ret)
+				    struct core_result *ret)
 {
 	struct fake_code *code = fake_take_code(fm, &ret->code);
 

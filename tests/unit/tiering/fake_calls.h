@@ -100,7 +100,7 @@ static inline uint64_t fake_prestub(struct fake_module *fm, uint32_t method, uin
 /* -- The processor --- */
 /* One jump of a call that has come to @address; 0: the body begins. */
 static inline uint64_t fake_step(struct fake_module *fm, uint32_t method, uint64_t address, uint64_t r10,
-                                 struct fake_run *run)
+				 struct fake_run *run)
 {
 	const struct tier_layout *layout = &fm->layout;
 	struct fake_code *code;
@@ -174,7 +174,7 @@ static inline struct fake_run fake_run_site(struct fake_module *fm, const struct
 
 /* Whether the method can be called that way, and where the call goes: some live code's site, the method's first slot */
 static inline bool fake_way_address(struct fake_module *fm, uint32_t method, enum fake_way way, uint64_t *ret,
-                                    uint64_t *r10)
+				    uint64_t *r10)
 {
 	const uint32_t slot = fake_is_backpatchable(fm, method) ? fake_slot_first(fm, method) : fm->n_slots;
 

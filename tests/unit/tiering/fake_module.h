@@ -58,7 +58,7 @@ struct fake_module {
 	uint32_t n_slots, n_each;
 	uint8_t *posted; /* by slot: libtier has told the daemon */
 	uint64_t inlines[64],
-	        calls[64]; /* what optimized code of each method inlines, and calls through rel32 sites: masks */
+		calls[64]; /* what optimized code of each method inlines, and calls through rel32 sites: masks */
 	struct fake *fake;
 };
 
@@ -144,9 +144,9 @@ static inline struct fake_code *fake_take_code(struct fake_module *fm, struct co
 		fm->n_codes = n;
 	}
 	*ret = (struct core_code){
-	        .address = tier_layout_segment(&fm->layout, TIER_SEGMENT_CODE) + fm->code_used,
-	        .size = FAKE_CODE_STEP,
-	        .code_used = fm->code_used + FAKE_CODE_STEP,
+		.address = tier_layout_segment(&fm->layout, TIER_SEGMENT_CODE) + fm->code_used,
+		.size = FAKE_CODE_STEP,
+		.code_used = fm->code_used + FAKE_CODE_STEP,
 	};
 	fm->code_used += FAKE_CODE_STEP;
 	assert_true(fm->code_used <= FAKE_SEGMENT);
@@ -161,7 +161,7 @@ static inline void fake_add_site(struct fake_module *fm, struct fake_code *code,
 
 	assert_true(code->n_sites < FAKE_SITES_MAX);
 	*(int32_t *)fake_memory_at(fm, site.address) =
-	        (int64_t)(tier_layout_precode(&fm->layout, callee) - (site.address + 4));
+		(int64_t)(tier_layout_precode(&fm->layout, callee) - (site.address + 4));
 	code->sites[code->n_sites++] = site;
 }
 
@@ -185,17 +185,17 @@ static inline void fake_module_drop(struct fake_module *fm)
 static inline void fake_module_fill(struct fake_module *fm)
 {
 	uint64_t *rodata =
-	        (uint64_t *)(fm->segment + TIER_RECORDS_OFFSET + fm->layout.n_methods * sizeof(struct tier_record));
+		(uint64_t *)(fm->segment + TIER_RECORDS_OFFSET + fm->layout.n_methods * sizeof(struct tier_record));
 	uint64_t *cells = rodata + 2 * fm->n_slots;
 
 	for (uint32_t i = 0; i < fm->layout.n_methods; i++)
 		fm->records[i] = (struct tier_record){
-		        .state = tier_state_make(0, TIER_REASON_NONE, TIER_LEVEL_NONE, TIER_STAGE_COLD),
-		        .precode = tier_layout_thunk(&fm->layout, TIER_THUNK_PRESTUB),
-		        .entry = tier_layout_precode(&fm->layout, i),
-		        .funcptr = tier_layout_precode(&fm->layout, i),
-		        .index = i,
-		        .flags = i * fm->n_each < fm->n_slots ? TIER_RECORD_BACKPATCHABLE : 0,
+			.state = tier_state_make(0, TIER_REASON_NONE, TIER_LEVEL_NONE, TIER_STAGE_COLD),
+			.precode = tier_layout_thunk(&fm->layout, TIER_THUNK_PRESTUB),
+			.entry = tier_layout_precode(&fm->layout, i),
+			.funcptr = tier_layout_precode(&fm->layout, i),
+			.index = i,
+			.flags = i * fm->n_each < fm->n_slots ? TIER_RECORD_BACKPATCHABLE : 0,
 		};
 	for (uint32_t i = 0; i < fm->n_slots; i++) {
 		rodata[2 * i] = fake_pointer(fm, fake_slot_method(fm, i));
@@ -207,22 +207,22 @@ static inline void fake_module_fill(struct fake_module *fm)
 static inline void *fake_code_memory(void)
 {
 	void *memory =
-	        mmap(NULL, FAKE_SEGMENT, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		mmap(NULL, FAKE_SEGMENT, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	assert_true(memory != MAP_FAILED);
 	return memory;
 }
 
 static inline void fake_module_make_virtual(struct fake_module *fm, uint64_t id, uid_t uid, uint32_t n_methods,
-                                            uint32_t n_cells, uint32_t n_backpatchable, uint32_t n_each)
+					    uint32_t n_cells, uint32_t n_backpatchable, uint32_t n_each)
 {
 	uint64_t offset = 0;
 	size_t n_records = TIER_RECORDS_OFFSET + n_methods * sizeof(struct tier_record);
 
 	*fm = (struct fake_module){
-	        .id = id, .uid = uid, .n_slots = n_backpatchable * n_each, .n_each = MAX(n_each, 1u)};
+		.id = id, .uid = uid, .n_slots = n_backpatchable * n_each, .n_each = MAX(n_each, 1u)};
 	fm->layout =
-	        (struct tier_layout){.base = TIER_WINDOW_LOW + (id << 28), .n_methods = n_methods, .n_cells = n_cells};
+		(struct tier_layout){.base = TIER_WINDOW_LOW + (id << 28), .n_methods = n_methods, .n_cells = n_cells};
 	for (int i = 0; i < _TIER_SEGMENT_N; i++) {
 		fm->layout.segment[i].offset = offset;
 		fm->layout.segment[i].size = FAKE_SEGMENT;
@@ -243,7 +243,7 @@ static inline void fake_module_make_virtual(struct fake_module *fm, uint64_t id,
 }
 
 static inline void fake_module_make(struct fake_module *fm, uint64_t id, uid_t uid, uint32_t n_methods,
-                                    uint32_t n_cells)
+				    uint32_t n_cells)
 {
 	fake_module_make_virtual(fm, id, uid, n_methods, n_cells, 0, 0);
 }

@@ -32,7 +32,7 @@ enum { LADDER_METHOD, LADDER_CALLER, LADDER_BLOCKER, LADDER_OTHER, LADDER_METHOD
 static inline struct fake_module *ladder_load(struct fake *fake, bool is_backpatchable)
 {
 	struct fake_module *fm = fake_load_virtual(fake, LADDER_UID, "ladder", LADDER_METHODS,
-	                                           is_backpatchable ? LADDER_METHODS : 0, LADDER_SLOTS);
+						   is_backpatchable ? LADDER_METHODS : 0, LADDER_SLOTS);
 
 	fm->calls[LADDER_CALLER] = 1u << LADDER_METHOD;
 	return fm;
@@ -42,7 +42,7 @@ static inline struct fake_module *ladder_load(struct fake *fake, bool is_backpat
 enum ladder_at { AT_COLD, AT_UNCOUNTED, AT_COUNTING, AT_REACHED, AT_QUEUED, AT_COMPILING, AT_FINAL, AT_FAILED, _AT_N };
 
 static const char *const ladder_names[] = {"cold",   "uncounted", "counting", "reached",
-                                           "queued", "compiling", "final",    "failed"};
+					   "queued", "compiling", "final",    "failed"};
 _Static_assert(ARRAY_SIZE(ladder_names) == _AT_N, "name every point");
 
 static inline enum tier_stage ladder_stage(const struct fake_module *fm, uint32_t method)
@@ -178,10 +178,10 @@ static inline const char *ladder_check_plain(const struct fake_module *fm, uint3
 		return strcmp(words, "p t") ? "cold: P is the prestub, E is T" : NULL;
 	case TIER_STAGE_FINAL:
 		return record->precode != record->code || record->entry != record->code ? "final: P and E are the code"
-		                                                                        : NULL;
+											: NULL;
 	case TIER_STAGE_COUNTING:
 		return strcmp(words, fm->fake->config.counting_in_prestub ? "p t" : "s t") ? "counting: P is the stub"
-		                                                                           : NULL;
+											   : NULL;
 	default:
 		return record->precode != record->code || words[2] != 't' ? "not final: P is the code, E is T" : NULL;
 	}
@@ -211,7 +211,7 @@ static inline const char *ladder_check_policy(const struct fake_module *fm, uint
 			return "lazy: E is T until the final tier";
 		return is_counting                       ? (p != 's' ? "lazy: P is the stub" : NULL)
 		       : record->precode != record->code ? "lazy: P is the code"
-		                                         : NULL;
+							 : NULL;
 	case TIER_BACKPATCH_EAGER:
 		*f = '*'; /* T or E: what its completion leaves behind */
 		if (p != (is_counting ? 's' : 'p'))
@@ -222,7 +222,7 @@ static inline const char *ladder_check_policy(const struct fake_module *fm, uint
 			return "forwarder: P is the prestub";
 		return is_counting                     ? (e != 'f' ? "forwarder: E is the forwarder" : NULL)
 		       : record->entry != record->code ? "forwarder: E is the code"
-		                                       : NULL;
+						       : NULL;
 	}
 }
 

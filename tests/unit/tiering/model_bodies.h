@@ -185,14 +185,14 @@ static inline void hear_threshold(struct model_method *method, const struct tier
 }
 
 static inline void hear_started(struct model *model, struct fake_module *fm, struct model_method *method,
-                                const struct tier_event *event)
+				const struct tier_event *event)
 {
 	assert_true(method->now.stage == TIER_STAGE_QUEUED && event->version == method->now.next);
 	assert_false(model->is_delayed);
 	assert_true(model->n_jobs < N_JOBS);
 	method->now.stage = TIER_STAGE_COMPILING;
 	model->jobs[model->n_jobs++] =
-	        (struct model_job){.version = event->version, .sees = fm->inlines[event->method]};
+		(struct model_job){.version = event->version, .sees = fm->inlines[event->method]};
 }
 
 static inline void ladder_job_ended(struct model *model, struct ladder *ladder, bool is_current)
@@ -241,17 +241,17 @@ static inline void hear_final(struct model *model, struct model_method *method, 
 
 /* What a revert says of the point to which it brings its method back */
 static inline bool is_restored(const struct model *model, const struct model_method *method,
-                               const struct tier_event *event)
+			       const struct tier_event *event)
 {
 	const struct ladder *now = &method->now;
 
 	if (!model->is_restoring || event->method != model->replaced)
 		return false;
 	return (event->kind == TIER_EVENT_COUNTING_BEGUN && now->stage == TIER_STAGE_COUNTING &&
-	        event->version == now->active) ||
+		event->version == now->active) ||
 	       (event->kind == TIER_EVENT_QUEUED && now->stage == TIER_STAGE_QUEUED && event->version == now->next) ||
 	       (event->kind == TIER_EVENT_FINAL && now->stage == TIER_STAGE_FINAL && event->version == now->active &&
-	        event->reason == now->reason);
+		event->reason == now->reason);
 }
 
 static inline void hear_method(struct model *model, struct fake_module *fm, const struct tier_event *event)
@@ -308,8 +308,8 @@ static inline void hear(struct fake *fake, const struct tier_event *event)
 
 	if (getenv("TIER_TEST_TRACE"))
 		print_message("%5llu: %llu:%u %s version %llu %s\n", (unsigned long long)model->n_steps,
-		              (unsigned long long)event->module, event->method, tier_event_name(event->kind),
-		              (unsigned long long)event->version, tier_reason_name(event->reason));
+			      (unsigned long long)event->module, event->method, tier_event_name(event->kind),
+			      (unsigned long long)event->version, tier_reason_name(event->reason));
 	assert_int_equal(event->sequence, ++model->sequence);
 	if (event->kind == TIER_EVENT_DELAY_PAUSED || event->kind == TIER_EVENT_DELAY_RESUMED) {
 		assert_int_equal(model->is_delayed, event->kind == TIER_EVENT_DELAY_RESUMED);

@@ -132,7 +132,7 @@ struct picture {
 static struct picture picture_of(struct fake_module *fm)
 {
 	struct picture picture = {.record = fm->records[LADDER_METHOD],
-	                          .body = core_method_body(fm->module, LADDER_METHOD)};
+				  .body = core_method_body(fm->module, LADDER_METHOD)};
 	struct core_version_info info;
 
 	picture.answer = tier_record_answer(&fm->records[LADDER_METHOD], fm->cells, fm->layout.n_cells);
@@ -193,14 +193,14 @@ static void revert_at(struct fake *fake, bool is_backpatchable, enum ladder_at a
 	if (!(at == AT_UNCOUNTED && meanwhile == AT_COUNTING)) {
 		assert_restored(fm, &was, at);
 		assert_int_equal(fake_n_events(fake, TIER_EVENT_COUNTING_BEGUN),
-		                 n_begun + (at == AT_COUNTING || at == AT_REACHED));
+				 n_begun + (at == AT_COUNTING || at == AT_REACHED));
 	}
 	assert_true(fake_n_events(fake, TIER_EVENT_THRESHOLD) <= n_thresholds + (at == AT_REACHED));
 	assert_int_equal(core_revert(fm->module, LADDER_METHOD), 0); /* it is there */
 	assert_int_equal(core_counters(fake->core)->n_reverts, 1);
 	ladder_climb(fm, LADDER_METHOD, FAKE_WAY_PRECODE);
 	assert_int_equal(fake_answer(fm, LADDER_METHOD).reason,
-	                 at == AT_FAILED ? TIER_REASON_COMPILE_FAILED : TIER_REASON_PROMOTED);
+			 at == AT_FAILED ? TIER_REASON_COMPILE_FAILED : TIER_REASON_PROMOTED);
 	fake_assert_runs(fm, LADDER_METHOD, 0, at == AT_FAILED ? TIER_LEVEL_TIER0 : TIER_LEVEL_TIER1);
 	ladder_check_all(fake);
 }
@@ -268,7 +268,7 @@ static void reverting_what_was_never_replaced_changes_nothing(void **state)
 static void each_of_several_bodies_runs_in_its_turn(struct fake *fake, struct fake_module *fm)
 {
 	static const enum ladder_at points[] = {AT_FINAL,     AT_COUNTING, AT_COLD,    AT_UNCOUNTED,
-	                                        AT_COMPILING, AT_FINAL,    AT_COUNTING};
+						AT_COMPILING, AT_FINAL,    AT_COUNTING};
 	uint32_t body = 0;
 
 	ladder_to(fm, LADDER_METHOD, AT_FINAL);
@@ -281,7 +281,7 @@ static void each_of_several_bodies_runs_in_its_turn(struct fake *fake, struct fa
 		ladder_check_all(fake);
 		if (points[i] != AT_COLD)
 			fake_assert_runs(fm, LADDER_METHOD, body,
-			                 points[i] == AT_FINAL ? TIER_LEVEL_TIER1 : TIER_LEVEL_TIER0);
+					 points[i] == AT_FINAL ? TIER_LEVEL_TIER1 : TIER_LEVEL_TIER0);
 		while (fake_end(fake, fm, LADDER_METHOD, TIER_REASON_NONE))
 			;
 	}
@@ -518,7 +518,7 @@ static void a_late_threshold_changes_nobody_s_turn(void **state)
 	fake_check(fake);
 	fake_pass(fake, 200);
 	fake_assert_kinds(fake, fake->n_events - 3, TIER_EVENT_DELAY_RESUMED, TIER_EVENT_COUNTING_BEGUN,
-	                  TIER_EVENT_COUNTING_BEGUN, 0);
+			  TIER_EVENT_COUNTING_BEGUN, 0);
 	assert_int_equal(fake_newest(fake)->method, LADDER_OTHER);
 }
 
@@ -557,30 +557,30 @@ static void a_rejitted_method_without_room_for_code_asks_again(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(lazy_runs_the_new_body_wherever_the_old_one_stood),
-	        cmocka_unit_test(eager_runs_the_new_body_wherever_the_old_one_stood),
-	        cmocka_unit_test(forwarder_runs_the_new_body_wherever_the_old_one_stood),
-	        cmocka_unit_test(so_does_counting_in_the_prestub),
-	        cmocka_unit_test(lazy_restores_what_the_own_body_was_doing),
-	        cmocka_unit_test(eager_restores_what_the_own_body_was_doing),
-	        cmocka_unit_test(forwarder_restores_what_the_own_body_was_doing),
-	        cmocka_unit_test(so_does_the_prestub_that_counts),
-	        FAKE_TEST(revert_needs_neither_compiler_nor_calls),
-	        FAKE_TEST(reverting_what_was_never_replaced_changes_nothing),
-	        cmocka_unit_test(several_rejits_in_a_row_run_each_body_in_its_turn),
-	        FAKE_TEST(a_hundred_bodies_that_nobody_called_leave_nothing_behind),
-	        FAKE_TEST(versions_tell_whose_body_they_are_of),
-	        FAKE_TEST(a_promotion_of_the_own_body_ends_without_being_published),
-	        FAKE_TEST(a_promotion_of_the_own_body_that_fails_meanwhile_is_final_when_it_is_back),
-	        FAKE_TEST(a_promotion_that_is_still_outside_is_published_when_its_body_is_back),
-	        FAKE_TEST(a_promotion_of_another_body_is_kept_for_nobody),
-	        FAKE_TEST(a_queued_version_of_another_body_is_dropped),
-	        FAKE_TEST(jobs_of_replaced_bodies_count_as_jobs),
-	        FAKE_TEST(calls_in_an_old_stub_count_for_their_own_version),
-	        FAKE_TEST(a_late_threshold_of_a_body_that_never_returns_is_nothing),
-	        FAKE_TEST(a_late_threshold_changes_nobody_s_turn),
-	        FAKE_TEST(a_module_goes_with_all_its_bodies),
-	        FAKE_TEST(a_rejitted_method_without_room_for_code_asks_again),
+		cmocka_unit_test(lazy_runs_the_new_body_wherever_the_old_one_stood),
+		cmocka_unit_test(eager_runs_the_new_body_wherever_the_old_one_stood),
+		cmocka_unit_test(forwarder_runs_the_new_body_wherever_the_old_one_stood),
+		cmocka_unit_test(so_does_counting_in_the_prestub),
+		cmocka_unit_test(lazy_restores_what_the_own_body_was_doing),
+		cmocka_unit_test(eager_restores_what_the_own_body_was_doing),
+		cmocka_unit_test(forwarder_restores_what_the_own_body_was_doing),
+		cmocka_unit_test(so_does_the_prestub_that_counts),
+		FAKE_TEST(revert_needs_neither_compiler_nor_calls),
+		FAKE_TEST(reverting_what_was_never_replaced_changes_nothing),
+		cmocka_unit_test(several_rejits_in_a_row_run_each_body_in_its_turn),
+		FAKE_TEST(a_hundred_bodies_that_nobody_called_leave_nothing_behind),
+		FAKE_TEST(versions_tell_whose_body_they_are_of),
+		FAKE_TEST(a_promotion_of_the_own_body_ends_without_being_published),
+		FAKE_TEST(a_promotion_of_the_own_body_that_fails_meanwhile_is_final_when_it_is_back),
+		FAKE_TEST(a_promotion_that_is_still_outside_is_published_when_its_body_is_back),
+		FAKE_TEST(a_promotion_of_another_body_is_kept_for_nobody),
+		FAKE_TEST(a_queued_version_of_another_body_is_dropped),
+		FAKE_TEST(jobs_of_replaced_bodies_count_as_jobs),
+		FAKE_TEST(calls_in_an_old_stub_count_for_their_own_version),
+		FAKE_TEST(a_late_threshold_of_a_body_that_never_returns_is_nothing),
+		FAKE_TEST(a_late_threshold_changes_nobody_s_turn),
+		FAKE_TEST(a_module_goes_with_all_its_bodies),
+		FAKE_TEST(a_rejitted_method_without_room_for_code_asks_again),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

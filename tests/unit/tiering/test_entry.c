@@ -111,18 +111,18 @@ static void assert_table(enum tier_backpatch policy, bool in_prestub, bool is_ba
 static void lazy_moves_the_precode_only_until_the_final_tier(void **state)
 {
 	static const struct row rows[_MOMENTS] = {
-	        [LOADED] = {"p t t ttt", NULL},
-	        [FIRST_CALL] = {"0 t t ttt", "0 t t ttt"},
-	        [COUNTING] = {"s t t ttt", "s t t ttt"},
-	        [REACHED] = {"s t t ttt", NULL},
-	        [COMPLETED] = {"0 t t ttt", "0 t t ttt"},
-	        [FINAL] = {"p 1 1 ttt", "p 1 1 11t"},
-	        [REJITTED] = {"p t t ttt", NULL},
-	        [REJIT_FIRST_CALL] = {"0 t t ttt", "0 t t ttt"},
-	        [REJIT_COUNTING] = {"s t t ttt", "s t t ttt"},
-	        [REJIT_COMPLETED] = {"0 t t ttt", "0 t t ttt"},
-	        [REJIT_FINAL] = {"p 1 1 11t", "p 1 1 11t"},
-	        [REVERTED] = {"p 1 1 11t", "p 1 1 11t"},
+		[LOADED] = {"p t t ttt", NULL},
+		[FIRST_CALL] = {"0 t t ttt", "0 t t ttt"},
+		[COUNTING] = {"s t t ttt", "s t t ttt"},
+		[REACHED] = {"s t t ttt", NULL},
+		[COMPLETED] = {"0 t t ttt", "0 t t ttt"},
+		[FINAL] = {"p 1 1 ttt", "p 1 1 11t"},
+		[REJITTED] = {"p t t ttt", NULL},
+		[REJIT_FIRST_CALL] = {"0 t t ttt", "0 t t ttt"},
+		[REJIT_COUNTING] = {"s t t ttt", "s t t ttt"},
+		[REJIT_COMPLETED] = {"0 t t ttt", "0 t t ttt"},
+		[REJIT_FINAL] = {"p 1 1 11t", "p 1 1 11t"},
+		[REVERTED] = {"p 1 1 11t", "p 1 1 11t"},
 	};
 
 	assert_table(TIER_BACKPATCH_LAZY, false, true, rows);
@@ -131,18 +131,18 @@ static void lazy_moves_the_precode_only_until_the_final_tier(void **state)
 static void eager_resets_and_patches_slots_around_counting(void **state)
 {
 	static const struct row rows[_MOMENTS] = {
-	        [LOADED] = {"p t t ttt", NULL},
-	        [FIRST_CALL] = {"p 0 0 ttt", "p 0 0 0tt"},
-	        [COUNTING] = {"s 0 t ttt", "s 0 t ttt"},
-	        [REACHED] = {"s 0 t ttt", NULL},
-	        [COMPLETED] = {"p 0 t ttt", "p 0 t 0tt"},
-	        [FINAL] = {"p 1 1 1tt", "p 1 1 11t"},
-	        [REJITTED] = {"p t t ttt", NULL},
-	        [REJIT_FIRST_CALL] = {"p 0 0 00t", "p 0 0 00t"},
-	        [REJIT_COUNTING] = {"s 0 t ttt", "s 0 t ttt"},
-	        [REJIT_COMPLETED] = {"p 0 t ttt", "p 0 t 0tt"},
-	        [REJIT_FINAL] = {"p 1 1 11t", "p 1 1 11t"},
-	        [REVERTED] = {"p 1 1 11t", "p 1 1 11t"},
+		[LOADED] = {"p t t ttt", NULL},
+		[FIRST_CALL] = {"p 0 0 ttt", "p 0 0 0tt"},
+		[COUNTING] = {"s 0 t ttt", "s 0 t ttt"},
+		[REACHED] = {"s 0 t ttt", NULL},
+		[COMPLETED] = {"p 0 t ttt", "p 0 t 0tt"},
+		[FINAL] = {"p 1 1 1tt", "p 1 1 11t"},
+		[REJITTED] = {"p t t ttt", NULL},
+		[REJIT_FIRST_CALL] = {"p 0 0 00t", "p 0 0 00t"},
+		[REJIT_COUNTING] = {"s 0 t ttt", "s 0 t ttt"},
+		[REJIT_COMPLETED] = {"p 0 t ttt", "p 0 t 0tt"},
+		[REJIT_FINAL] = {"p 1 1 11t", "p 1 1 11t"},
+		[REVERTED] = {"p 1 1 11t", "p 1 1 11t"},
 	};
 
 	assert_table(TIER_BACKPATCH_EAGER, false, true, rows);
@@ -151,18 +151,18 @@ static void eager_resets_and_patches_slots_around_counting(void **state)
 static void forwarder_patches_slots_at_each_publication(void **state)
 {
 	static const struct row rows[_MOMENTS] = {
-	        [LOADED] = {"p t t ttt", NULL},
-	        [FIRST_CALL] = {"p 0 0 ttt", "p 0 0 0tt"},
-	        [COUNTING] = {"p f f ftt", "p f f ftt"},
-	        [REACHED] = {"p f f ftt", NULL},
-	        [COMPLETED] = {"p 0 0 0tt", "p 0 0 0tt"},
-	        [FINAL] = {"p 1 1 1tt", "p 1 1 11t"},
-	        [REJITTED] = {"p t t ttt", NULL},
-	        [REJIT_FIRST_CALL] = {"p 0 0 00t", "p 0 0 00t"},
-	        [REJIT_COUNTING] = {"p f f fft", "p f f fft"},
-	        [REJIT_COMPLETED] = {"p 0 0 00t", "p 0 0 00t"},
-	        [REJIT_FINAL] = {"p 1 1 11t", "p 1 1 11t"},
-	        [REVERTED] = {"p 1 1 11t", "p 1 1 11t"},
+		[LOADED] = {"p t t ttt", NULL},
+		[FIRST_CALL] = {"p 0 0 ttt", "p 0 0 0tt"},
+		[COUNTING] = {"p f f ftt", "p f f ftt"},
+		[REACHED] = {"p f f ftt", NULL},
+		[COMPLETED] = {"p 0 0 0tt", "p 0 0 0tt"},
+		[FINAL] = {"p 1 1 1tt", "p 1 1 11t"},
+		[REJITTED] = {"p t t ttt", NULL},
+		[REJIT_FIRST_CALL] = {"p 0 0 00t", "p 0 0 00t"},
+		[REJIT_COUNTING] = {"p f f fft", "p f f fft"},
+		[REJIT_COMPLETED] = {"p 0 0 00t", "p 0 0 00t"},
+		[REJIT_FINAL] = {"p 1 1 11t", "p 1 1 11t"},
+		[REVERTED] = {"p 1 1 11t", "p 1 1 11t"},
 	};
 
 	assert_table(TIER_BACKPATCH_FORWARDER, false, true, rows);
@@ -171,12 +171,12 @@ static void forwarder_patches_slots_at_each_publication(void **state)
 static void methods_in_no_slot_are_the_same_under_every_policy(void **state)
 {
 	static const struct row rows[_MOMENTS] = {
-	        [LOADED] = {"p t", NULL},          [FIRST_CALL] = {"0 t", "0 t"},
-	        [COUNTING] = {"s t", "s t"},       [REACHED] = {"s t", NULL},
-	        [COMPLETED] = {"0 t", "0 t"},      [FINAL] = {"1 1", "1 1"},
-	        [REJITTED] = {"p t", NULL},        [REJIT_FIRST_CALL] = {"0 t", "0 t"},
-	        [REJIT_COUNTING] = {"s t", "s t"}, [REJIT_COMPLETED] = {"0 t", "0 t"},
-	        [REJIT_FINAL] = {"1 1", "1 1"},    [REVERTED] = {"1 1", "1 1"},
+		[LOADED] = {"p t", NULL},          [FIRST_CALL] = {"0 t", "0 t"},
+		[COUNTING] = {"s t", "s t"},       [REACHED] = {"s t", NULL},
+		[COMPLETED] = {"0 t", "0 t"},      [FINAL] = {"1 1", "1 1"},
+		[REJITTED] = {"p t", NULL},        [REJIT_FIRST_CALL] = {"0 t", "0 t"},
+		[REJIT_COUNTING] = {"s t", "s t"}, [REJIT_COMPLETED] = {"0 t", "0 t"},
+		[REJIT_FINAL] = {"1 1", "1 1"},    [REVERTED] = {"1 1", "1 1"},
 	};
 
 	for (int policy = 0; policy < _TIER_BACKPATCH_N; policy++)
@@ -187,26 +187,26 @@ static void methods_in_no_slot_are_the_same_under_every_policy(void **state)
 static void the_prestub_counts_for_whoever_asks_it_to(void **state)
 {
 	static const struct row plain[_MOMENTS] = {
-	        [LOADED] = {"p t", NULL},          [FIRST_CALL] = {"0 t", "0 t"},
-	        [COUNTING] = {"p t", "p t"},       [REACHED] = {"p t", NULL},
-	        [COMPLETED] = {"0 t", "0 t"},      [FINAL] = {"1 1", "1 1"},
-	        [REJITTED] = {"p t", NULL},        [REJIT_FIRST_CALL] = {"0 t", "0 t"},
-	        [REJIT_COUNTING] = {"p t", "p t"}, [REJIT_COMPLETED] = {"0 t", "0 t"},
-	        [REJIT_FINAL] = {"1 1", "1 1"},    [REVERTED] = {"1 1", "1 1"},
+		[LOADED] = {"p t", NULL},          [FIRST_CALL] = {"0 t", "0 t"},
+		[COUNTING] = {"p t", "p t"},       [REACHED] = {"p t", NULL},
+		[COMPLETED] = {"0 t", "0 t"},      [FINAL] = {"1 1", "1 1"},
+		[REJITTED] = {"p t", NULL},        [REJIT_FIRST_CALL] = {"0 t", "0 t"},
+		[REJIT_COUNTING] = {"p t", "p t"}, [REJIT_COMPLETED] = {"0 t", "0 t"},
+		[REJIT_FINAL] = {"1 1", "1 1"},    [REVERTED] = {"1 1", "1 1"},
 	};
 	static const struct row lazy[_MOMENTS] = {
-	        [LOADED] = {"p t t ttt", NULL},
-	        [FIRST_CALL] = {"0 t t ttt", "0 t t ttt"},
-	        [COUNTING] = {"p t t ttt", NULL},
-	        [REACHED] = {"p t t ttt", NULL},
-	        [COMPLETED] = {"0 t t ttt", "0 t t ttt"},
-	        [FINAL] = {"p 1 1 ttt", "p 1 1 11t"},
-	        [REJITTED] = {"p t t ttt", NULL},
-	        [REJIT_FIRST_CALL] = {"0 t t ttt", "0 t t ttt"},
-	        [REJIT_COUNTING] = {"p t t ttt", NULL},
-	        [REJIT_COMPLETED] = {"0 t t ttt", "0 t t ttt"},
-	        [REJIT_FINAL] = {"p 1 1 11t", "p 1 1 11t"},
-	        [REVERTED] = {"p 1 1 11t", "p 1 1 11t"},
+		[LOADED] = {"p t t ttt", NULL},
+		[FIRST_CALL] = {"0 t t ttt", "0 t t ttt"},
+		[COUNTING] = {"p t t ttt", NULL},
+		[REACHED] = {"p t t ttt", NULL},
+		[COMPLETED] = {"0 t t ttt", "0 t t ttt"},
+		[FINAL] = {"p 1 1 ttt", "p 1 1 11t"},
+		[REJITTED] = {"p t t ttt", NULL},
+		[REJIT_FIRST_CALL] = {"0 t t ttt", "0 t t ttt"},
+		[REJIT_COUNTING] = {"p t t ttt", NULL},
+		[REJIT_COMPLETED] = {"0 t t ttt", "0 t t ttt"},
+		[REJIT_FINAL] = {"p 1 1 11t", "p 1 1 11t"},
+		[REVERTED] = {"p 1 1 11t", "p 1 1 11t"},
 	};
 
 	for (int policy = 0; policy < _TIER_BACKPATCH_N; policy++)
@@ -221,7 +221,7 @@ static void mark(struct fake *fake) { before = *core_counters(fake->core); }
 
 /* Since the mark entry points were set that often and by this path alone; so many stores of each kind. */
 static void assert_path(struct fake *fake, enum tier_path path, uint64_t n_precode, uint64_t n_entry,
-                        uint64_t n_funcptr)
+			uint64_t n_funcptr)
 {
 	const struct core_counters *now = core_counters(fake->core);
 
@@ -487,7 +487,7 @@ static void setting_a_final_entry_point_only_from_the_prestub_aborts(void **stat
 			signal(SIGABRT, SIG_DFL);
 			close(2);
 			entry_point_set(&fm->module->methods[LADDER_METHOD], fm->records[LADDER_METHOD].code, true,
-			                true);
+					true);
 			_exit(0);
 		}
 		assert_int_equal(waitpid(pid, &status, 0), pid);
@@ -578,33 +578,33 @@ static void a_held_precode_pays_the_prestub_at_the_final_tier(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(lazy_moves_the_precode_only_until_the_final_tier),
-	        cmocka_unit_test(eager_resets_and_patches_slots_around_counting),
-	        cmocka_unit_test(forwarder_patches_slots_at_each_publication),
-	        cmocka_unit_test(methods_in_no_slot_are_the_same_under_every_policy),
-	        cmocka_unit_test(the_prestub_counts_for_whoever_asks_it_to),
-	        PATH_TEST(path_1_is_the_first_publish_while_calls_are_not_counted),
-	        PATH_TEST(path_2_installs_a_counting_stub),
-	        PATH_TEST(path_2_is_also_the_first_publish_without_a_delay),
-	        PATH_TEST(path_3_ends_what_the_prestub_counted),
-	        PATH_TEST(path_4_brings_back_a_version_that_waits_for_its_successor),
-	        PATH_TEST(path_5_is_a_first_version_that_is_final),
-	        PATH_TEST(path_5_is_also_a_promotion_that_failed),
-	        PATH_TEST(path_6_is_the_end_of_a_promotion),
-	        PATH_TEST(path_6_is_also_a_first_version_when_nothing_is_counted),
-	        PATH_TEST(path_7_completes_counting),
-	        PATH_TEST(path_8_is_a_late_threshold_beside_a_final_body),
-	        PATH_TEST(path_9_is_a_late_threshold_beside_a_body_on_its_way),
-	        PATH_TEST(a_late_threshold_beside_a_cold_body_resets),
-	        PATH_TEST(path_10_is_the_first_publish_of_another_body),
-	        PATH_TEST(path_10_brings_back_an_uncounted_version_while_the_delay_is_active),
-	        PATH_TEST(an_uncounted_version_that_comes_back_after_the_delay_is_counted_at_once),
-	        cmocka_unit_test(setting_a_final_entry_point_only_from_the_prestub_aborts),
-	        PATH_TEST(calls_of_another_body_are_counted_through_slots),
-	        PATH_TEST(a_late_visit_of_the_prestub_neither_records_nor_counts),
-	        PATH_TEST(an_old_question_is_answered_with_the_new_body),
-	        PATH_TEST(a_version_that_comes_back_during_a_delay_leads_to_no_other_stub),
-	        PATH_TEST(a_held_precode_pays_the_prestub_at_the_final_tier),
+		cmocka_unit_test(lazy_moves_the_precode_only_until_the_final_tier),
+		cmocka_unit_test(eager_resets_and_patches_slots_around_counting),
+		cmocka_unit_test(forwarder_patches_slots_at_each_publication),
+		cmocka_unit_test(methods_in_no_slot_are_the_same_under_every_policy),
+		cmocka_unit_test(the_prestub_counts_for_whoever_asks_it_to),
+		PATH_TEST(path_1_is_the_first_publish_while_calls_are_not_counted),
+		PATH_TEST(path_2_installs_a_counting_stub),
+		PATH_TEST(path_2_is_also_the_first_publish_without_a_delay),
+		PATH_TEST(path_3_ends_what_the_prestub_counted),
+		PATH_TEST(path_4_brings_back_a_version_that_waits_for_its_successor),
+		PATH_TEST(path_5_is_a_first_version_that_is_final),
+		PATH_TEST(path_5_is_also_a_promotion_that_failed),
+		PATH_TEST(path_6_is_the_end_of_a_promotion),
+		PATH_TEST(path_6_is_also_a_first_version_when_nothing_is_counted),
+		PATH_TEST(path_7_completes_counting),
+		PATH_TEST(path_8_is_a_late_threshold_beside_a_final_body),
+		PATH_TEST(path_9_is_a_late_threshold_beside_a_body_on_its_way),
+		PATH_TEST(a_late_threshold_beside_a_cold_body_resets),
+		PATH_TEST(path_10_is_the_first_publish_of_another_body),
+		PATH_TEST(path_10_brings_back_an_uncounted_version_while_the_delay_is_active),
+		PATH_TEST(an_uncounted_version_that_comes_back_after_the_delay_is_counted_at_once),
+		cmocka_unit_test(setting_a_final_entry_point_only_from_the_prestub_aborts),
+		PATH_TEST(calls_of_another_body_are_counted_through_slots),
+		PATH_TEST(a_late_visit_of_the_prestub_neither_records_nor_counts),
+		PATH_TEST(an_old_question_is_answered_with_the_new_body),
+		PATH_TEST(a_version_that_comes_back_during_a_delay_leads_to_no_other_stub),
+		PATH_TEST(a_held_precode_pays_the_prestub_at_the_final_tier),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -11,7 +11,7 @@ enum { LEAF, MID, TOP, CALLER, BLOCKER, METHODS };
 static struct fake_module *module_of(struct fake *fake, bool is_backpatchable)
 {
 	struct fake_module *fm =
-	        fake_load_virtual(fake, LADDER_UID, "inliners", METHODS, is_backpatchable ? METHODS : 0, LADDER_SLOTS);
+		fake_load_virtual(fake, LADDER_UID, "inliners", METHODS, is_backpatchable ? METHODS : 0, LADDER_SLOTS);
 
 	fm->inlines[MID] = 1u << LEAF;
 	fm->inlines[TOP] = 1u << LEAF | 1u << MID;
@@ -83,7 +83,7 @@ static void inliners_fall_back(struct fake *fake, struct fake_module *unused)
 	assert_int_equal(fake_n_paths(fake, TIER_PATH_WITHDRAWN), 2);
 	for (uint32_t i = 0; i < METHODS; i++)
 		fake_assert_runs(fm, i, i == LEAF,
-		                 i == LEAF || i == MID || i == TOP ? TIER_LEVEL_TIER0 : TIER_LEVEL_TIER1);
+				 i == LEAF || i == MID || i == TOP ? TIER_LEVEL_TIER0 : TIER_LEVEL_TIER1);
 	end_all(fake);
 	for (uint32_t i = MID; i < METHODS; i++)
 		fake_assert_runs(fm, i, 0, TIER_LEVEL_TIER1);
@@ -378,6 +378,25 @@ static void a_method_that_inlined_itself_is_replaced_like_any_other(void **state
 	ladder_check_all(fake);
 }
 
+/* What it inlines of itself is the body that is there when the job begins again, which is not the one that is made. */
+static void a_recursive_job_that_a_successor_starts_again_for_an_absent_body(void **state)
+{
+	struct fake *fake = *state;
+	struct fake_module *fm = module_of(fake, true);
+
+	fm->inlines[BLOCKER] = 1u << BLOCKER;
+	ladder_to_compiling(fm, BLOCKER);
+	assert_int_equal(core_rejit(fm->module, BLOCKER, 1), 0);
+	fake_restart(fake);
+	fake_call(fm, BLOCKER);
+	assert_true(fake_end(fake, fm, BLOCKER, TIER_REASON_NONE));
+	assert_int_equal(core_revert(fm->module, BLOCKER), 0);
+	fake_assert_runs(fm, BLOCKER, 0, fake_code_at(fm, fm->records[BLOCKER].code)->level);
+	ladder_climb(fm, BLOCKER, FAKE_WAY_POINTER);
+	fake_assert_runs(fm, BLOCKER, 0, TIER_LEVEL_TIER1);
+	ladder_check_all(fake);
+}
+
 static void methods_that_inlined_each_other_are_replaced_one_by_one(void **state)
 {
 	struct fake *fake = *state;
@@ -441,26 +460,27 @@ static void an_inliner_keeps_its_first_code_whatever_happens(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(inliners_fall_back_transitively_and_climb_again),
-	        cmocka_unit_test(a_revert_withdraws_inliners_of_the_replaced_body),
-	        FAKE_TEST(a_middle_body_withdraws_only_what_has_it),
-	        FAKE_TEST(a_withdrawn_inliner_whose_new_compile_fails_stays_at_its_first_code),
-	        FAKE_TEST(withdrawn_inliners_wait_in_the_order_of_their_turn),
-	        cmocka_unit_test(every_inliner_is_withdrawn_before_a_rejit_returns),
-	        cmocka_unit_test(a_job_that_inlined_a_replaced_body_is_done_again),
-	        FAKE_TEST(so_is_one_whose_inlinee_came_and_went),
-	        FAKE_TEST(a_job_that_inlined_nothing_replaced_is_published),
-	        FAKE_TEST(a_job_that_failed_is_not_done_again),
-	        FAKE_TEST(a_job_that_a_successor_starts_again_sees_the_new_body),
-	        cmocka_unit_test(an_inliner_that_was_away_comes_back_without_the_old_body),
-	        FAKE_TEST(an_inliner_that_was_away_while_its_inlinee_came_and_went_comes_back),
-	        cmocka_unit_test(a_promotion_in_flight_of_a_body_that_is_away_is_looked_at_as_well),
-	        cmocka_unit_test(an_inliner_falls_back_to_the_body_that_it_has),
-	        FAKE_TEST(a_job_of_a_body_that_never_returns_may_end),
-	        FAKE_TEST(a_method_that_inlined_itself_is_replaced_like_any_other),
-	        FAKE_TEST(methods_that_inlined_each_other_are_replaced_one_by_one),
-	        FAKE_TEST(slots_of_withdrawn_inliners_follow),
-	        FAKE_TEST(an_inliner_keeps_its_first_code_whatever_happens),
+		cmocka_unit_test(inliners_fall_back_transitively_and_climb_again),
+		cmocka_unit_test(a_revert_withdraws_inliners_of_the_replaced_body),
+		FAKE_TEST(a_middle_body_withdraws_only_what_has_it),
+		FAKE_TEST(a_withdrawn_inliner_whose_new_compile_fails_stays_at_its_first_code),
+		FAKE_TEST(withdrawn_inliners_wait_in_the_order_of_their_turn),
+		cmocka_unit_test(every_inliner_is_withdrawn_before_a_rejit_returns),
+		cmocka_unit_test(a_job_that_inlined_a_replaced_body_is_done_again),
+		FAKE_TEST(so_is_one_whose_inlinee_came_and_went),
+		FAKE_TEST(a_job_that_inlined_nothing_replaced_is_published),
+		FAKE_TEST(a_job_that_failed_is_not_done_again),
+		FAKE_TEST(a_job_that_a_successor_starts_again_sees_the_new_body),
+		cmocka_unit_test(an_inliner_that_was_away_comes_back_without_the_old_body),
+		FAKE_TEST(an_inliner_that_was_away_while_its_inlinee_came_and_went_comes_back),
+		cmocka_unit_test(a_promotion_in_flight_of_a_body_that_is_away_is_looked_at_as_well),
+		cmocka_unit_test(an_inliner_falls_back_to_the_body_that_it_has),
+		FAKE_TEST(a_job_of_a_body_that_never_returns_may_end),
+		FAKE_TEST(a_method_that_inlined_itself_is_replaced_like_any_other),
+		FAKE_TEST(a_recursive_job_that_a_successor_starts_again_for_an_absent_body),
+		FAKE_TEST(methods_that_inlined_each_other_are_replaced_one_by_one),
+		FAKE_TEST(slots_of_withdrawn_inliners_follow),
+		FAKE_TEST(an_inliner_keeps_its_first_code_whatever_happens),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

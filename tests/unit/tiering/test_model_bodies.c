@@ -83,7 +83,7 @@ static void step_load(struct model *model)
 	memset(model->methods[fake_module_by_id(fake, 0) - fake->modules], 0, sizeof(model->methods[0]));
 	snprintf(name, sizeof(name), "m%llu", (unsigned long long)n_names++);
 	assert_int_equal(
-	        fake_add_module(fake, LADDER_UID, name, N_METHODS, n_cells, draw(model, N_METHODS + 1), 2, &fm), 0);
+		fake_add_module(fake, LADDER_UID, name, N_METHODS, n_cells, draw(model, N_METHODS + 1), 2, &fm), 0);
 	for (uint32_t i = 0; i < N_METHODS; i++) {
 		methods_of(model, fm)[i].now.level = TIER_LEVEL_NONE;
 		fm->inlines[i] = draw(model, 2) ? draw(model, 1 << N_METHODS) : 0;
@@ -221,10 +221,10 @@ static void step_bell(struct model *model)
 	if (fm)
 		method = &methods_of(model, fm)[bell->method];
 	is_awaited = method &&
-	             (is_due(&method->now, bell->version) || (method->is_away && is_due(&method->own, bell->version)));
+		     (is_due(&method->now, bell->version) || (method->is_away && is_due(&method->own, bell->version)));
 	assert_int_equal(core_threshold(model->fake->core, bell->module, bell->method, bell->version, 1, 2,
-	                                model->fake->now_ns, TIER_SOURCE_KERNEL),
-	                 is_awaited);
+					model->fake->now_ns, TIER_SOURCE_KERNEL),
+			 is_awaited);
 	if (draw(model, 4)) /* else it rings again */
 		*bell = model->bells[--model->n_bells];
 }
@@ -278,7 +278,7 @@ static void step_time(struct model *model) { fake_pass(model->fake, draw(model, 
 static void step_end_job(struct model *model)
 {
 	static const enum tier_reason reasons[] = {TIER_REASON_NONE, TIER_REASON_NONE, TIER_REASON_NONE,
-	                                           TIER_REASON_NONE, TIER_REASON_COMPILE_FAILED};
+						   TIER_REASON_NONE, TIER_REASON_COMPILE_FAILED};
 	struct fake *fake = model->fake;
 	uint32_t start = fake->n_jobs ? draw(model, fake->n_jobs) : 0;
 
@@ -325,9 +325,9 @@ static void step(struct model *model)
 		uint32_t weight;
 		void (*fn)(struct model *model);
 	} steps[] = {
-	        {10, step_load}, {1, step_remove},   {500, step_call},   {40, step_hold},   {40, step_late},
-	        {60, step_bell}, {30, step_note},    {10, step_process}, {12, step_rejit},  {9, step_revert},
-	        {80, step_time}, {80, step_end_job}, {20, step_look},    {4, step_restart}, {2, step_trouble},
+		{10, step_load}, {1, step_remove},   {500, step_call},   {40, step_hold},   {40, step_late},
+		{60, step_bell}, {30, step_note},    {10, step_process}, {12, step_rejit},  {9, step_revert},
+		{80, step_time}, {80, step_end_job}, {20, step_look},    {4, step_restart}, {2, step_trouble},
 	};
 	uint32_t sum = 0, drawn;
 
@@ -360,7 +360,7 @@ static uint64_t seed(void)
 static void walk(enum tier_backpatch policy, bool in_prestub)
 {
 	struct core_config config = fake_config;
-	uint64_t n_steps = getenv("TIER_TEST_LONG") ? 200000 : 10000;
+	uint64_t n_steps = getenv("TIER_TEST_LONG") ? 400000 : 10000;
 	struct model *model = calloc(1, sizeof(*model));
 
 	assert_non_null(model);
@@ -375,13 +375,13 @@ static void walk(enum tier_backpatch policy, bool in_prestub)
 	while (model->n_steps < n_steps)
 		step(model);
 	print_message(
-	        "%llu steps, %llu rejits, %llu reverts, %llu withdrawn, %llu refused, %llu final, %llu takeovers\n",
-	        (unsigned long long)model->n_steps, (unsigned long long)model->n_rejits,
-	        (unsigned long long)model->n_reverts, (unsigned long long)model->n_withdrawn,
-	        (unsigned long long)model->n_refused, (unsigned long long)model->n_final,
-	        (unsigned long long)model->n_restarts);
+		"%llu steps, %llu rejits, %llu reverts, %llu withdrawn, %llu refused, %llu final, %llu takeovers\n",
+		(unsigned long long)model->n_steps, (unsigned long long)model->n_rejits,
+		(unsigned long long)model->n_reverts, (unsigned long long)model->n_withdrawn,
+		(unsigned long long)model->n_refused, (unsigned long long)model->n_final,
+		(unsigned long long)model->n_restarts);
 	assert_true(model->n_rejits > n_steps / 400 && model->n_withdrawn > n_steps / 4000 &&
-	            model->n_final > n_steps / 400);
+		    model->n_final > n_steps / 400);
 	fake_free(model->fake);
 	free(model);
 }
@@ -396,12 +396,12 @@ static void forwarder_that_counts_in_the_prestub_never_does(void **state) { walk
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(lazy_never_leaves_the_model),
-	        cmocka_unit_test(eager_never_leaves_the_model),
-	        cmocka_unit_test(forwarder_never_leaves_the_model),
-	        cmocka_unit_test(lazy_that_counts_in_the_prestub_never_does),
-	        cmocka_unit_test(eager_that_counts_in_the_prestub_never_does),
-	        cmocka_unit_test(forwarder_that_counts_in_the_prestub_never_does),
+		cmocka_unit_test(lazy_never_leaves_the_model),
+		cmocka_unit_test(eager_never_leaves_the_model),
+		cmocka_unit_test(forwarder_never_leaves_the_model),
+		cmocka_unit_test(lazy_that_counts_in_the_prestub_never_does),
+		cmocka_unit_test(eager_that_counts_in_the_prestub_never_does),
+		cmocka_unit_test(forwarder_that_counts_in_the_prestub_never_does),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

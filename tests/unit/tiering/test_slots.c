@@ -103,7 +103,7 @@ static void other_bodies_touch_no_slot_either_until_one_is_final(void **state)
 	}
 	assert_int_equal(core_revert(fm->module, LADDER_METHOD), 0);
 	assert_int_equal(counters(fm)->n_slot_writes + counters(fm)->n_funcptr_writes + counters(fm)->n_oscillations,
-	                 0);
+			 0);
 	assert_int_equal(counters(fm)->n_entry_transitions, 0);
 }
 
@@ -259,7 +259,7 @@ static void a_pointer_is_good_for_life(struct fake *fake, struct fake_module *fm
 
 	for (enum ladder_at at = AT_COLD; at < _AT_N; at++) {
 		struct fake_module *other =
-		        ladder_load(fake_new(&fake->config), fake_is_backpatchable(fm, LADDER_METHOD));
+			ladder_load(fake_new(&fake->config), fake_is_backpatchable(fm, LADDER_METHOD));
 		uint64_t copied;
 
 		ladder_to(other, LADDER_METHOD, at);
@@ -459,26 +459,26 @@ static void a_forwarder_that_does_not_fit_ends_the_ladder(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        SLOTS_TEST(lazy_touches_no_slot_before_the_first_final_publication),
-	        SLOTS_TEST(other_bodies_touch_no_slot_either_until_one_is_final),
-	        SLOTS_TEST(each_cell_is_patched_on_its_own_first_use),
-	        SLOTS_TEST(a_note_that_got_lost_is_sent_by_the_next_process),
-	        SLOTS_TEST(the_same_note_many_times_is_one_slot),
-	        SLOTS_TEST(a_note_about_a_method_at_a_lower_tier_writes_nothing),
-	        SLOTS_TEST(a_note_that_a_rejit_overtook_is_not_forgotten),
-	        SLOTS_TEST(notes_about_modules_that_are_gone_are_nothing),
-	        SLOTS_TEST(recorded_slots_outlive_the_daemon),
-	        SLOTS_TEST(slots_of_modules_that_are_gone_are_used_again),
-	        cmocka_unit_test(pointers_taken_at_any_moment_run_what_is_current),
-	        SLOTS_TEST(a_final_method_is_one_jump_behind_its_pointer),
-	        cmocka_unit_test(call_sites_follow_every_transition_of_their_callee),
-	        cmocka_unit_test(call_sites_are_registered_with_their_code),
-	        cmocka_unit_test(call_sites_of_replaced_code_are_kept),
-	        SLOTS_TEST(eager_lets_direct_calls_pass_uncounted),
-	        SLOTS_TEST(eager_leaves_slots_at_the_prestub_when_counting_is_complete),
-	        SLOTS_TEST(eager_walks_slots_before_anything_is_final_and_writes_back_and_forth),
-	        SLOTS_TEST(forwarder_writes_each_slot_at_each_transition),
-	        SLOTS_TEST(a_forwarder_that_does_not_fit_ends_the_ladder),
+		SLOTS_TEST(lazy_touches_no_slot_before_the_first_final_publication),
+		SLOTS_TEST(other_bodies_touch_no_slot_either_until_one_is_final),
+		SLOTS_TEST(each_cell_is_patched_on_its_own_first_use),
+		SLOTS_TEST(a_note_that_got_lost_is_sent_by_the_next_process),
+		SLOTS_TEST(the_same_note_many_times_is_one_slot),
+		SLOTS_TEST(a_note_about_a_method_at_a_lower_tier_writes_nothing),
+		SLOTS_TEST(a_note_that_a_rejit_overtook_is_not_forgotten),
+		SLOTS_TEST(notes_about_modules_that_are_gone_are_nothing),
+		SLOTS_TEST(recorded_slots_outlive_the_daemon),
+		SLOTS_TEST(slots_of_modules_that_are_gone_are_used_again),
+		cmocka_unit_test(pointers_taken_at_any_moment_run_what_is_current),
+		SLOTS_TEST(a_final_method_is_one_jump_behind_its_pointer),
+		cmocka_unit_test(call_sites_follow_every_transition_of_their_callee),
+		cmocka_unit_test(call_sites_are_registered_with_their_code),
+		cmocka_unit_test(call_sites_of_replaced_code_are_kept),
+		SLOTS_TEST(eager_lets_direct_calls_pass_uncounted),
+		SLOTS_TEST(eager_leaves_slots_at_the_prestub_when_counting_is_complete),
+		SLOTS_TEST(eager_walks_slots_before_anything_is_final_and_writes_back_and_forth),
+		SLOTS_TEST(forwarder_writes_each_slot_at_each_transition),
+		SLOTS_TEST(a_forwarder_that_does_not_fit_ends_the_ladder),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
