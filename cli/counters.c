@@ -79,11 +79,14 @@ void counters_print(const struct wire_counters *counters, bool json)
 		printf("\n\t},\n");
 }
 
+#define VISIT_TEXT(name, number, word, text) [number] = text,
 void counters_help(void)
 {
+	static const char *const visits[_TIER_VISIT_N] = { TIER_VISIT_LIST(VISIT_TEXT) };
+
 	printf("\nThe figures of entry points\n  %-24s %s\n", "policy", "how they are kept: tierd's --backpatch");
 	for (size_t i = 0; i < N_ROWS; i++)
 		printf("  %-24s %s\n", rows[i].name, rows[i].help);
 	for (unsigned int i = 0; i < _TIER_VISIT_N; i++)
-		printf("    %-22s %s\n", tier_visit_name(i), tier_visit_text(i));
+		printf("    %-22s %s\n", tier_visit_name(i), visits[i]);
 }

@@ -182,7 +182,6 @@ enum tier_slot_kind { TIER_SLOT_LIST(TIER_SLOT_ENUM) _TIER_SLOT_N };
 		static const char *const names[n] = { LIST(TIER_NAME_ROW) };                                           \
 		return number < (n) && names[number] ? names[number] : "unknown";                                      \
 	}
-#define TIER_VISIT_TEXT_ROW(name, number, word, text) [number] = text,
 #define TIER_ERROR_NAME_ROW(name, number, code, text) [number] = text,
 #define TIER_ERROR_ERRNO_ROW(name, number, code, text) [number] = code,
 
@@ -199,13 +198,6 @@ TIER_NAME_FUNCTION(tier_backpatch_name, TIER_BACKPATCH_LIST, _TIER_BACKPATCH_N)
 TIER_NAME_FUNCTION(tier_path_name, TIER_PATH_LIST, _TIER_PATH_N)
 TIER_NAME_FUNCTION(tier_visit_name, TIER_VISIT_LIST, _TIER_VISIT_N)
 TIER_NAME_FUNCTION(tier_slot_name, TIER_SLOT_LIST, _TIER_SLOT_N)
-
-/* What a reason to visit the prestub means */
-static inline const char *tier_visit_text(unsigned int number)
-{
-	static const char *const texts[_TIER_VISIT_N] = { TIER_VISIT_LIST(TIER_VISIT_TEXT_ROW) };
-	return number < _TIER_VISIT_N ? texts[number] : "unknown";
-}
 
 static inline const char *tier_error_name(unsigned int number)
 {
