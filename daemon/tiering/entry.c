@@ -223,16 +223,18 @@ static void entry_take(struct method *method, enum tier_path path, struct tier_r
 	const struct tier_record *record = method_record(method);
 	struct core_counters *counters = &method_core(method)->counters;
 	const uint64_t n_writes = counters->n_slot_writes;
-	const bool is_whole = before.state == entry_state(method);
+	const bool is_whole = before.state == entry_state(method), is_counting = method_stage(method) == TIER_STAGE_COUNTING;
 
 	counters->n_paths[path]++;
-	if (entry_policy(method)->prepare)
-		entry_policy(method)->prepare(method);
+	if (is_counting && entry_policy(method)->aim)
+		entry_policy(method)->aim(method);
 	if (path == TIER_PATH_RECOVERED)
 		entry_repair(method, is_whole);
 	else
 		entry_point_set(method, entry_code(method), method_stage(method) == TIER_STAGE_FINAL,
 				path == TIER_PATH_INITIAL_PUBLISH_NON_FINAL);
+	if (!is_counting && entry_policy(method)->aim)
+		entry_policy(method)->aim(method);
 	log_tiering(INFO10000, tier_path_name(path), method->module->durable->name, method_index(method),
 		    "body %u version %lu P %#lx -> %#lx E %#lx -> %#lx F %#lx -> %#lx, %lu slots written", method_body(method),
 		    (unsigned long)record->version, (unsigned long)before.precode, (unsigned long)record->precode,

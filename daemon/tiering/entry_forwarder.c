@@ -31,8 +31,8 @@ static struct entry_values forwarder_values(const struct method *method)
 	return (struct entry_values){ prestub, value, value, false };
 }
 
-/* Its target, which follows from the stage too */
-static void forwarder_prepare(struct method *method)
+/* Its target, which follows from the stage too. Were it T while E is still the forwarder, calls would go round. */
+static void forwarder_aim(struct method *method)
 {
 	const struct module *module = method->module;
 	const struct core *core = module->core;
@@ -52,4 +52,4 @@ static void forwarder_set(struct method *method, uint64_t code, bool is_final)
 	entry_store_precode(method, entry_prestub(method));
 }
 
-const struct entry_policy entry_forwarder = { .values = forwarder_values, .set = forwarder_set, .prepare = forwarder_prepare };
+const struct entry_policy entry_forwarder = { .values = forwarder_values, .set = forwarder_set, .aim = forwarder_aim };

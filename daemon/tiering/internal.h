@@ -216,7 +216,8 @@ struct entry_policy {
 	struct entry_values (*values)(const struct method *method);
 	/* @code: where calls go, a counting stub too; 0: the prestub, for want of code. What the method was before does not matter. */
 	void (*set)(struct method *method, uint64_t code, bool is_final);
-	void (*prepare)(struct method *method);		/* before each, and before repairs; NULL: nothing */
+	/* What the values lead on to, if that changes as well: before they are stored where calls are counted, else after. NULL: no */
+	void (*aim)(struct method *method);
 };
 extern const struct entry_policy entry_lazy, entry_eager, entry_forwarder;
 
