@@ -235,7 +235,7 @@ DIFFERENTIAL_OBJECTS := $(B)/obj/tests/differential/generate.o $(B)/obj/tests/di
 TIERS_ARCHIVES := $(call archive,child worker jit bytecode util)
 define tiers_link
 	@mkdir -p $(@D)
-	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group -lcmocka $(CHILD_LIBS)
+	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group -lcmocka $(CHILD_LIBS) -lz
 endef
 $(B)/tests/conformance/%: $(B)/obj/tests/conformance/%.o $(CONFORMANCE_OBJECTS) $(TIERS_ARCHIVES)
 	$(tiers_link)
@@ -245,7 +245,7 @@ $(B)/tests/differential/%: $(B)/obj/tests/differential/%.o $(DIFFERENTIAL_OBJECT
 	$(tiers_link)
 
 # A fuzz target that is fed its corpus, without libFuzzer
-$(B)/tests/fuzz/%: $(B)/obj/tests/fuzz/%.o $(B)/obj/tests/fuzz/replay.o $(TIERS_OBJECTS) $(TIERS_ARCHIVES) $(call archive,arena)
+$(B)/tests/fuzz/%: $(B)/obj/tests/fuzz/%.o $(B)/obj/tests/fuzz/replay.o $(TIERS_OBJECTS) $(TIERS_ARCHIVES) $(call archive,arena server tiering journal)
 	$(tiers_link)
 
 # System tests and benchmarks link the harness, the workloads' inputs and vectors, and the workloads built natively.
