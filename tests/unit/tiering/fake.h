@@ -142,12 +142,15 @@ static inline void *fake_alias(void *context, void *module_context, uint64_t add
 	return fake_memory_at(fm, address);
 }
 
-/* What the job's compiler sees: the bodies as they are now */
+/* What the job's compiler sees: the bodies as they are now, but of itself the one that it makes */
 static inline void fake_see_bodies(struct fake_job *job, const struct fake_module *fm)
 {
 	for (uint32_t i = 0; i < MIN(fm->layout.n_methods, 64u); i++)
 		if (fm->inlines[job->method % 64] >> i & 1)
-			job->inlined[job->n_inlined++] = (struct fake_body){i, core_method_body(fm->module, i)};
+			job->inlined[job->n_inlined++] = (struct fake_body){
+				.method = i,
+				.body = i == job->method ? job->body : core_method_body(fm->module, i),
+			};
 }
 
 static inline int fake_compile(void *context, void *module_context, uint32_t method, uint32_t body, uint64_t version,

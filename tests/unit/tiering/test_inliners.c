@@ -378,7 +378,7 @@ static void a_method_that_inlined_itself_is_replaced_like_any_other(void **state
 	ladder_check_all(fake);
 }
 
-/* What it inlines of itself is the body that is there when the job begins again, which is not the one that is made. */
+/* What it inlines of itself is the body that is made, not the one that is there when the job begins again. */
 static void a_recursive_job_that_a_successor_starts_again_for_an_absent_body(void **state)
 {
 	struct fake *fake = *state;
