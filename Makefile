@@ -245,6 +245,7 @@ $(B)/tests/differential/%: $(B)/obj/tests/differential/%.o $(DIFFERENTIAL_OBJECT
 	$(tiers_link)
 
 # A fuzz target that is fed its corpus, without libFuzzer
+$(B)/tests/fuzz/%: private CHILD_LIBS += -lz
 $(B)/tests/fuzz/%: $(B)/obj/tests/fuzz/%.o $(B)/obj/tests/fuzz/replay.o $(TIERS_OBJECTS) $(TIERS_ARCHIVES) $(call archive,arena server tiering journal)
 	$(tiers_link)
 

@@ -17,8 +17,8 @@ struct folder {
 };
 #define FOLDER_NULL { .fd = -1 }
 
-/* Makes the folder, for its owner only, if it is not there (and /var/lib/tierd for /var/lib/tierd/journal, but no more). -EBUSY: another daemon keeps its
- * journal there. 0, or -errno: nothing was changed. */
+/* Makes the folder, for its owner only, if it is not there, and the one above it, but no more. -EBUSY: another daemon keeps its
+ * journal there. 0, or -errno. */
 int folder_open(struct folder *folder, const char *path);
 /* Fills @index. 0 or -errno. */
 int folder_recover(struct folder *folder, struct segment_index *index);

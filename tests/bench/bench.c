@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include "bench/inputs.h"
+#include "bench/journal.h"
 #include "bench/latency.h"
 #include "bench/measure.h"
 #include "bench/settle.h"
@@ -96,6 +97,7 @@ int main(void)
 	latency_of_futex();
 	sizes_of_loads(&daemon);
 	sizes_of_methods(&daemon);
+	journal_bytes();
 	print_speed(&daemon);
 	daemon_stop(&daemon);
 	return 0;

@@ -128,10 +128,10 @@ static inline void place_check(const struct place *place, const struct segment *
 }
 
 /* -- Faults --- */
-static unsigned int fault_countdown;	/* the call at which it happens, from 1 on; 0: never */
-static bool fault_kills;		/* the process ends there, else the call fails with fault_errno */
-static int fault_errno;
-static size_t fault_write_max;		/* a write takes at most so many bytes; 0: all */
+static _Atomic unsigned int fault_countdown;	/* the call at which it happens, from 1 on; 0: never */
+static _Atomic bool fault_kills;		/* the process ends there, else the call fails with fault_errno */
+static _Atomic int fault_errno;
+static _Atomic size_t fault_write_max;		/* a write takes at most so many bytes; 0: all */
 static struct segment_io fault_real;
 
 static inline bool fault_comes(void)

@@ -48,8 +48,9 @@ static int teardown(void **state)
 {
 	struct world *world = *state;
 
-	faults_end();
+	fault_countdown = 0;
 	journal_free(world->journal);
+	faults_end();
 	umount2(world->place.path, MNT_DETACH);
 	dispatch_deinit(&world->dispatch);
 	close(log_set_fd(STDERR_FILENO));
