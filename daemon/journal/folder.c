@@ -220,6 +220,8 @@ static int recover_raw(struct folder *folder, uint64_t first, struct segment *se
 	r = segment_inspect(fd, first, false, segment, &damage);
 	if (r < 0)
 		return error_fold(r);
+	if (!segment->n_bytes)	/* its maker died before the first write: nothing was told */
+		return error_fold(segment_remove(folder->fd, segment));
 	folder->used = MAX(folder->used, damage.last);
 	*ret_is_kept = segment_n(segment) > 0;
 	if (!damage.why && *ret_is_kept)

@@ -146,6 +146,21 @@ static void a_flip_anywhere_recovers_to_the_record_before(void **state)
 		}
 }
 
+/* A daemon that is killed between making a segment and writing to it has lost nothing. */
+static void a_segment_that_was_only_made_is_no_damage(void **state)
+{
+	struct place *place = *state;
+
+	place_write(place, 1, 1, 5);
+	assert_int_equal(place_open(place), 0);
+	assert_int_equal(folder_promise(&place->folder, 1000, true), 0);
+	close(open(place_file(place, 6, TIER_SEGMENT_RAW_SUFFIX), O_WRONLY | O_CREAT, 0600));
+	assert_int_equal(place_open(place), 0);
+	assert_false(place->folder.is_damaged);
+	assert_int_equal(place->folder.used, 5);
+	assert_false(place_has(place, 6, TIER_SEGMENT_RAW_SUFFIX));
+}
+
 static void the_numbers_of_torn_records_are_not_given_again(void **state)
 {
 	struct place *place = *state;
@@ -393,6 +408,7 @@ int main(void)
 		TEST(numbers_and_times_are_found),
 		TEST(a_file_cut_anywhere_recovers_to_the_last_whole_record),
 		TEST(a_flip_anywhere_recovers_to_the_record_before),
+		TEST(a_segment_that_was_only_made_is_no_damage),
 		TEST(the_numbers_of_torn_records_are_not_given_again),
 		TEST(a_header_is_made_again_from_the_records),
 		TEST(what_is_torn_between_segments_becomes_a_marked_gap),
