@@ -149,6 +149,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		step(world, id, clients, &input);
 	for (int i = 0; i < CLIENTS; i++)
 		client_leave(&clients[i]);
+	while (world->server->closings.n)	/* a server that ends before them leaves its thread to the process's end */
+		dispatch_turn(&world->dispatch, -1);
 	world_free(world);
 	return 0;
 }
