@@ -68,12 +68,22 @@ static void come_and_go(struct tier_conn *conn)
 	assert_done(tier_unload(conn, "fib"));
 }
 
+static bool is_idle(struct tier_conn *conn)
+{
+	uint32_t n;
+
+	assert_done(tier_pending_mine(conn, &n));
+	return !n;
+}
+
+/* Two climbs, and what their methods call climbs as well; then nothing more comes by itself. */
 static void fill(struct daemon *daemon)
 {
 	struct tier_conn *conn = daemon_connect(daemon);
 
 	climb(workload_load(conn, "fib", NULL), (const uint64_t[]){ 5, 0, 0, 0, 0 });
 	climb(workload_load(conn, "crc32", NULL), NULL);
+	wait_until("all is compiled", is_idle(conn));
 	tier_disconnect(conn);
 }
 
