@@ -88,7 +88,8 @@ static bool symbol_in_code(const struct symbols *symbols, uint64_t offset, char 
 	if (offset < _TIER_THUNK_N * TIER_THUNK_SIZE)
 		snprintf(to, n, "<%s>", thunks[offset / TIER_THUNK_SIZE]);
 	else if (offset >= TIER_PRECODES_OFFSET && precode < (uint64_t)symbols->layout->n_methods * TIER_PRECODE_SIZE)
-		snprintf(to, n, precode % TIER_PRECODE_SIZE < TIER_FUNCPTR_OFFSET ? "%s" : "%s.pointer",
+		snprintf(to, n, precode % TIER_PRECODE_SIZE < TIER_FUNCPTR_OFFSET	? "%s"
+				: precode % TIER_PRECODE_SIZE < TIER_PRECODE_PRESTUB ? "%s.pointer" : "%s.prestub",
 			 method_name(symbols->module, precode / TIER_PRECODE_SIZE));
 	else
 		return false;

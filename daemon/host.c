@@ -181,7 +181,6 @@ static void host_write_head(struct host *host)
 	for (uint32_t method = 0; method < layout->n_methods; method++) {
 		e.n = TIER_PRECODES_OFFSET + (size_t)method * TIER_PRECODE_SIZE;
 		stubs_precode(&e, layout, method);
-		stubs_funcptr(&e, layout, method);
 	}
 }
 

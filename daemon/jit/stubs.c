@@ -31,18 +31,15 @@ void stubs_precode(struct emit *e, const struct tier_layout *layout, uint32_t me
 	const uint64_t record = tier_layout_record(layout, method);
 	const size_t begin = e->n;
 
-	x86_rip(e, X86_64, 0x8d, X86_R11, record);						/* lea r11, [rip -> record] */
-	x86_rip(e, X86_32, 0xff, 4, record + offsetof(struct tier_record, precode));		/* jmp [rip -> P] */
-	stubs_pad(e, begin, TIER_FUNCPTR_OFFSET);
-}
-
-void stubs_funcptr(struct emit *e, const struct tier_layout *layout, uint32_t method)
-{
-	const uint64_t record = tier_layout_record(layout, method);
-	const size_t begin = e->n;
-
+	assert(emit_here(e) == tier_layout_precode(layout, method));
+	EMIT(e, 0x0f, 0x1f, 0x00);								/* nop dword [rax] */
+	EMIT(e, 0xe9);										/* jmp P */
+	emit_word(e, (uint32_t)tier_layout_precode_jump(layout, method, tier_layout_thunk(layout, TIER_THUNK_PRESTUB)), 4);
 	x86_rip(e, X86_32, 0xff, 4, record + offsetof(struct tier_record, funcptr));		/* jmp [rip -> F] */
-	stubs_pad(e, begin, TIER_PRECODE_SIZE - TIER_FUNCPTR_OFFSET);
+	stubs_pad(e, begin, TIER_PRECODE_PRESTUB);
+	x86_rip(e, X86_64, 0x8d, X86_R11, record);						/* lea r11, [rip -> record] */
+	x86_jmp(e, tier_layout_thunk(layout, TIER_THUNK_PRESTUB));
+	stubs_pad(e, begin, TIER_PRECODE_SIZE);
 }
 
 void stubs_forwarder(struct emit *e, uint64_t target)

@@ -4,9 +4,11 @@
 /* The small pieces of machine code around methods: thunks, precodes, call-counting stubs.
  *
  *   thunk     jmp  *table.entry(%rip)           the per-process part, through the private table
- *   precode   lea  record(%rip), %r11           identity for the prestub
- *             jmp  *record.P(%rip)              T is the address of this
- *   funcptr   jmp  *record.F(%rip)              second half of a backpatchable method's precode: its address
+ *   precode   nopl (%rax)                       so that the displacement is aligned
+ *             jmp  P                            T is the address of this; one aligned store redirects it
+ *   funcptr   jmp  *record.F(%rip)              of a backpatchable method: its address
+ *   prestub   lea  record(%rip), %r11           identity; where the precode leads while there is no code
+ *             jmp  thunk_prestub
  *   stub      lock decl cell(%rip)              one atomic decrement
  *             je   1f
  *             jmp  code
@@ -26,8 +28,8 @@
 #define STUB_SIZE 64u	/* of a call-counting stub with its data; align 16 */
 
 void stubs_thunk(struct emit *e, const struct tier_layout *layout, enum tier_thunk thunk);
+/* All three of a method, TIER_PRECODE_SIZE bytes, P being the prestub */
 void stubs_precode(struct emit *e, const struct tier_layout *layout, uint32_t method);
-void stubs_funcptr(struct emit *e, const struct tier_layout *layout, uint32_t method);
 #define FORWARDER_SIZE 16u	/* align 16; its target lies FORWARDER_TARGET bytes from its start */
 #define FORWARDER_TARGET 8u
 void stubs_forwarder(struct emit *e, uint64_t target);

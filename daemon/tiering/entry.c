@@ -44,14 +44,30 @@ uint64_t entry_prestub(const struct method *method)
 }
 
 /* -- Stores --- */
+/* Where the precode leads: a direct jump costs a call next to nothing, one through the record would cost it a prediction. */
+static void entry_store_jump(struct method *method, uint64_t value)
+{
+	const struct tier_layout *layout = &method->module->durable->layout;
+	const struct core *core = method_core(method);
+	int32_t *jump = core->ops->alias(core->context, method->module->context, entry_own(method) + TIER_PRECODE_JUMP);
+
+	__atomic_store_n(jump, tier_layout_precode_jump(layout, method_index(method), value), __ATOMIC_RELEASE);
+}
+
+/* The jump is what calls follow, the record what visitors of the prestub read: whoever comes there between the two stores must
+ * find a target in the record. */
 void entry_store_precode(struct method *method, uint64_t value)
 {
+	const bool is_closing = value == entry_prestub(method);
 	struct tier_record *record = method_record(method);
 
-	if (record->precode == value)
-		return;
-	method_core(method)->counters.n_precode_stores++;
-	store(&record->precode, value);
+	method_core(method)->counters.n_precode_stores += record->precode != value;
+	if (is_closing)
+		entry_store_jump(method, value);
+	if (record->precode != value)
+		store(&record->precode, value);
+	if (!is_closing)
+		entry_store_jump(method, value);
 }
 
 struct entry_held *entry_held(struct method *method, uint64_t value)

@@ -50,8 +50,10 @@ struct tier_layout {
 
 #define TIER_THUNK_SIZE 16u	/* one jump through a private table entry, padded */
 #define TIER_PRECODES_OFFSET 64u /* from the code segment's start; thunks come before */
-#define TIER_PRECODE_SIZE 32u	/* precode and, in its second half, funcptr precode */
-#define TIER_FUNCPTR_OFFSET 16u
+#define TIER_PRECODE_SIZE 32u		/* precode, funcptr precode, and the way to the prestub: */
+#define TIER_PRECODE_JUMP 4u		/* where the displacement lies that leads to P, a multiple of 4 */
+#define TIER_FUNCPTR_OFFSET 8u
+#define TIER_PRECODE_PRESTUB 16u	/* where it leads while P is the prestub */
 #define TIER_RECORDS_OFFSET 256u /* first method record, from the records segment's start */
 
 /* A thunk per private table entry that code may be led to: "jmp *table.entry(%rip)" at code + index * TIER_THUNK_SIZE */
@@ -69,7 +71,7 @@ _Static_assert(sizeof(struct tier_records_header) <= TIER_RECORDS_OFFSET, "the h
 /* One per method. Written only by the daemon, every field by one atomic store. */
 struct tier_record {
 	uint64_t state;		/* see TIER_STATE_*; its low 32 bits are the futex word of waits */
-	uint64_t precode;	/* P, the precode's target: an address in the code segment */
+	uint64_t precode;	/* P, the precode's target: an address in the code segment. The precode has it as a displacement */
 	uint64_t entry;		/* E, what direct calls call: T until final, then the code */
 	uint64_t version;	/* id of the active version; 0 when cold */
 	uint64_t code;		/* the active version's native code; 0 when cold */
@@ -134,6 +136,15 @@ static inline uint64_t tier_layout_thunk(const struct tier_layout *layout, enum 
 static inline uint64_t tier_layout_precode(const struct tier_layout *layout, uint32_t method)
 {
 	return tier_layout_segment(layout, TIER_SEGMENT_CODE) + TIER_PRECODES_OFFSET + (uint64_t)method * TIER_PRECODE_SIZE;
+}
+/* The displacement that makes the method's precode lead to @target */
+static inline int32_t tier_layout_precode_jump(const struct tier_layout *layout, uint32_t method, uint64_t target)
+{
+	uint64_t precode = tier_layout_precode(layout, method);
+
+	if (target == tier_layout_thunk(layout, TIER_THUNK_PRESTUB))
+		target = precode + TIER_PRECODE_PRESTUB;
+	return target - (precode + TIER_PRECODE_JUMP + sizeof(int32_t));
 }
 /* F's precode; only backpatchable methods have one */
 static inline uint64_t tier_layout_funcptr(const struct tier_layout *layout, uint32_t method)

@@ -86,10 +86,8 @@ struct tiers *tiers_new(void)
 		return tiers_free(t);
 	t->n_steps = 10000000;
 	t->e = (struct emit){ .p = t->alias, .n_max = TIERS_CODE, .address = t->layout.base, .n = TIER_PRECODES_OFFSET };
-	for (uint32_t i = 0; i < TIERS_METHODS; i++) {
+	for (uint32_t i = 0; i < TIERS_METHODS; i++)
 		stubs_precode(&t->e, &t->layout, i);
-		stubs_funcptr(&t->e, &t->layout, i);
-	}
 	return t;
 }
 
@@ -186,6 +184,15 @@ void tiers_reset(struct tiers *t)
 	fill_cells(t);
 }
 
+/* P */
+static void lead(struct tiers *t, uint32_t method, uint64_t target)
+{
+	const int32_t jump = tier_layout_precode_jump(&t->layout, method, target);
+
+	record_of(t, method)->precode = target;
+	memcpy(t->alias + (tier_layout_precode(&t->layout, method) + TIER_PRECODE_JUMP - t->layout.base), &jump, sizeof(jump));
+}
+
 bool tiers_load(struct tiers *t, const struct image *image, const reference_function *imports, struct refusal *refusal)
 {
 	if (!verify_image(image, refusal))
@@ -202,7 +209,7 @@ bool tiers_load(struct tiers *t, const struct image *image, const reference_func
 	for (uint32_t i = 0; i < image->n_methods; i++) {
 		t->code[TIERS_0][i] = t->code[TIERS_1][i] = 0;
 		record_of(t, i)->entry = record_of(t, i)->funcptr = tier_layout_precode(&t->layout, i);
-		record_of(t, i)->precode = 0;
+		lead(t, i, tier_layout_thunk(&t->layout, TIER_THUNK_PRESTUB));
 	}
 	find_slots(t);
 	tiers_reset(t);
@@ -353,7 +360,7 @@ void tiers_select(struct tiers *t, enum tiers_kind kind, uint32_t method)
 {
 	struct tier_record *record = record_of(t, method);
 
-	record->precode = t->code[kind][method];
+	lead(t, method, t->code[kind][method]);
 	record->entry = record->funcptr = kind == TIERS_1 ? t->code[kind][method] : tier_layout_precode(&t->layout, method);
 	for (uint32_t i = 0; i < t->image.n_relocs; i++)
 		if (is_slot(&t->image.relocs[i]) && t->image.relocs[i].index == method)

@@ -57,7 +57,7 @@ static uint64_t install_stub(struct world *w, uint32_t cell, uint32_t threshold)
 	stubs_counting(&w->e, &w->layout, 0, cell, 4711, w->code[0]);
 	assert_int_equal(emit_here(&w->e), stub + STUB_SIZE);
 	*(uint32_t *)tier_layout_cell(&w->layout, cell) = threshold;
-	world_record(w, 0)->precode = stub;
+	world_lead(w, 0, stub);
 	return stub;
 }
 
@@ -98,9 +98,9 @@ static void a_precode_follows_its_target(void **state)
 
 	LOAD_PROGRAM(w, MOV(0, 1), EXIT());
 	assert_int_equal(world_run(w, 0, args), 5);
-	world_record(w, 0)->precode = tier_layout_thunk(&w->layout, TIER_THUNK_PRESTUB);
+	world_lead(w, 0, tier_layout_thunk(&w->layout, TIER_THUNK_PRESTUB));
 	assert_int_equal(world_run(w, 0, args), 1000);
-	world_record(w, 0)->precode = w->code[0];
+	world_lead(w, 0, w->code[0]);
 	assert_int_equal(world_run(w, 0, args), 5);
 }
 
@@ -134,7 +134,7 @@ static void a_funcptr_precode_follows_f_and_not_p(void **state)
 	LOAD_PROGRAM(w, MOV(0, 1), EXIT());
 	assert_int_equal(funcptr, tier_layout_precode(&w->layout, 0) + TIER_FUNCPTR_OFFSET);
 	assert_int_equal(world_call(funcptr, args), 5);			/* F is T, P the code */
-	world_record(w, 0)->precode = tier_layout_thunk(&w->layout, TIER_THUNK_PRESTUB);
+	world_lead(w, 0, tier_layout_thunk(&w->layout, TIER_THUNK_PRESTUB));
 	assert_int_equal(world_call(funcptr, args), 1000);		/* so the prestub knows the record */
 	assert_int_equal(entry_notes.record, tier_layout_record(&w->layout, 0));
 	world_record(w, 0)->funcptr = w->code[0];			/* as at the final tier */

@@ -205,6 +205,15 @@ static struct baseline_module world_module(const struct world *w)
 	return (struct baseline_module){ .layout = &w->layout, .records = world_record(w, 0) };
 }
 
+/* P */
+static void world_lead(struct world *w, uint32_t method, uint64_t target)
+{
+	const int32_t jump = tier_layout_precode_jump(&w->layout, method, target);
+
+	world_record(w, method)->precode = target;
+	memcpy(w->code_rw + (tier_layout_precode(&w->layout, method) + TIER_PRECODE_JUMP - w->layout.base), &jump, sizeof(jump));
+}
+
 static struct tier_private *world_private(const struct world *w)
 {
 	return (struct tier_private *)tier_layout_segment(&w->layout, TIER_SEGMENT_PRIVATE);
@@ -228,7 +237,6 @@ static struct world *world_new(void)
 
 		assert_int_equal(emit_here(&w->e), tier_layout_precode(&w->layout, i));
 		stubs_precode(&w->e, &w->layout, i);
-		stubs_funcptr(&w->e, &w->layout, i);
 		record->precode = tier_layout_thunk(&w->layout, TIER_THUNK_PRESTUB);
 		record->entry = record->funcptr = tier_layout_precode(&w->layout, i);
 	}
@@ -297,7 +305,7 @@ static void world_compile(struct world *w, uint32_t method)
 	assert_true(w->e.n - begin <= bound);
 	w->code[method] = w->e.address + begin;
 	w->n_code[method] = w->e.n - begin;
-	world_record(w, method)->precode = w->code[method];
+	world_lead(w, method, w->code[method]);
 }
 
 /* Takes what @builder has. The program of a test must be one that a user could load. */

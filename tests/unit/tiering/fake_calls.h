@@ -108,7 +108,7 @@ static inline uint64_t fake_step(struct fake_module *fm, uint32_t method, uint64
 	if (address == tier_layout_thunk(layout, TIER_THUNK_PRESTUB))
 		return fake_prestub(fm, method, r10, run);
 	if (address == tier_layout_precode(layout, method))
-		return fm->records[method].precode;
+		return fake_jump_target(fm, method, *fake_jump(fm, method));
 	if (fake_is_backpatchable(fm, method) && address == tier_layout_funcptr(layout, method))
 		return fm->records[method].funcptr;
 	code = fake_code_at(fm, address);

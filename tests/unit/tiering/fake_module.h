@@ -170,6 +170,21 @@ static inline uint64_t fake_site_target(const struct fake_module *fm, const stru
 	return site->address + 4 + *(int32_t *)fake_memory_at(fm, site->address);
 }
 
+/* -- Precodes --- */
+static inline int32_t *fake_jump(const struct fake_module *fm, uint32_t method)
+{
+	return fake_memory_at(fm, tier_layout_precode(&fm->layout, method) + TIER_PRECODE_JUMP);
+}
+
+/* Where a precode with this displacement leads */
+static inline uint64_t fake_jump_target(const struct fake_module *fm, uint32_t method, int32_t jump)
+{
+	const uint64_t precode = tier_layout_precode(&fm->layout, method);
+	const uint64_t target = precode + TIER_PRECODE_JUMP + sizeof(jump) + jump;
+
+	return target == precode + TIER_PRECODE_PRESTUB ? tier_layout_thunk(&fm->layout, TIER_THUNK_PRESTUB) : target;
+}
+
 /* -- Life --- */
 static inline void fake_module_drop(struct fake_module *fm)
 {
@@ -197,6 +212,8 @@ static inline void fake_module_fill(struct fake_module *fm)
 			.index = i,
 			.flags = i * fm->n_each < fm->n_slots ? TIER_RECORD_BACKPATCHABLE : 0,
 		};
+	for (uint32_t i = 0; i < fm->layout.n_methods; i++)
+		*fake_jump(fm, i) = tier_layout_precode_jump(&fm->layout, i, fm->records[i].precode);
 	for (uint32_t i = 0; i < fm->n_slots; i++) {
 		rodata[2 * i] = fake_pointer(fm, fake_slot_method(fm, i));
 		cells[2 * i] = tier_layout_precode(&fm->layout, fake_slot_method(fm, i));

@@ -23,7 +23,7 @@
 
 /* What callers load: the method's record, its first call cell, and what would be the target if a piece of code is a
  * forwarder */
-enum { WORD_CELL = sizeof(struct tier_record) / sizeof(uint64_t), WORD_TARGETS, WORDS_MAX = WORD_TARGETS + PIECES_MAX };
+enum { WORD_CELL = sizeof(struct tier_record) / sizeof(uint64_t), WORD_JUMP, WORD_TARGETS, WORDS_MAX = WORD_TARGETS + PIECES_MAX };
 #define WORD_OF(field) (offsetof(struct tier_record, field) / sizeof(uint64_t))
 
 /* -- What the daemon may do --- */
@@ -86,6 +86,8 @@ static uint64_t *word_at(uint32_t i)
 		return (uint64_t *)&world.fm->records[LADDER_METHOD] + i;
 	if (i == WORD_CELL)
 		return world.fm->n_slots ? fake_memory_at(world.fm, fake_call_cell(world.fm, 0)) : word_at(0);
+	if (i == WORD_JUMP)	/* the precode's first eight bytes: the displacement is their upper half */
+		return fake_memory_at(world.fm, tier_layout_precode(&world.fm->layout, LADDER_METHOD));
 	return (uint64_t *)(world.fm->code + (i - WORD_TARGETS) * FAKE_CODE_STEP + FORWARDER_TARGET);
 }
 
@@ -318,7 +320,7 @@ static void step_at(const struct state *state, struct caller *caller)
 	const struct tier_layout *layout = &world.fm->layout;
 
 	if (caller->address == tier_layout_precode(layout, LADDER_METHOD))
-		go(caller, load(state, WORD_OF(precode)));
+		go(caller, fake_jump_target(world.fm, LADDER_METHOD, load(state, WORD_JUMP) >> 32));
 	else if (caller->address == tier_layout_funcptr(layout, LADDER_METHOD))
 		go(caller, load(state, WORD_OF(funcptr)));
 	else if (caller->address == tier_layout_thunk(layout, TIER_THUNK_PRESTUB))
