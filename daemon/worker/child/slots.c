@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <assert.h>
 #include <string.h>
 #include "util/base.h"
 #include "worker/child/slots.h"
@@ -15,8 +16,10 @@
  *            └──────────────┬───────────────┘
  *
  * The first question is the same for all calls through one table, so LLVM asks it once for all of them, and not at all where it
- * sees the table. The usual call has the cell as its operand; the value is needed only on the other way. r10 is what the
- * attribute `nest` means on this machine. Two calls that look different stay two. */
+ * sees the table. A body whose offsets lie farther apart than any two slots calls through several things (a table here, a struct
+ * in memory there), for which the answer differs: there each call asks for its own offset, and LLVM drops the second question.
+ * The usual call has the cell as its operand; the value is needed only on the other way. r10 is what the attribute `nest` means
+ * on this machine. Two calls that look different stay two. */
 
 #define SLOT_ARGUMENTS_MAX 5u
 
@@ -74,15 +77,27 @@ static LLVMBasicBlockRef add_block(const struct slot_call *call)
 	return LLVMAppendBasicBlockInContext(LLVMGetTypeContext(type_i64(call)), function, "");
 }
 
-/* Whether base + low to base + high are slots: if not, their distance from the first one is a large number. */
-static LLVMValueRef are_slots(const struct slot_call *call, int16_t low, int16_t high)
+static struct slot_range range_of_offset(const struct slot_call *call)
 {
-	const struct job_compile *job = call->job;
-	LLVMValueRef first = LLVMBuildPtrToInt(call->builder, call->rodata, type_i64(call), ""), distance;
+	return (struct slot_range){ .low = call->offset, .high = call->offset };
+}
 
-	first = LLVMBuildAdd(call->builder, first, constant(call, (int64_t)job->slots - low), "");
+static int64_t range_size(struct slot_range range) { return (int64_t)range.high - range.low; }
+
+/* A distance of two slots is at most this. */
+static int64_t distance_max(const struct slot_call *call) { return (int64_t)call->job->n_slots - 8; }
+
+/* Whether all of base + @range are slots: if not, their distance from the first one is a large number. The comparison is one of
+ * unsigned numbers, so @range must be no larger than distance_max(). */
+static LLVMValueRef are_slots(const struct slot_call *call, struct slot_range range)
+{
+	LLVMValueRef first = LLVMBuildPtrToInt(call->builder, call->rodata, type_i64(call), ""), distance;
+	const int64_t room = distance_max(call) - range_size(range);
+
+	assert(room >= 0);
+	first = LLVMBuildAdd(call->builder, first, constant(call, (int64_t)call->job->slots - range.low), "");
 	distance = LLVMBuildSub(call->builder, call->base, first, "");
-	return LLVMBuildICmp(call->builder, LLVMIntULE, distance, constant(call, (int64_t)job->n_slots - 8 - (high - low)), "");
+	return LLVMBuildICmp(call->builder, LLVMIntULE, distance, constant(call, room), "");
 }
 
 static void branch(const struct slot_call *call, LLVMValueRef condition, LLVMBasicBlockRef usual, LLVMBasicBlockRef rare)
@@ -136,7 +151,7 @@ static LLVMValueRef lower_rare(const struct slot_call *call)
 	LLVMValueRef cell = cell_of(call), value = LLVMBuildIntToPtr(call->builder, call->value, type_ptr(call), "");
 	LLVMValueRef targets[] = { NULL, value }, target, result;
 
-	LLVMBuildCondBr(call->builder, are_slots(call, call->offset, call->offset), through_cell, both);
+	LLVMBuildCondBr(call->builder, are_slots(call, range_of_offset(call)), through_cell, both);
 	LLVMPositionBuilderAtEnd(call->builder, through_cell);
 	targets[0] = load_target(call, cell);
 	LLVMBuildBr(call->builder, both);
@@ -151,9 +166,10 @@ static LLVMValueRef lower_rare(const struct slot_call *call)
 LLVMValueRef slot_call_lower(const struct slot_call *call)
 {
 	LLVMBasicBlockRef usual = add_block(call), rare = add_block(call), after = add_block(call), blocks[] = { usual, rare };
+	const bool is_one_table = range_size(call->range) <= distance_max(call);
 	LLVMValueRef results[2], cell, phi;
 
-	branch(call, are_slots(call, call->range.low, call->range.high), usual, rare);
+	branch(call, are_slots(call, is_one_table ? call->range : range_of_offset(call)), usual, rare);
 	LLVMPositionBuilderAtEnd(call->builder, usual);
 	cell = cell_of(call);
 	results[0] = call_with(call, load_target(call, cell), cell);
