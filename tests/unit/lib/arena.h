@@ -283,6 +283,22 @@ static inline void fake_stub(struct fake_module *module, uint32_t method, uint8_
 #undef HERE
 }
 
+static inline uint64_t fake_prestub(const struct fake_module *module)
+{
+	return tier_layout_thunk(&module->info.layout, TIER_THUNK_PRESTUB);
+}
+
+/* P, in the record and as the precode has it */
+static inline void fake_set_precode(struct fake_module *module, uint32_t method, uint64_t precode)
+{
+	const struct tier_layout *layout = &module->info.layout;
+	int32_t *jump = (int32_t *)(module->alias[TIER_SEGMENT_CODE] + TIER_PRECODES_OFFSET + method * TIER_PRECODE_SIZE
+				    + TIER_PRECODE_JUMP);
+
+	__atomic_store_n(&fake_record(module, method)->precode, precode, __ATOMIC_RELEASE);
+	__atomic_store_n(jump, tier_layout_precode_jump(layout, method, precode), __ATOMIC_RELEASE);
+}
+
 /* E and what follows it, as --backpatch=lazy has it */
 static inline void fake_set_entry(struct fake_module *module, uint32_t method, uint64_t entry)
 {
@@ -313,9 +329,9 @@ static inline void fake_publish(struct fake_module *module, uint32_t method, uns
 	if (stage == TIER_STAGE_FINAL)
 		fake_set_entry(module, method, here);
 	if (stage != TIER_STAGE_FINAL || !(record->flags & TIER_RECORD_BACKPATCHABLE))
-		__atomic_store_n(&record->precode, stage == TIER_STAGE_COUNTING ? here + 64 : here, __ATOMIC_RELEASE);
+		fake_set_precode(module, method, stage == TIER_STAGE_COUNTING ? here + 64 : here);
 	else
-		__atomic_store_n(&record->precode, tier_layout_thunk(&module->info.layout, TIER_THUNK_PRESTUB), __ATOMIC_RELEASE);
+		fake_set_precode(module, method, fake_prestub(module));
 	fake_set_state(module, method, stage, stage == TIER_STAGE_FINAL ? TIER_LEVEL_TIER1 : TIER_LEVEL_TIER0,
 		       stage == TIER_STAGE_FINAL ? TIER_REASON_PROMOTED : TIER_REASON_FIRST_CALL);
 }
@@ -328,7 +344,7 @@ static inline void fake_reset(struct fake_module *module, uint32_t method)
 
 	fake_set_state(module, method, TIER_STAGE_COLD, TIER_LEVEL_NONE, TIER_REASON_NONE);
 	fake_set_entry(module, method, tier_layout_precode(layout, method));
-	__atomic_store_n(&record->precode, tier_layout_thunk(layout, TIER_THUNK_PRESTUB), __ATOMIC_RELEASE);
+	fake_set_precode(module, method, fake_prestub(module));
 	__atomic_store_n(&record->code, 0, __ATOMIC_RELEASE);
 }
 
@@ -351,13 +367,14 @@ static inline void fake_write_head(struct fake_module *module)
 		uint8_t *at = module->alias[TIER_SEGMENT_CODE] + TIER_PRECODES_OFFSET + i * TIER_PRECODE_SIZE;
 		struct tier_record *record = fake_record(module, i);
 
-		at = put_rip(put(at, 3, 0x4c, 0x8d, 0x1d), here + 3, tier_layout_record(layout, i));	/* lea r11, record */
-		put_rip(put(at, 2, 0xff, 0x25), here + 9, tier_layout_record(layout, i) + 8);		/* jmp [record.P] */
-		at = module->alias[TIER_SEGMENT_CODE] + TIER_PRECODES_OFFSET + i * TIER_PRECODE_SIZE + TIER_FUNCPTR_OFFSET;
-		put_rip(put(at, 2, 0xff, 0x25), here + TIER_FUNCPTR_OFFSET + 2,				/* jmp [record.F] */
-			tier_layout_record(layout, i) + offsetof(struct tier_record, funcptr));
-		*record = (struct tier_record){ .index = i, .precode = tier_layout_thunk(layout, TIER_THUNK_PRESTUB),
-						.entry = here, .funcptr = here };
+		at = put(at, 4, 0x0f, 0x1f, 0x00, 0xe9);						/* nop; jmp P */
+		at = put_32(at, tier_layout_precode_jump(layout, i, fake_prestub(module)));
+		at = put_rip(put(at, 2, 0xff, 0x25), here + TIER_FUNCPTR_OFFSET + 2,			/* jmp [record.F] */
+			     tier_layout_record(layout, i) + offsetof(struct tier_record, funcptr));
+		at = put_rip(put(at, 5, 0x90, 0x90, 0x4c, 0x8d, 0x1d), here + TIER_PRECODE_PRESTUB + 3,	/* lea r11, record */
+			     tier_layout_record(layout, i));
+		put_rip(put(at, 1, 0xe9), here + TIER_PRECODE_PRESTUB + 8, fake_prestub(module));	/* jmp thunk */
+		*record = (struct tier_record){ .index = i, .precode = fake_prestub(module), .entry = here, .funcptr = here };
 		record->flags = layout->n_slots && fake_is_backpatchable(i) ? TIER_RECORD_BACKPATCHABLE : 0;
 	}
 	for (uint32_t i = 0; i < layout->n_slots / 8; i++)

@@ -291,8 +291,9 @@ static void *lift_after_fork(void *context)
 
 	fake_expect(&fake->n_held, 1);
 	kill(getpid(), SIGUSR1);
-	while (__atomic_load_n(&handler_child, __ATOMIC_ACQUIRE) <= 0)
+	for (int i = 0; i < 100000 && __atomic_load_n(&handler_child, __ATOMIC_ACQUIRE) <= 0; i++)
 		usleep(100);
+	assert_true(handler_child > 0);
 	/* the child has found out that the answer is not its own before there is one */
 	assert_int_equal(child_end(handler_child), 0);
 	fake_set_twist(fake, WIRE_STATUS, TWIST_NONE);

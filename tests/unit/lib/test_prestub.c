@@ -75,7 +75,7 @@ static void a_call_that_finds_code_asks_nobody(void **state)
 	struct tier_record *record = fake_record(&fake->modules[0], 0);
 
 	fake_set_stage(fake, 0, TIER_STAGE_FINAL);
-	record->precode = tier_layout_thunk(&fake->modules[0].info.layout, TIER_THUNK_PRESTUB);
+	fake_set_precode(&fake->modules[0], 0, fake_prestub(&fake->modules[0]));
 	record->code = 1;	/* must not be used: E says where to go */
 	client_call(client_method(module, 0), 2);
 	assert_int_equal(fake->n_requests[WIRE_PREPARE], 0);
@@ -207,7 +207,7 @@ static void *release_after_signal(void *context)
 
 	fake_expect(&fake->n_held, 1);
 	kill(getpid(), SIGUSR1);
-	while (!__atomic_load_n(&handler_result, __ATOMIC_ACQUIRE))
+	for (int i = 0; i < 100000 && !__atomic_load_n(&handler_result, __ATOMIC_ACQUIRE); i++)
 		usleep(100);
 	fake_set_twist(fake, fake->twist_type, TWIST_NONE);
 	return NULL;

@@ -49,7 +49,7 @@ static uint64_t n_visits_of_all(struct fake *fake)
 
 static uint64_t prestub_of(struct fake *fake)
 {
-	return tier_layout_thunk(&fake->modules[0].info.layout, TIER_THUNK_PRESTUB);
+	return fake_prestub(&fake->modules[0]);
 }
 
 /* One request and its answer: what was sent before is there. */
@@ -209,7 +209,7 @@ static void without_stubs_the_prestub_counts_exactly(void **state)
 	struct tier_method *method = client_method(module, 2);
 
 	fake_set_stage(fake, 2, TIER_STAGE_COUNTING);
-	fake_record(&fake->modules[0], 2)->precode = prestub_of(fake);
+	fake_set_precode(&fake->modules[0], 2, prestub_of(fake));
 	for (uint32_t left = FAKE_THRESHOLD; left > 0; left--) {
 		assert_int_equal(tier_remaining(method), left);
 		assert_int_equal(fake_load(&fake->n_bells), 0);
@@ -238,7 +238,7 @@ static void a_cell_outside_the_segment_is_left_alone(void **state)
 	struct tier_record *record = fake_record(&fake->modules[0], 2);
 
 	fake_set_stage(fake, 2, TIER_STAGE_COUNTING);
-	record->precode = prestub_of(fake);
+	fake_set_precode(&fake->modules[0], 2, prestub_of(fake));
 	record->cell = fake->modules[0].info.layout.n_cells;
 	client_call(client_method(module, 2), 1);
 	record->cell = UINT32_MAX;
