@@ -183,7 +183,8 @@ static void write_site(uint8_t *to, uint64_t address, uint64_t target)
 /* The relocation as a call site, if it can be one: then it is written here. */
 static bool place_site(struct placed *placed, struct arena *arena, const struct code_span *span, const struct code_reloc *reloc)
 {
-	const uint64_t address = span->address + reloc->offset - 2, target = tier_layout_precode(arena_layout(arena), reloc->index);
+	const uint64_t address = span->address + reloc->offset - 2;
+	const uint64_t target = target_address(arena, CODE_TARGET_METHOD, reloc->index);
 
 	if (!placed->sites || !site_field(address))
 		return false;

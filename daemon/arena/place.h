@@ -19,8 +19,9 @@ enum {
 };
 
 /* A call through an entry cell ("call [rip -> E]", six bytes) whose displacement can be made an aligned one of a direct call
- * becomes a call site: "call rel32" to the callee's T and a byte of padding, in whatever order puts the field on a multiple
- * of 4, so that one store redirects it (a rel32 slot, reference §1.7). That is every second one; the others stay as they are. */
+ * becomes a call site: "call rel32" to the callee's one address (right as it is, should nobody record the site) and a byte of
+ * padding, in whatever order puts the field on a multiple of 4, so that one store redirects it (a rel32 slot, reference §1.7).
+ * That is every second one; the others stay as they are. */
 struct place_site {
 	uint64_t address;	/* of the displacement */
 	uint32_t method;	/* the callee */

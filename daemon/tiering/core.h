@@ -50,7 +50,7 @@ struct core_code {
 
 
 /* A place in new code that leads to another method directly: the address of an aligned displacement that leads to the
- * method's T as long as nobody knows better. */
+ * method's one address as long as nobody knows better. */
 struct core_call_site {
 	uint64_t address;
 	uint32_t method;	/* whom it calls */

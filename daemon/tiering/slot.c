@@ -119,8 +119,11 @@ void core_slot_used(struct module *module, uint32_t index, uint64_t address)
 	alias = slot_alias(module, address);
 	known = slot_known(module, address, &bit);
 	held = *known & bit ? entry_held(method, value) : &never;
-	if (!(*known & bit) && !slot_record(method, TIER_SLOT_VTABLE, address))
+	if (!(*known & bit) && !slot_record(method, TIER_SLOT_VTABLE, address)) {
+		/* nobody would ever redirect it: the method's own address, which is right at every stage */
+		slot_write(slot, alias, tier_layout_method(&module->durable->layout, index, method_record(method)->flags));
 		return;
+	}
 	*known |= bit;
 	if (*alias == value)
 		return;

@@ -17,52 +17,60 @@ _Static_assert(sizeof(struct figure_class) == FIGURE_SLOTS * sizeof(virtual *), 
 struct figure FIGURE_LAYOUT(const struct figure_class *, u64);
 _Static_assert(sizeof(struct figure) == FIGURE_SIZE, "as the header says");
 
+/* What all of them do besides: some work, as methods do */
+static inline u64 mixed(u64 x)
+{
+	x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
+	x = (x ^ x >> 27) * 0x94d049bb133111ebull;
+	return x ^ x >> 31;
+}
+
 /* -- What the base class does --- */
-method u64 base_scale(const struct figure *f, u64 x) { return x * (f->a | 1); }
-method u64 base_shift(const struct figure *f, u64 x) { return x + f->b; }
-method u64 base_weight(const struct figure *f, u64 x) { return x ^ f->a * f->c; }
-method u64 base_cost(const struct figure *f, u64 x) { return x + (f->a >> 3) + (f->b >> 5); }
-method u64 base_rank(const struct figure *f, u64 x) { return x > f->c ? x - f->c : f->c - x; }
-method u64 base_left(const struct figure *f, u64 x) { return rotl64(x, 5) + f->a; }
-method u64 base_right(const struct figure *f, u64 x) { return rotl64(x, 59) ^ f->b; }
-method u64 base_mix(const struct figure *f, u64 x) { return (x ^ x >> 29) * 0xbf58476d1ce4e5b9ull + f->c; }
-method u64 base_fold(const struct figure *f, u64 x) { return x ^ x >> 32 ^ f->a; }
-method u64 base_flip(const struct figure *f, u64 x) { return ~x + f->b; }
-method u64 base_grow(const struct figure *f, u64 x) { return x + f->a + f->b + f->c; }
-method u64 base_shrink(const struct figure *f, u64 x) { return x - (f->a ^ f->b); }
-method u64 base_bound(const struct figure *f, u64 x) { return x & (f->c | 0xffffffffull); }
-method u64 base_sum(const struct figure *f, u64 x) { return x + f->c * 3; }
+method u64 base_scale(const struct figure *f, u64 x) { return mixed(x * (f->a | 1)); }
+method u64 base_shift(const struct figure *f, u64 x) { return mixed(x + f->b); }
+method u64 base_weight(const struct figure *f, u64 x) { return mixed(x ^ f->a * f->c); }
+method u64 base_cost(const struct figure *f, u64 x) { return mixed(x + (f->a >> 3) + (f->b >> 5)); }
+method u64 base_rank(const struct figure *f, u64 x) { return mixed(x > f->c ? x - f->c : f->c - x); }
+method u64 base_left(const struct figure *f, u64 x) { return mixed(rotl64(x, 5) + f->a); }
+method u64 base_right(const struct figure *f, u64 x) { return mixed(rotl64(x, 59) ^ f->b); }
+method u64 base_mix(const struct figure *f, u64 x) { return mixed((x ^ x >> 29) * 0xbf58476d1ce4e5b9ull + f->c); }
+method u64 base_fold(const struct figure *f, u64 x) { return mixed(x ^ x >> 32 ^ f->a); }
+method u64 base_flip(const struct figure *f, u64 x) { return mixed(~x + f->b); }
+method u64 base_grow(const struct figure *f, u64 x) { return mixed(x + f->a + f->b + f->c); }
+method u64 base_shrink(const struct figure *f, u64 x) { return mixed(x - (f->a ^ f->b)); }
+method u64 base_bound(const struct figure *f, u64 x) { return mixed(x & (f->c | 0xffffffffull)); }
+method u64 base_sum(const struct figure *f, u64 x) { return mixed(x + f->c * 3); }
 
 /* -- What each kind does its own way --- */
-method u64 square_area(const struct figure *f, u64 x) { return x + f->a * f->a; }
-method u64 square_perimeter(const struct figure *f, u64 x) { return x + 4 * f->a; }
-method u64 square_cost(const struct figure *f, u64 x) { return x + f->a; }
-method u64 oblong_area(const struct figure *f, u64 x) { return x + f->a * f->b; }
-method u64 oblong_perimeter(const struct figure *f, u64 x) { return x + 2 * (f->a + f->b); }
-method u64 oblong_flip(const struct figure *f, u64 x) { return x ^ (f->a << 32 | f->b); }
-method u64 circle_area(const struct figure *f, u64 x) { return x + (205887 * f->a * f->a >> 16); }
-method u64 circle_perimeter(const struct figure *f, u64 x) { return x + (2 * 205887 * f->a >> 16); }
-method u64 circle_bound(const struct figure *f, u64 x) { return x | f->a; }
-method u64 circle_scale(const struct figure *f, u64 x) { return x * (2 * f->a + 1); }
-method u64 ring_area(const struct figure *f, u64 x) { return x + (205887 * (f->a * f->a - f->b * f->b) >> 16); }
-method u64 ring_perimeter(const struct figure *f, u64 x) { return x + (2 * 205887 * (f->a + f->b) >> 16); }
-method u64 ring_weight(const struct figure *f, u64 x) { return x + f->a - f->b; }
-method u64 wedge_area(const struct figure *f, u64 x) { return x + f->a * f->b / 2; }
-method u64 wedge_perimeter(const struct figure *f, u64 x) { return x + f->a + f->b + f->c; }
-method u64 wedge_rank(const struct figure *f, u64 x) { return x + (f->a > f->b); }
-method u64 wedge_sum(const struct figure *f, u64 x) { return x + f->a + f->b; }
-method u64 kite_area(const struct figure *f, u64 x) { return x + (f->a + f->b) * f->c / 2; }
-method u64 kite_perimeter(const struct figure *f, u64 x) { return x + 2 * (f->b + f->c); }
-method u64 kite_left(const struct figure *f, u64 x) { return rotl64(x, 11) + f->c; }
-method u64 kite_right(const struct figure *f, u64 x) { return rotl64(x, 53) ^ f->c; }
-method u64 star_area(const struct figure *f, u64 x) { return x + 5 * f->a * f->b / 4; }
-method u64 star_perimeter(const struct figure *f, u64 x) { return x + 10 * f->c; }
-method u64 star_mix(const struct figure *f, u64 x) { return (x ^ x >> 31) * 0x94d049bb133111ebull + f->a; }
-method u64 star_grow(const struct figure *f, u64 x) { return x + 5 * f->a; }
-method u64 cross_area(const struct figure *f, u64 x) { return x + f->a * f->b * 2 - f->b * f->b; }
-method u64 cross_perimeter(const struct figure *f, u64 x) { return x + 4 * (f->a + f->b); }
-method u64 cross_shrink(const struct figure *f, u64 x) { return x - 4 * f->b; }
-method u64 cross_fold(const struct figure *f, u64 x) { return x ^ x >> 27 ^ f->c; }
+method u64 square_area(const struct figure *f, u64 x) { return mixed(x + f->a * f->a); }
+method u64 square_perimeter(const struct figure *f, u64 x) { return mixed(x + 4 * f->a); }
+method u64 square_cost(const struct figure *f, u64 x) { return mixed(x + f->a); }
+method u64 oblong_area(const struct figure *f, u64 x) { return mixed(x + f->a * f->b); }
+method u64 oblong_perimeter(const struct figure *f, u64 x) { return mixed(x + 2 * (f->a + f->b)); }
+method u64 oblong_flip(const struct figure *f, u64 x) { return mixed(x ^ (f->a << 32 | f->b)); }
+method u64 circle_area(const struct figure *f, u64 x) { return mixed(x + (205887 * f->a * f->a >> 16)); }
+method u64 circle_perimeter(const struct figure *f, u64 x) { return mixed(x + (2 * 205887 * f->a >> 16)); }
+method u64 circle_bound(const struct figure *f, u64 x) { return mixed(x | f->a); }
+method u64 circle_scale(const struct figure *f, u64 x) { return mixed(x * (2 * f->a + 1)); }
+method u64 ring_area(const struct figure *f, u64 x) { return mixed(x + (205887 * (f->a * f->a - f->b * f->b) >> 16)); }
+method u64 ring_perimeter(const struct figure *f, u64 x) { return mixed(x + (2 * 205887 * (f->a + f->b) >> 16)); }
+method u64 ring_weight(const struct figure *f, u64 x) { return mixed(x + f->a - f->b); }
+method u64 wedge_area(const struct figure *f, u64 x) { return mixed(x + f->a * f->b / 2); }
+method u64 wedge_perimeter(const struct figure *f, u64 x) { return mixed(x + f->a + f->b + f->c); }
+method u64 wedge_rank(const struct figure *f, u64 x) { return mixed(x + (f->a > f->b)); }
+method u64 wedge_sum(const struct figure *f, u64 x) { return mixed(x + f->a + f->b); }
+method u64 kite_area(const struct figure *f, u64 x) { return mixed(x + (f->a + f->b) * f->c / 2); }
+method u64 kite_perimeter(const struct figure *f, u64 x) { return mixed(x + 2 * (f->b + f->c)); }
+method u64 kite_left(const struct figure *f, u64 x) { return mixed(rotl64(x, 11) + f->c); }
+method u64 kite_right(const struct figure *f, u64 x) { return mixed(rotl64(x, 53) ^ f->c); }
+method u64 star_area(const struct figure *f, u64 x) { return mixed(x + 5 * f->a * f->b / 4); }
+method u64 star_perimeter(const struct figure *f, u64 x) { return mixed(x + 10 * f->c); }
+method u64 star_mix(const struct figure *f, u64 x) { return mixed((x ^ x >> 31) * 0x94d049bb133111ebull + f->a); }
+method u64 star_grow(const struct figure *f, u64 x) { return mixed(x + 5 * f->a); }
+method u64 cross_area(const struct figure *f, u64 x) { return mixed(x + f->a * f->b * 2 - f->b * f->b); }
+method u64 cross_perimeter(const struct figure *f, u64 x) { return mixed(x + 4 * (f->a + f->b)); }
+method u64 cross_shrink(const struct figure *f, u64 x) { return mixed(x - 4 * f->b); }
+method u64 cross_fold(const struct figure *f, u64 x) { return mixed(x ^ x >> 27 ^ f->c); }
 
 #define DERIVED(kind, ...)                                                                                             \
 	{                                                                                                              \
