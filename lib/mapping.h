@@ -23,8 +23,7 @@ struct mapping_name {		/* of a method, once somebody asked for it */
 
 /* Which call cells the daemon was told of. In memory that a fork finds wiped: its session is another one. */
 struct mapping_notes {
-	uint32_t is_deaf;		/* there is nobody to tell any more */
-	uint32_t reserved;
+	uint64_t deaf_until_ns;		/* there was nobody to tell; a new session, or a new holder, is somebody */
 	uint64_t posted[];		/* a bit per call cell */
 };
 
@@ -60,6 +59,13 @@ void mapping_free(struct mapping *mapping);
 struct mapping *mapping_find(int records_fd);
 /* What a fork finds half mapped, because the thread that did it is the parent's, goes. Holding the registry lock. */
 void mapping_tidy(void);
+
+/* There is a connection that was not there before: notes are worth trying. */
+static inline void mapping_hear(struct mapping *mapping)
+{
+	if (mapping->notes)
+		__atomic_store_n(&mapping->notes->deaf_until_ns, 0, __ATOMIC_RELAXED);
+}
 
 /* From what machine code has in its registers */
 struct mapping *mapping_of_record(const struct tier_record *record);

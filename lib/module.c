@@ -37,6 +37,7 @@ static void module_link(struct tier_module *module)
 	module->next_holder = module->mapping->holders;
 	__atomic_store_n(&module->conn->modules, module, __ATOMIC_RELEASE);
 	__atomic_store_n(&module->mapping->holders, module, __ATOMIC_RELEASE);
+	mapping_hear(module->mapping);
 	lock_give(&process_page()->links);
 }
 
@@ -82,8 +83,10 @@ void module_attached(struct tier_conn *conn, uint64_t id)
 {
 	lock_take(&process_page()->links, UINT64_MAX);
 	for (struct tier_module *module = conn->modules; module; module = module->next)
-		if (module->mapping->module == id)
+		if (module->mapping->module == id) {
 			module->epoch = conn->epoch;
+			mapping_hear(module->mapping);
+		}
 	lock_give(&process_page()->links);
 }
 

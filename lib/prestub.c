@@ -15,7 +15,8 @@
  *             wrong result, it goes to the failure handler. The first call runs the code, not its counting stub: it does
  *             not count.
  * Slots:      a call through a call cell that is not patched yet is told to the daemon, once per cell and process. A note
- *             may get lost; then the next such call tells again.
+ *             that cannot be sent is sent by a later such call; when nobody could be reached, one some seconds later, for
+ *             what runs without the daemon runs at speed.
  * Threshold:  rings the bell, which may get lost (the counter is the truth), and goes on. Never waits.
  *
  * All signals are blocked from the check for a fork until the last use of what it checked: a handler that forks in
@@ -90,7 +91,8 @@ static void way_read_unfinished(const struct mapping *mapping, const struct tier
 	way->cell = __atomic_load_n(&record->cell, __ATOMIC_ACQUIRE);
 }
 
-/* False: there is no code, or the record changed meanwhile. */
+/* False: there is no code, or what is to be counted changed meanwhile. Code alone is right to run even if it is replaced by
+ * now: it was current during this call. */
 static bool way_read(const struct mapping *mapping, const struct tier_record *record, struct way *way)
 {
 	uint64_t precode, entry;
@@ -106,7 +108,7 @@ static bool way_read(const struct mapping *mapping, const struct tier_record *re
 		return true;
 	}
 	way_read_unfinished(mapping, record, precode, way);
-	return way->target && record_word(&record->state) == way->state;
+	return way->target && (way->visit != TIER_VISIT_COUNTED || record_word(&record->state) == way->state);
 }
 
 /* True: this was the N-th call. */
@@ -128,6 +130,8 @@ static void prestub_ring(struct mapping *mapping, const struct tier_record *reco
 }
 
 /* -- Vtable slots --- */
+#define SLOT_DEAF_NS 10000000000ull	/* in a fork, finding out that nobody listens may take CONN_NOTE_RECOVERY_NS each time */
+
 /* The number of the call cell; -1: what lies there is none of the module's. Machine code may have left anything in r10. */
 static int64_t cell_number(const struct mapping *mapping, uint64_t cell)
 {
@@ -148,21 +152,21 @@ static int slot_tell(struct mapping *mapping, const struct tier_record *record, 
 		r = conn_slot_used(conn, &slot);
 		conn_unref(conn);
 	}
-	/* whoever cannot be reached now is not tried with each call: what runs without the daemon runs at speed */
 	if (r && r != -EAGAIN)
-		__atomic_store_n(&mapping->notes->is_deaf, 1, __ATOMIC_RELAXED);
+		__atomic_store_n(&mapping->notes->deaf_until_ns, deadline_after(SLOT_DEAF_NS), __ATOMIC_RELAXED);
 	signals_restore(mask);
 	return r;
 }
 
-static enum tier_visit slot_visit(struct mapping *mapping, const struct tier_record *record, uint64_t cell, int64_t number)
+static enum tier_visit slot_visit(struct mapping *mapping, const struct tier_record *record, uint64_t cell, int64_t number,
+				  uint64_t now_ns)
 {
 	uint64_t *const posted = &mapping->notes->posted[number / 64];
 	const uint64_t bit = UINT64_C(1) << number % 64;
 
 	if (__atomic_load_n((uint64_t *)(uintptr_t)cell, __ATOMIC_ACQUIRE) != tier_layout_precode(&mapping->layout, record->index))
 		return TIER_VISIT_SLOT_AGAIN;	/* patched since it was read, or not a slot of this method */
-	if (__atomic_load_n(&mapping->notes->is_deaf, __ATOMIC_RELAXED)
+	if (now_ns < __atomic_load_n(&mapping->notes->deaf_until_ns, __ATOMIC_RELAXED)
 	    || __atomic_load_n(posted, __ATOMIC_RELAXED) & bit || __atomic_fetch_or(posted, bit, __ATOMIC_ACQ_REL) & bit)
 		return TIER_VISIT_SLOT_AGAIN;
 	if (!slot_tell(mapping, record, cell))
@@ -185,8 +189,8 @@ static int prestub_ask(struct mapping *mapping, const struct tier_record *record
 	return r;
 }
 
-/* Asks until there is code: it may be gone again when the answer comes, with the body that it was made from. An answer after
- * which nothing has changed is no answer. */
+/* Asks until there is code: it may be gone again when the answer comes, with the body that it was made from, and others may
+ * have made the next one between the two loads. An answer after which nothing has changed is no answer. */
 static struct way prestub_prepare(struct mapping *mapping, const struct tier_record *record)
 {
 	const uint64_t mask = signals_block();
@@ -199,7 +203,7 @@ static struct way prestub_prepare(struct mapping *mapping, const struct tier_rec
 		r = record_is_cold(seen) ? prestub_ask(mapping, record) : 0;
 		way.target = r ? 0 : record_word(&record->code);
 		way.state = record_word(&record->state);
-	} while (!r && way.state != seen && record_is_cold(way.state));
+	} while (!r && way.state != seen && (record_is_cold(way.state) || !way.target));
 	if (r || record_is_cold(way.state) || !way.target)
 		failure_of_method(mapping, record->index,
 				  r < 0 ? tier_error_text() : "the daemon says that there is code, but there is none");
@@ -235,7 +239,7 @@ uint64_t prestub_enter(const struct tier_record *record, uint64_t cell)
 	enum tier_visit visit = way.visit;
 
 	if (visit == TIER_VISIT_POINTER && number >= 0)
-		visit = slot_visit(mapping, record, cell, number);
+		visit = slot_visit(mapping, record, cell, number, begin_ns);
 	else if (visit == TIER_VISIT_COUNTED && way_count(mapping, &way))
 		prestub_ring(mapping, record, way.version);
 	visit_add(mapping, visit, begin_ns);

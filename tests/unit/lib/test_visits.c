@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <sys/ptrace.h>
 #include "client.h"
 
 /* Calls that come to the prestub although there is code: where they go on, what is counted, and who is told. Method 4 of
@@ -200,6 +201,69 @@ static void without_the_daemon_slots_lead_to_the_code(void **state)
 	tier_disconnect(conn);
 }
 
+struct cut_off {
+	struct fake *fake;
+	struct tier_method *method;
+};
+
+/* In the child, the first note finds a daemon that does not answer. */
+static int is_cut_off_and_comes_back(void *context)
+{
+	const struct cut_off *cut_off = context;
+	struct fake *fake = cut_off->fake;
+	struct tier_answer answer;
+
+	call_slot(fake, 3);
+	if (n_visits(fake, TIER_VISIT_SLOT) || n_visits(fake, TIER_VISIT_SLOT_AGAIN) != 1)
+		return 1;
+	for (int i = 0; i < 100000 && __atomic_load_n(&fake->twist, __ATOMIC_ACQUIRE); i++)
+		usleep(100);
+	if (tier_status_ask(cut_off->method, &answer) != 0)
+		return 2;
+	call_slot(fake, 3);
+	return n_visits(fake, TIER_VISIT_SLOT) == 1 ? 0 : 3;
+}
+
+static void a_fork_that_was_cut_off_tells_when_it_is_back(void **state)
+{
+	struct fake *fake = fake_of(state);
+	struct tier_conn *conn = client_connect(fake);
+	struct tier_module *module = client_open(conn, "demo");
+	struct cut_off cut_off = { fake, client_method(module, 4) };
+	pid_t child;
+
+	fake_set_stage(fake, 4, TIER_STAGE_FINAL);
+	fake_set_twist(fake, WIRE_HELLO, TWIST_SILENT);
+	child = child_start(BY_FORK, is_cut_off_and_comes_back, &cut_off);
+	for (int i = 0; i < 100000 && !n_visits(fake, TIER_VISIT_SLOT_AGAIN); i++)
+		usleep(100);
+	fake_set_twist(fake, WIRE_HELLO, TWIST_NONE);
+	assert_int_equal(child_end(child), 0);
+	fake_expect(&fake->n_requests[WIRE_SLOT_USED], 1);
+	tier_close(module);
+	tier_disconnect(conn);
+}
+
+static void another_connection_tells_what_a_closed_one_could_not(void **state)
+{
+	struct fake *fake = fake_of(state);
+	struct tier_conn *conns[2] = { client_connect(fake), client_connect(fake) };
+	struct tier_module *modules[2] = { client_open(conns[0], "demo") };
+
+	fake_set_stage(fake, 4, TIER_STAGE_FINAL);
+	tier_disconnect(conns[0]);
+	call_slot(fake, 0);
+	assert_int_equal(n_visits(fake, TIER_VISIT_SLOT_AGAIN), 1);
+	modules[1] = client_open(conns[1], "demo");
+	call_slot(fake, 0);
+	assert_int_equal(n_visits(fake, TIER_VISIT_SLOT), 1);
+	everything_has_arrived(conns[1]);
+	fake_expect(&fake->n_requests[WIRE_SLOT_USED], 1);
+	tier_close(modules[0]);
+	tier_close(modules[1]);
+	tier_disconnect(conns[1]);
+}
+
 /* -- Counting in the prestub --- */
 static void without_stubs_the_prestub_counts_exactly(void **state)
 {
@@ -298,6 +362,108 @@ static void a_method_whose_body_was_replaced_is_asked_for_again(void **state)
 	tier_disconnect(conn);
 }
 
+/* -- Changes between any two instructions of a call --- */
+#define STEPS_MAX 4000u		/* a first call with its round trip is some hundreds */
+#define PERIODS 12u		/* two loads that are so many instructions apart see what lies on two sides of a change */
+
+struct steps {
+	struct fake *fake;
+	struct tier_method *method, *other;
+	uint32_t period, first, n_used;
+};
+
+static int child_is_stepped(void *context)
+{
+	struct steps *steps = context;
+
+	client_call(steps->other, 1);	/* the session is a fork's own from here on */
+	if (ptrace(PTRACE_TRACEME, 0, NULL, NULL))
+		return 1;
+	raise(SIGSTOP);
+	client_call(steps->method, 1);
+	return 0;
+}
+
+/* True: the call ended while it was stepped through. */
+static bool step_through(struct steps *steps, void (*change)(struct steps *, uint32_t step))
+{
+	const pid_t child = child_start(BY_FORK, child_is_stepped, steps);
+	int status, stop = SIGSTOP;
+
+	assert_int_equal(waitpid(child, &status, 0), child);
+	for (uint32_t i = 0; i < STEPS_MAX && WIFSTOPPED(status); i++) {
+		change(steps, i);
+		stop = WSTOPSIG(status);
+		assert_int_equal(ptrace(PTRACE_SINGLESTEP, child, 0, stop == SIGTRAP || stop == SIGSTOP ? 0 : stop), 0);
+		assert_int_equal(waitpid(child, &status, 0), child);
+	}
+	if (!WIFSTOPPED(status)) {
+		assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+		return true;
+	}
+	assert_int_equal(ptrace(PTRACE_DETACH, child, NULL, NULL), 0);
+	assert_int_equal(child_end(child), 0);
+	return false;
+}
+
+/* Somebody replaces the body; then another process calls it first. */
+static void replace_or_prepare(struct steps *steps, uint32_t step)
+{
+	struct fake_module *module = &steps->fake->modules[0];
+	const bool is_there = (step / steps->period + steps->first) % 2;
+
+	if (step % steps->period)
+		return;
+	pthread_mutex_lock(&steps->fake->lock);
+	module->n_used = steps->n_used;		/* the same bytes in the same place */
+	if (!is_there)
+		fake_reset(module, 0);
+	else if (!fake_record(module, 0)->code)
+		fake_publish(module, 0, TIER_STAGE_COUNTING);
+	pthread_mutex_unlock(&steps->fake->lock);
+}
+
+static void a_body_is_replaced_and_prepared_between_any_two_instructions(void **state)
+{
+	struct fake *fake = fake_of(state);
+	struct tier_conn *conn = client_connect(fake);
+	struct tier_module *module = client_open(conn, "demo");
+	struct steps steps = { .fake = fake, .method = client_method(module, 0), .other = client_method(module, 2) };
+
+	client_call(steps.other, 1);
+	steps.n_used = fake->modules[0].n_used;
+	for (steps.period = 1; steps.period <= PERIODS; steps.period++)
+		for (steps.first = 0; steps.first < 2; steps.first++)
+			step_through(&steps, replace_or_prepare);
+	tier_close(module);
+	tier_disconnect(conn);
+}
+
+static void announce_again(struct steps *steps, uint32_t step)
+{
+	fake_set_state(&steps->fake->modules[0], 0, TIER_STAGE_UNCOUNTED, TIER_LEVEL_TIER0, 0);
+}
+
+/* P is the prestub already and the state word does not say COUNTING yet: there is code, and nothing to wait for. */
+static void the_state_changes_with_every_instruction_before_counting(void **state)
+{
+	struct fake *fake = fake_of(state);
+	struct tier_conn *conn = client_connect(fake);
+	struct tier_module *module = client_open(conn, "demo");
+	struct steps steps = { .fake = fake, .method = client_method(module, 0), .other = client_method(module, 2) };
+
+	fake_set_stage(fake, 0, TIER_STAGE_COUNTING);
+	fake_set_precode(&fake->modules[0], 0, prestub_of(fake));
+	fake_set_stage(fake, 0, TIER_STAGE_UNCOUNTED);
+	client_call(steps.method, 2);
+	assert_true(step_through(&steps, announce_again));
+	assert_int_equal(n_visits(fake, TIER_VISIT_RACE), 3);
+	assert_int_equal(fake->n_requests[WIRE_PREPARE], 1);	/* the other's */
+	assert_int_equal(tier_remaining(steps.method), FAKE_THRESHOLD);
+	tier_close(module);
+	tier_disconnect(conn);
+}
+
 #define VISIT_TEST(f) cmocka_unit_test_setup_teardown(f, fake_setup, fake_teardown)
 int main(void)
 {
@@ -308,11 +474,15 @@ int main(void)
 		VISIT_TEST(a_slot_of_a_method_that_is_not_final_is_not_told),
 		VISIT_TEST(only_call_cells_of_the_module_are_told_of),
 		VISIT_TEST(a_fork_tells_by_itself),
+		VISIT_TEST(a_fork_that_was_cut_off_tells_when_it_is_back),
+		VISIT_TEST(another_connection_tells_what_a_closed_one_could_not),
 		VISIT_TEST(without_the_daemon_slots_lead_to_the_code),
 		VISIT_TEST(without_stubs_the_prestub_counts_exactly),
 		VISIT_TEST(a_cell_outside_the_segment_is_left_alone),
 		VISIT_TEST(a_method_has_one_address_at_every_stage),
 		VISIT_TEST(a_method_whose_body_was_replaced_is_asked_for_again),
+		VISIT_TEST(a_body_is_replaced_and_prepared_between_any_two_instructions),
+		VISIT_TEST(the_state_changes_with_every_instruction_before_counting),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
