@@ -14,7 +14,8 @@
  * promised to tell, and under the same lock: so no value that it writes is older than one that the thread wrote.
  *
  * The thread takes no lock but ours, which a fork finds free, and allocates nothing: so it makes no fork unsafe that was
- * safe before. When its connection is lost it ends, and the slots stay as they are: without a daemon no method changes.
+ * safe before. When its connection is lost it ends, and the slots lead to their methods for good, which is right at every
+ * stage and one jump slower: the daemon may well live, and replaces bodies without asking whom it cannot reach any more.
  *
  * Slots are the process's, whichever connection they came by, in two tables: by method for the thread, by address to see
  * that nobody registers one twice. A fork that finds them empties them; each change is one store, so what it finds is
@@ -116,13 +117,15 @@ static struct slot *slot_new(const struct tier_method *method, tier_fn *at)
 }
 
 /* -- Values --- */
+/* Nobody tells a connection that is over of changes: what it holds must be right whatever the method becomes. */
 static tier_fn slot_value(const struct tier_method *method)
 {
 	const struct tier_layout *layout = &method->module->mapping->layout;
 	/* Synchronizes with the release store in entry.c: the code's bytes before the cell that leads to them. */
 	const uint64_t entry = __atomic_load_n(&method_record(method)->entry, __ATOMIC_ACQUIRE);
 
-	if (entry != tier_layout_precode(layout, method->index))
+	if (entry != tier_layout_precode(layout, method->index)
+	    && !__atomic_load_n(&method->module->conn->slots.is_over, __ATOMIC_ACQUIRE))
 		return (tier_fn)(uintptr_t)entry;
 	return (tier_fn)(uintptr_t)method_address(method);
 }
@@ -193,6 +196,18 @@ static void slots_forked(void)
 	slots_leave(slots_enter());
 }
 
+/* In that order: what others write from now on is right already, what they wrote before is found here. */
+static void slots_fall_back(struct tier_conn *conn)
+{
+	__atomic_store_n(&conn->slots.is_over, 1, __ATOMIC_RELEASE);
+	lock_take(&process_page()->slots, UINT64_MAX);
+	for (uint32_t i = 0; i < SLOT_BUCKETS; i++)
+		for (struct slot *slot = by_method[i]; slot; slot = slot->next)
+			if (slot->method->module->conn == conn)
+				slot_set(slot, slot_value(slot->method));
+	lock_give(&process_page()->slots);
+}
+
 /* -- The thread --- */
 /* The C library's own signals stay open: setuid() waits until every thread has handled one of them. */
 static void thread_begin(void)
@@ -257,25 +272,26 @@ static bool slots_take(struct slots *slots)
 
 static void *slots_main(void *context)
 {
-	struct slots *const slots = context;
+	struct tier_conn *const conn = context;
+	struct slots *const slots = &conn->slots;
 
 	thread_begin();
 	while (slots_take(slots))
 		;
-	lane_shut(&slots->lane);	/* whoever waits for an answer of ours need not wait longer */
-	__atomic_store_n(&slots->is_over, 1, __ATOMIC_RELEASE);
+	slots_fall_back(conn);
+	lane_shut(&slots->lane);	/* now the daemon need not wait for an answer of ours */
 	slots_answered(slots);
 	return NULL;
 }
 
-static int thread_start(struct slots *slots)
+static int thread_start(struct tier_conn *conn)
 {
 	pthread_attr_t attributes;
 	int r;
 
 	pthread_attr_init(&attributes);
 	pthread_attr_setstacksize(&attributes, SLOT_THREAD_STACK);
-	r = pthread_create(&slots->thread, &attributes, slots_main, slots);
+	r = pthread_create(&conn->slots.thread, &attributes, slots_main, conn);
 	pthread_attr_destroy(&attributes);
 	return r ? error_set(-r, "cannot start the thread that keeps slots: %s", error_word(-r)) : 0;
 }
@@ -316,7 +332,7 @@ static int slots_start(struct tier_conn *conn, uint64_t deadline_ns)
 	slots->serial = slots->answered = 0;
 	r = session_join(conn, &slots->lane, WIRE_LANE_SLOTS, deadline_ns, NULL);
 	if (!r)
-		r = thread_start(slots);
+		r = thread_start(conn);
 	if (r < 0)
 		lane_close(&slots->lane);
 	else

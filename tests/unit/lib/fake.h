@@ -496,6 +496,16 @@ static inline uint32_t fake_tell_slots(struct fake *fake, uint64_t module, uint3
 	return n;
 }
 
+/* Every process that keeps slots loses its lane for that. */
+static inline void fake_hang_up_slots(struct fake *fake)
+{
+	pthread_mutex_lock(&fake->lock);
+	for (uint32_t i = 0; i < fake->n_conns; i++)
+		if (fake->conns[i].fd >= 0 && fake->conns[i].lane == WIRE_LANE_SLOTS)
+			shutdown(fake->conns[i].fd, SHUT_RDWR);	/* the server's thread sees its end, too */
+	pthread_mutex_unlock(&fake->lock);
+}
+
 static inline void fake_add_event(struct fake *fake)
 {
 	pthread_mutex_lock(&fake->lock);

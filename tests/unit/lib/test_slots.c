@@ -241,22 +241,52 @@ static void the_thread_comes_with_the_first_slot_and_goes_with_the_connection(vo
 	tier_close(w.module);
 }
 
-static void slots_stay_as_they_are_when_the_daemon_is_gone(void **state)
+static void expect_fallen_back(const struct slots_world *w, tier_fn *slot)
+{
+	for (int i = 0; i < 100000 && slot_load(slot) != tier_entry(w->method); i++)
+		usleep(100);
+	assert_ptr_equal(slot_load(slot), tier_entry(w->method));
+}
+
+/* A successor may take the method over and replace its body. */
+static void slots_lead_to_their_methods_when_the_daemon_is_gone(void **state)
 {
 	struct slots_world w = world_begin(state);
 	tier_fn slot, other = NULL;
-	int r;
 
 	fake_set_stage(w.fake, 4, TIER_STAGE_FINAL);
 	assert_int_equal(tier_slot_register(w.method, &slot), 0);
-	fake_stop(w.fake);
-	assert_int_equal(slot(1, 2, 3, 4, 5), fake_mix(1, 2, 3, 4, 5));
-	r = tier_slot_register(w.method, &other);
-	assert_int_equal(r, -ECONNRESET);
-	assert_null(other);
 	assert_ptr_equal(slot, code_of(&w, 4));
+	fake_stop(w.fake);
+	expect_fallen_back(&w, &slot);
+	assert_int_equal(slot(1, 2, 3, 4, 5), fake_mix(1, 2, 3, 4, 5));
+	assert_int_equal(tier_slot_register(w.method, &other), -ECONNRESET);
+	assert_null(other);
 	assert_int_equal(tier_slot_unregister(w.method, &slot), 0);
 	assert_ptr_equal(slot, tier_entry(w.method));
+	world_end(&w);
+}
+
+/* Nobody waits for what a lost connection keeps; another one's changes must not bring it back. */
+static void slots_of_a_lost_connection_stay_out_of_others_changes(void **state)
+{
+	struct slots_world w = world_begin(state);
+	struct slots_world other = { .fake = w.fake, .conn = client_connect(w.fake) };
+	tier_fn lost = NULL, kept = NULL;
+
+	other.module = client_open(other.conn, "demo");
+	other.method = client_method(other.module, 4);
+	fake_set_stage(w.fake, 4, TIER_STAGE_FINAL);
+	assert_int_equal(tier_slot_register(w.method, &lost), 0);
+	fake_hang_up_slots(w.fake);
+	expect_fallen_back(&w, &lost);
+	assert_int_equal(tier_slot_register(other.method, &kept), 0);
+	assert_ptr_equal(kept, code_of(&w, 4));
+	tell(&w, 4);
+	assert_ptr_equal(slot_load(&kept), code_of(&w, 4));
+	assert_ptr_equal(slot_load(&lost), tier_entry(w.method));
+	assert_int_equal(lost(1, 2, 3, 4, 5), fake_mix(1, 2, 3, 4, 5));
+	world_end(&other);
 	world_end(&w);
 }
 
@@ -463,7 +493,8 @@ int main(void)
 		SLOT_TEST(a_slot_that_the_daemon_refuses_stays_as_it_was),
 		SLOT_TEST(a_silent_daemon_does_not_hold_up_for_ever),
 		SLOT_TEST(the_thread_comes_with_the_first_slot_and_goes_with_the_connection),
-		SLOT_TEST(slots_stay_as_they_are_when_the_daemon_is_gone),
+		SLOT_TEST(slots_lead_to_their_methods_when_the_daemon_is_gone),
+		SLOT_TEST(slots_of_a_lost_connection_stay_out_of_others_changes),
 		SLOT_TEST(nonsense_on_the_lane_ends_the_thread_only),
 		SLOT_TEST(changes_of_what_is_not_there_are_answered),
 		SLOT_TEST(a_fork_begins_without_slots),
