@@ -15,6 +15,9 @@
  * most of a millisecond, so it is compiled while the module is built. */
 #define AHEAD_INSNS_MIN 8192u
 
+#define TIER0_ALIGN 16u
+#define STUB_BOUND (2 * STUB_SIZE - 1)	/* with what its alignment takes */
+
 struct host_ahead {
 	uint32_t method;
 	struct core_code code;
@@ -82,7 +85,14 @@ static void host_publish(struct host *host, const struct code_span *span, size_t
 	*ret = (struct core_code){ .address = span->address, .size = n, .code_used = arena_code_used(host->arena) };
 }
 
-static int host_compile_tier0(struct host *host, const struct insn *insns, uint32_t n_insns, struct core_code *ret)
+bool host_has_room(const struct host *host, uint64_t n)
+{
+	const uint64_t n_free = arena_layout(host->arena)->segment[TIER_SEGMENT_CODE].size - arena_code_used(host->arena);
+
+	return n_free >= host->n_owed && n_free - host->n_owed >= n;
+}
+
+int host_compile_tier0(struct host *host, const struct insn *insns, uint32_t n_insns, struct core_code *ret)
 {
 	const struct baseline_module module = { .layout = arena_layout(host->arena), .records = arena_record(host->arena, 0) };
 	_cleanup_(flow_freep) struct flow *flow = NULL;
@@ -93,7 +103,7 @@ static int host_compile_tier0(struct host *host, const struct insn *insns, uint3
 	r = flow_new(&flow, insns, n_insns);
 	if (r)
 		return error_origin(r);
-	if (arena_reserve(host->arena, baseline_bound(insns, n_insns), 16, &span))
+	if (arena_reserve(host->arena, baseline_bound(insns, n_insns), TIER0_ALIGN, &span))
 		return CORE_E_FULL;
 	e = (struct emit){ .p = span.write, .n_max = span.n_max, .address = span.address };
 	r = baseline_compile(&e, insns, flow, &module);
@@ -107,9 +117,20 @@ static int host_compile_tier0(struct host *host, const struct insn *insns, uint3
 	return 0;
 }
 
+/* What its first call takes */
+static uint64_t host_own_bound(const struct host *host, uint32_t method)
+{
+	return TIER0_ALIGN - 1 + baseline_bound(image_method_insns(&host->image, method), host->image.methods[method].n_insns);
+}
+
 static int host_compile_own(struct host *host, uint32_t method, struct core_code *ret)
 {
-	return host_compile_tier0(host, image_method_insns(&host->image, method), host->image.methods[method].n_insns, ret);
+	int r;
+
+	r = host_compile_tier0(host, image_method_insns(&host->image, method), host->image.methods[method].n_insns, ret);
+	if (!r)
+		host->n_owed -= MIN(host->n_owed, host_own_bound(host, method));
+	return r;
 }
 
 static bool host_is_huge(const struct host *host, uint32_t method)
@@ -120,16 +141,28 @@ static bool host_is_huge(const struct host *host, uint32_t method)
 int host_tier0(struct host *host, uint32_t method, uint32_t id, struct core_code *ret)
 {
 	const struct host_body *body = host_body_of(host, method, id);
+	const struct core_code *made = body ? &body->tier0 : NULL;
 
-	if (body)
-		return host_compile_tier0(host, body->bound.insns, body->bound.n_insns, ret);
-	for (uint32_t i = 0; host_is_huge(host, method) && i < host->n_ahead; i++)
-		if (host->ahead[i].method == method) {
-			*ret = host->ahead[i].code;
-			ret->code_used = arena_code_used(host->arena);
-			return 0;
-		}
-	return host_compile_own(host, method, ret);
+	for (uint32_t i = 0; !id && host_is_huge(host, method) && i < host->n_ahead; i++)
+		if (host->ahead[i].method == method)
+			made = &host->ahead[i].code;
+	if (!made)
+		return host_compile_own(host, method, ret);
+	*ret = *made;
+	ret->code_used = arena_code_used(host->arena);
+	return 0;
+}
+
+/* A body that came later has brought room for the stub of its tier 0. */
+static bool host_take_stub_room(struct host *host, uint32_t method, uint64_t code, struct code_span *ret)
+{
+	struct host_body *body = host->bodies ? host->bodies[method] : NULL;
+
+	if (!body || !body->stub || code != body->tier0.address)
+		return false;
+	*ret = (struct code_span){ .address = body->stub, .write = arena_alias(host->arena, body->stub, STUB_SIZE), .n_max = STUB_SIZE };
+	body->stub = 0;
+	return true;
 }
 
 int host_stub(struct host *host, uint32_t method, uint32_t cell, uint64_t version, uint64_t code, struct core_code *ret)
@@ -137,11 +170,15 @@ int host_stub(struct host *host, uint32_t method, uint32_t cell, uint64_t versio
 	struct code_span span;
 	struct emit e;
 
-	if (arena_reserve(host->arena, STUB_SIZE, STUB_SIZE, &span))
-		return CORE_E_FULL;
+	if (!host_take_stub_room(host, method, code, &span)) {
+		if (arena_reserve(host->arena, STUB_SIZE, STUB_SIZE, &span))
+			return CORE_E_FULL;
+		arena_publish(host->arena, &span, STUB_SIZE);	/* nothing leads there yet */
+		host->n_owed -= MIN(host->n_owed, STUB_BOUND);
+	}
 	e = (struct emit){ .p = span.write, .n_max = span.n_max, .address = span.address };
 	stubs_counting(&e, arena_layout(host->arena), method, cell, version, code);
-	host_publish(host, &span, e.n, ret);
+	*ret = (struct core_code){ .address = span.address, .size = e.n, .code_used = arena_code_used(host->arena) };
 	return 0;
 }
 
@@ -351,6 +388,12 @@ static enum tier_error host_make_arena(struct host *host, const struct host_plan
 	return TIER_ERROR_NONE;
 }
 
+static void host_owe_first_calls(struct host *host)
+{
+	for (uint32_t method = 0; method < host->image.n_methods; method++)
+		host->n_owed += host_own_bound(host, method) + STUB_BOUND;
+}
+
 /* A code segment that is too small for all of them is no reason to refuse the module: the rest is tried again at its
  * first call, and says so there. */
 static int host_compile_ahead(struct host *host)
@@ -404,6 +447,7 @@ enum tier_error host_build(struct host **ret, const struct host_plan *plan, void
 	if (!host_fill_data(host, refusal))
 		return TIER_ERROR_BAD_MODULE;
 	host_fill_call_cells(host);
+	host_owe_first_calls(host);
 	if (symtab_new(&host->symtab, &host->image, SYMTAB_METHODS) || symtab_new(&host->imports, &host->image, SYMTAB_IMPORTS)
 	    || symtab_new(&host->objects, &host->image, SYMTAB_OBJECTS) || calls_new(&host->calls, &host->image)
 	    || host_compile_ahead(host)) {
@@ -558,10 +602,13 @@ enum tier_reason host_place(struct host *host, const struct host_bodies *bodies,
 {
 	struct placed placed = { .sites = NULL };
 	struct code_result code;
+	int r = PLACE_E_FULL;
 
 	if (!job_get_code(&code, bytes, n, refusal) || !check_inlined(&code, bodies, refusal))
 		return TIER_REASON_RESULT_REFUSED;
-	switch (place_code(&placed, host->arena, &code, refusal)) {
+	if (host_has_room(host, (uint64_t)code.n_bytes + code.align))
+		r = place_code(&placed, host->arena, &code, refusal);
+	switch (r) {
 	case 0:
 		break;
 	case PLACE_E_FULL:

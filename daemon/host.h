@@ -36,6 +36,7 @@ struct host {
 	uint32_t n_bodies;		/* ids given to bodies so far */
 	struct host_ahead *ahead;	/* tier-0 code of huge methods, by method; owned */
 	uint32_t n_ahead;
+	uint64_t n_owed;	/* bytes of the code segment that tier 0 and stubs of the image's methods may still take */
 	struct charge methods, memory;	/* of the uid; taken by loading.c, given back in the loop */
 	struct task end;	/* host_release() */
 };
@@ -52,10 +53,16 @@ struct host *host_free(struct host *host);
 /* The same in @thread: unmapping a module of a million instructions takes milliseconds. Nobody may use it any more. */
 void host_release(struct host *host, struct task_thread *thread);
 
-/* Tier 0 (of a huge method it is there already: compiling it would hold the loop), and a call-counting stub: 0, CORE_E_FULL or
+/* Tier 0 (of a huge method and of a body that came later it is there already), and a call-counting stub: 0, CORE_E_FULL or
  * -ENOMEM (see struct core_ops). */
 int host_tier0(struct host *host, uint32_t method, uint32_t body, struct core_code *ret);
 int host_stub(struct host *host, uint32_t method, uint32_t cell, uint64_t version, uint64_t code, struct core_code *ret);
+
+/* A method that cannot be compiled at its first call takes its caller with it; one that is not promoted or replaced goes on as
+ * it is. So bodies and optimized code get no room but what first calls leave: are there @n bytes of it, alignment included? */
+bool host_has_room(const struct host *host, uint64_t n);
+/* Tier 0 of any instructions, as host_tier0() */
+int host_compile_tier0(struct host *host, const struct insn *insns, uint32_t n_insns, struct core_code *ret);
 
 /* The methods whose bodies a compile job carries, first the one to compile. The compiler decides what of the others it
  * inlines; these bounds only keep jobs small. */
@@ -91,6 +98,8 @@ struct host_body {
 	struct bound_body bound;	/* its .rodata is gone once it was copied */
 	uint64_t rodata;		/* address; 0: it has none */
 	uint8_t *write;			/* the same in the daemon's alias */
+	struct core_code tier0;		/* once host_body_compile() returned 0 */
+	uint64_t stub;			/* address of the room for tier 0's call-counting stub; 0: no longer free */
 	struct calls *calls;		/* its own, as method 0; owned */
 	char *signature, *section;	/* as in struct image_method, of its object; owned; signature NULL: unknown */
 	uint32_t section_offset, n_params;
@@ -102,10 +111,14 @@ struct host_body {
  * looked at. NONE and *ret, or the error with its sentence; @force: whatever the signatures say. */
 enum tier_error host_bind(struct host_body **ret, const struct host *host, uint32_t target, const struct image *source, uint32_t method,
 			  bool force, struct refusal *refusal);
-/* Gives the body its id, and its .rodata a place in the code segment, to which nothing leads yet. NONE, or CODE_FULL. */
+/* Gives the body its id, and its .rodata a place in the code segment, to which nothing leads yet. NONE, or CODE_FULL when there
+ * is no room for all that the body takes there: then it took nothing. */
 enum tier_error host_body_reserve(struct host *host, struct host_body *body, const struct image *source);
 /* Off the loop, as above: its .rodata gets there, its instructions learn where. @source, @method: as it was bound. */
 void host_body_fill(struct host_body *body, const struct image *source, uint32_t method);
+/* In the loop again: its tier 0 is made and its stub gets room, so that neither its first call nor the counting of its calls
+ * fails for want of it. 0, CORE_E_FULL (others came first), -ENOMEM. */
+int host_body_compile(struct host *host, struct host_body *body);
 /* The method's newest body is @body (or NULL) from now on. Returns the one before, which the caller owns then. Cannot fail once
  * host_bodies_reserve() returned 0 (or -ENOMEM). */
 struct host_body *host_body_exchange(struct host *host, uint32_t method, struct host_body *body);

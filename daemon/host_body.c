@@ -2,11 +2,13 @@
 /* Bodies that replace those of the image (DESIGN §4, rejit)
  *
  *   host_bind()           off the loop   may it be, what does it name, who is called
- *   host_body_reserve()   in the loop    a place for its .rodata
+ *   host_body_reserve()   in the loop    is there room for all of it; a place for its .rodata
  *   host_body_fill()      off the loop   its .rodata gets there, its instructions learn where
- *   host_body_exchange()  in the loop    it is the method's
+ *   host_body_compile()   in the loop    its tier 0
+ *   host_body_exchange()                 it is the method's
  *
  * A megabyte of .rodata full of pointers takes tens of milliseconds to bind, and one to copy: hence the two ways to and fro.
+ * Tier 0 is made before anybody is told that the body is the method's: whoever calls it then would die for want of room.
  *
  * A method keeps one of them, the newest: the core never asks for an older one again. What the older ones had in the code
  * segment stays, since activations may still run in it. */
@@ -15,6 +17,8 @@
 #include <string.h>
 #include "bytecode/bind.h"
 #include "host.h"
+#include "jit/baseline.h"
+#include "jit/stubs.h"
 #include "util/base.h"
 #include "util/error.h"
 
@@ -156,13 +160,21 @@ enum tier_error host_bind(struct host_body **ret, const struct host *host, uint3
 }
 
 /* -- Placing --- */
+/* Bytes that its code and the stub behind it take at most */
+static uint64_t body_code_bound(const struct host_body *body)
+{
+	return baseline_bound(body->bound.insns, body->bound.n_insns) + 2 * STUB_SIZE;
+}
+
 enum tier_error host_body_reserve(struct host *host, struct host_body *body, const struct image *source)
 {
-	const uint32_t n = body->bound.n_rodata;
+	const uint32_t n = body->bound.n_rodata, align = MAX(source->header->align[IMAGE_RODATA], 16u);
 	struct code_span span;
 
+	if (!host_has_room(host, (uint64_t)n + align + body_code_bound(body)))
+		return TIER_ERROR_CODE_FULL;
 	if (n) {
-		if (arena_reserve(host->arena, n, MAX(source->header->align[IMAGE_RODATA], 16u), &span))
+		if (arena_reserve(host->arena, n, align, &span))
 			return TIER_ERROR_CODE_FULL;
 		arena_publish(host->arena, &span, n);
 		body->rodata = span.address;
@@ -180,6 +192,23 @@ void host_body_fill(struct host_body *body, const struct image *source, uint32_t
 	if (bound->n_rodata)
 		memcpy(body->write, bound->rodata, bound->n_rodata);
 	free(TAKE_PTR(bound->rodata));
+}
+
+int host_body_compile(struct host *host, struct host_body *body)
+{
+	struct code_span stub;
+	int r;
+
+	if (!host_has_room(host, body_code_bound(body)))
+		return CORE_E_FULL;
+	r = host_compile_tier0(host, body->bound.insns, body->bound.n_insns, &body->tier0);
+	if (r)
+		return r;
+	if (arena_reserve(host->arena, STUB_SIZE, STUB_SIZE, &stub))
+		return CORE_E_FULL;
+	arena_publish(host->arena, &stub, STUB_SIZE);
+	body->stub = stub.address;
+	return 0;
 }
 
 /* -- Which one it is --- */

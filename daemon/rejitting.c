@@ -98,6 +98,15 @@ static void rejit_bind(struct task *task)
 /* -- Back in the loop --- */
 _Static_assert(LOADING_MEMORY_PER_UID == 1ull << 30, "as the sentence below says");
 
+static enum tier_error rejit_refuse_full(struct rejit *rejit)
+{
+	const struct bound_body *bound = &rejit->body->bound;
+
+	refuse(&rejit->refusal, "the module's code segment has no room for a body of %u instructions and %u bytes of .rodata",
+	       bound->n_insns, bound->n_rodata);
+	return TIER_ERROR_CODE_FULL;
+}
+
 /* What it takes is there before anything changes: NONE, or the error with its sentence. */
 static enum tier_error rejit_prepare(struct rejit *rejit, struct host *host)
 {
@@ -116,10 +125,20 @@ static enum tier_error rejit_prepare(struct rejit *rejit, struct host *host)
 		refuse(&rejit->refusal, "out of memory");
 		return TIER_ERROR_NO_MEMORY;
 	}
-	if (!host_body_reserve(host, body, &rejit->source))
+	return host_body_reserve(host, body, &rejit->source) ? rejit_refuse_full(rejit) : TIER_ERROR_NONE;
+}
+
+static enum tier_error rejit_compile(struct rejit *rejit, struct host *host)
+{
+	switch (host_body_compile(host, rejit->body)) {
+	case 0:
 		return TIER_ERROR_NONE;
-	refuse(&rejit->refusal, "the module's code segment has no room for %u bytes of .rodata", body->bound.n_rodata);
-	return TIER_ERROR_CODE_FULL;
+	case CORE_E_FULL:
+		return rejit_refuse_full(rejit);
+	default:
+		refuse(&rejit->refusal, "out of memory");
+		return TIER_ERROR_NO_MEMORY;
+	}
 }
 
 /* The core asks for the new body as soon as it knows of it; if it declines, the old one is in its place again. */
@@ -160,10 +179,14 @@ static void rejit_filled(struct task *task)
 {
 	struct rejit *rejit = container_of(task, struct rejit, task);
 	struct module *module;
+	struct host *host;
 
 	if (!rejit_resume(rejit, &module))
 		return;
-	rejit->error = rejit_replace(rejit, module, core_module_context(module));
+	host = core_module_context(module);
+	rejit->error = rejit_compile(rejit, host);
+	if (!rejit->error)
+		rejit->error = rejit_replace(rejit, module, host);
 	rejit_end(rejit, rejit->error ? NULL : module);
 }
 

@@ -202,6 +202,7 @@ static const struct host_body *replace(struct host *host, const char *method, co
 		fail_msg("%s", refusal.text);
 	assert_int_equal(host_body_reserve(host, body, &source->image), 0);
 	host_body_fill(body, &source->image, image_find_method(&source->image, symbol));
+	assert_int_equal(host_body_compile(host, body), 0);
 	assert_int_equal(host_bodies_reserve(host), 0);
 	host_body_free(host_body_exchange(host, method_of(host, method), body));
 	host->module->method = method_of(host, method);
@@ -336,6 +337,76 @@ static void a_body_for_which_there_is_no_room_leaves_all_as_it_was(void **state)
 	host_free(host);
 }
 
+static void a_body_for_which_room_is_gone_meanwhile_is_told_so(void **state)
+{
+	struct module module = { 0 };
+	struct host *host = host_of(shapes_source, "-O2 -g", &module);
+	struct source source = source_of(area_source, "-O2 -g");
+	uint64_t used = arena_layout(host->arena)->segment[TIER_SEGMENT_CODE].size - host->n_owed - 128;
+	struct host_body *body;
+	struct refusal refusal;
+
+	assert_int_equal(bind_to(host, "area", &source, "area", false, &body, &refusal), 0);
+	assert_int_equal(host_body_reserve(host, body, &source.image), 0);
+	host_body_fill(body, &source.image, image_find_method(&source.image, "area"));
+	arena_code_resume(host->arena, used);
+	assert_int_equal(host_body_compile(host, body), CORE_E_FULL);
+	assert_int_equal(arena_code_used(host->arena), used);
+	host_body_free(body);
+	free(source.bytes);
+	host_free(host);
+}
+
+static void a_new_body_is_called_and_counted_in_a_full_segment(void **state)
+{
+	struct module module = { 0 };
+	struct host *host = host_of(shapes_source, "-O2 -g", &module);
+	struct source source = source_of(area_source, "-O2 -g");
+	const uint32_t area = method_of(host, "area");
+	const struct host_body *body = replace(host, "area", &source, "area");
+	const uint64_t used = arena_layout(host->arena)->segment[TIER_SEGMENT_CODE].size;
+	struct core_code code, stub;
+
+	arena_code_resume(host->arena, used);
+	assert_int_equal(host_tier0(host, area, body->id, &code), 0);
+	assert_int_equal(code.address, body->tier0.address);
+	assert_true(code.size > 0);
+	assert_int_equal(code.code_used, used);
+	assert_int_equal(host_stub(host, area, 0, 1, code.address + 16, &stub), CORE_E_FULL);	/* other code */
+	assert_int_equal(host_stub(host, area, 0, 1, code.address, &stub), 0);
+	assert_int_equal(stub.address % 16, 0);
+	assert_true(stub.address >= code.address + code.size && stub.address + stub.size <= used + arena_layout(host->arena)->base);
+	assert_int_equal(stub.code_used, used);
+	assert_int_equal(host_stub(host, area, 0, 1, code.address, &stub), CORE_E_FULL);	/* the room is taken */
+	free(source.bytes);
+	host_free(host);
+}
+
+static void bodies_leave_what_first_calls_take(void **state)
+{
+	struct module module = { 0 };
+	struct host *host = host_of(shapes_source, "-O2 -g", &module);
+	struct source source = source_of(area_source, "-O2 -g");
+	const uint64_t size = arena_layout(host->arena)->segment[TIER_SEGMENT_CODE].size;
+	struct host_body *body;
+	struct refusal refusal;
+	struct core_code code;
+
+	assert_int_equal(bind_to(host, "area", &source, "area", false, &body, &refusal), 0);
+	arena_code_resume(host->arena, size - host->n_owed);
+	assert_true(host_has_room(host, 0));
+	assert_int_equal(host_body_reserve(host, body, &source.image), TIER_ERROR_CODE_FULL);
+	for (uint32_t method = 0; method < host->image.n_methods; method++) {
+		assert_int_equal(host_tier0(host, method, 0, &code), 0);
+		assert_int_equal(host_stub(host, method, method, method + 1, code.address, &code), 0);
+		assert_true(host_has_room(host, 0));
+	}
+	assert_int_equal(host->n_owed, 0);
+	host_body_free(body);
+	free(source.bytes);
+	host_free(host);
+}
+
 static bool has_name(const struct wire_names *names, const char *name)
 {
 	for (uint32_t i = 0; i < names->n; i++)
@@ -438,6 +509,9 @@ int main(void)
 		cmocka_unit_test(a_refused_body_says_why),
 		cmocka_unit_test(large_bodies_are_refused),
 		cmocka_unit_test(a_body_for_which_there_is_no_room_leaves_all_as_it_was),
+		cmocka_unit_test(a_body_for_which_room_is_gone_meanwhile_is_told_so),
+		cmocka_unit_test(a_new_body_is_called_and_counted_in_a_full_segment),
+		cmocka_unit_test(bodies_leave_what_first_calls_take),
 		cmocka_unit_test(what_is_told_of_a_method_is_its_current_bodys),
 		cmocka_unit_test(a_forwarder_leads_where_its_target_says),
 	};

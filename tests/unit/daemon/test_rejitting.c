@@ -324,6 +324,34 @@ static void without_room_for_its_rodata_a_body_is_refused(void **state)
 	world_deinit(&w);
 }
 
+static void whoever_was_told_of_a_new_body_can_call_it(void **state)
+{
+	unsigned int n_replaced = 0;
+	struct server_load load;
+	struct world w;
+	uint32_t area;
+
+	world_init(&w, 4096);
+	area = method_of(&w, "area");
+	for (;;) {
+		rejit_and_wait(&w, small_source, "", false, &load);
+		if (!load.module)
+			break;
+		assert_int_equal(core_method_body(w.module, area), ++n_replaced);
+		assert_int_equal(core_prepare(w.module, area), 0);
+	}
+	assert_int_equal(load.error, TIER_ERROR_CODE_FULL);
+	assert_non_null(strstr(load.text, "no room for"));
+	assert_true(n_replaced > 0);
+	assert_int_equal(core_method_body(w.module, area), n_replaced);
+	assert_int_not_equal(core_answer(w.module, area).stage, TIER_STAGE_COLD);
+	assert_int_equal(core_prepare(w.module, method_of(&w, "plain")), 0);	/* which never was called */
+	assert_int_equal(core_revert(w.module, area), 0);
+	assert_int_equal(core_prepare(w.module, area), 0);			/* nor was its own body */
+	assert_null(core_check(w.core));
+	world_deinit(&w);
+}
+
 static void rejits_of_a_method_end_in_the_order_in_which_they_were_asked_for(void **state)
 {
 	struct server_load loads[12];
@@ -434,6 +462,7 @@ int main(void)
 		cmocka_unit_test(what_cannot_be_is_refused_and_nothing_changes),
 		cmocka_unit_test(a_method_that_does_not_exist_is_refused_at_once),
 		cmocka_unit_test(without_room_for_its_rodata_a_body_is_refused),
+		cmocka_unit_test(whoever_was_told_of_a_new_body_can_call_it),
 		cmocka_unit_test(rejits_of_a_method_end_in_the_order_in_which_they_were_asked_for),
 		cmocka_unit_test(a_module_that_goes_while_the_worker_reads_is_missed),
 		cmocka_unit_test(a_module_that_goes_while_its_names_are_read_is_missed),
