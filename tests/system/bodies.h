@@ -66,3 +66,28 @@ static const struct way {
 	{ "by_data", 0 }, { "by_copy", 0 }, { "by_value", 0 }, { "kept_over_a_loop", 3 },
 };
 #define WAYS (sizeof(ways) / sizeof(ways[0]))
+
+/* A daemon with the program, and its methods */
+struct bodies {
+	struct daemon daemon;
+	struct tier_conn *conn;
+	struct tier_module *module;
+	struct tier_method *victim, *methods[WAYS];	/* methods[0] is the victim */
+};
+
+static inline void bodies_start(struct bodies *bodies, const char *const *args)
+{
+	daemon_start(&bodies->daemon, args);
+	bodies->conn = daemon_connect(&bodies->daemon);
+	assert_done(tier_load(bodies->conn, bpf_compile(bodies->daemon.folder, "program", BODIES_PROGRAM, "-g"), NULL, 0,
+			      &bodies->module));
+	for (size_t i = 0; i < WAYS; i++)
+		assert_done(tier_find(bodies->module, ways[i].method, &bodies->methods[i]));
+	bodies->victim = bodies->methods[0];
+}
+
+static inline void bodies_end(struct bodies *bodies)
+{
+	tier_disconnect(bodies->conn);
+	daemon_stop(&bodies->daemon);
+}

@@ -19,30 +19,16 @@
 #define BODIES 2
 
 struct world {
-	struct daemon daemon;
-	struct tier_conn *conn;
-	struct tier_module *module;
-	struct tier_method *victim, *methods[WAYS];
+	struct bodies program;
 	char bodies[BODIES][128];	/* objects */
 	unsigned int last;		/* the number of the body that the victim has */
 };
 
 static void world_start(struct world *world, const char *const *args)
 {
-	daemon_start(&world->daemon, args);
-	world->conn = daemon_connect(&world->daemon);
-	assert_done(tier_load(world->conn, bpf_compile(world->daemon.folder, "program", BODIES_PROGRAM, "-g"), NULL, 0, &world->module));
-	for (size_t i = 0; i < WAYS; i++)
-		assert_done(tier_find(world->module, ways[i].method, &world->methods[i]));
-	world->victim = world->methods[0];
+	bodies_start(&world->program, args);
 	for (unsigned int i = 0; i < BODIES; i++)
-		snprintf(world->bodies[i], sizeof(world->bodies[i]), "%s", body_compile(world->daemon.folder, "fresh", i + 1));
-}
-
-static void world_end(struct world *world)
-{
-	tier_disconnect(world->conn);
-	daemon_stop(&world->daemon);
+		snprintf(world->bodies[i], sizeof(world->bodies[i]), "%s", body_compile(world->program.daemon.folder, "fresh", i + 1));
 }
 
 static uint64_t call(const struct tier_method *method, uint64_t x, uint64_t more)
@@ -56,7 +42,7 @@ static void rejit_until_refused(struct world *world, unsigned int call_each)
 	int r;
 
 	for (unsigned int i = 0; i < REJITS_MAX; i++) {
-		r = tier_rejit(world->victim, world->bodies[i % BODIES], "fresh", 0);
+		r = tier_rejit(world->program.victim, world->bodies[i % BODIES], "fresh", 0);
 		if (r) {
 			assert_true(i > 0);
 			assert_int_equal(r, -ENOSPC);
@@ -65,7 +51,7 @@ static void rejit_until_refused(struct world *world, unsigned int call_each)
 		}
 		world->last = i % BODIES + 1;
 		for (unsigned int k = 0; k < call_each; k++)
-			assert_int_equal(call(world->victim, k, 0), BODY_RESULT(world->last, k));
+			assert_int_equal(call(world->program.victim, k, 0), BODY_RESULT(world->last, k));
 	}
 	fail_msg("the segment never fills");
 }
@@ -75,7 +61,7 @@ static void expect_body(struct world *world, unsigned int number)
 {
 	for (size_t i = 0; i < WAYS; i++)
 		for (int k = 0; k < 40; k++)
-			assert_int_equal(call(world->methods[i], 40 + i, ways[i].more), BODY_RESULT(number, 40 + i));
+			assert_int_equal(call(world->program.methods[i], 40 + i, ways[i].more), BODY_RESULT(number, 40 + i));
 }
 
 static void the_last_body_that_had_room_goes_on(void **state)
@@ -84,12 +70,12 @@ static void the_last_body_that_had_room_goes_on(void **state)
 
 	world_start(&world, ARGS("--code-size=65536"));
 	rejit_until_refused(&world, 1);
-	assert_int_equal(call(world.victim, 4, 0), BODY_RESULT(world.last, 4));
-	assert_int_equal(tier_rejit(world.victim, world.bodies[0], "fresh", 0), -ENOSPC);
+	assert_int_equal(call(world.program.victim, 4, 0), BODY_RESULT(world.last, 4));
+	assert_int_equal(tier_rejit(world.program.victim, world.bodies[0], "fresh", 0), -ENOSPC);
 	expect_body(&world, world.last);
-	assert_done(tier_revert(world.victim));		/* to a body that nobody ever called */
+	assert_done(tier_revert(world.program.victim));		/* to a body that nobody ever called */
 	expect_body(&world, 0);
-	world_end(&world);
+	bodies_end(&world.program);
 }
 
 static void bodies_that_are_never_called_need_their_room_too(void **state)
@@ -99,7 +85,7 @@ static void bodies_that_are_never_called_need_their_room_too(void **state)
 	world_start(&world, ARGS("--code-size=65536"));
 	rejit_until_refused(&world, 0);
 	expect_body(&world, world.last);
-	world_end(&world);
+	bodies_end(&world.program);
 }
 
 static void promotions_leave_room_for_first_calls(void **state)
@@ -109,9 +95,9 @@ static void promotions_leave_room_for_first_calls(void **state)
 	world_start(&world, ARGS("--code-size=65536", "--call-counting-delay=0"));
 	rejit_until_refused(&world, 40);
 	expect_body(&world, world.last);
-	assert_done(tier_revert(world.victim));
+	assert_done(tier_revert(world.program.victim));
 	expect_body(&world, 0);
-	world_end(&world);
+	bodies_end(&world.program);
 }
 
 int main(void)

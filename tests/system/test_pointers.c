@@ -17,10 +17,8 @@
  * before and after a rejit, and every call through one runs the current body, with the daemon alive and with it killed. */
 
 struct world {
-	struct daemon daemon;
-	struct tier_conn *conn;
-	struct tier_module *module;
-	struct tier_method *victim, *equal, *address, *watch, *methods[WAYS];
+	struct bodies program;
+	struct tier_method *equal, *address, *watch;
 };
 
 /* Where a program may keep a pointer */
@@ -31,37 +29,26 @@ struct kept {
 
 static void world_start(struct world *world, const char *const *args)
 {
-	daemon_start(&world->daemon, args);
-	world->conn = daemon_connect(&world->daemon);
-	assert_done(tier_load(world->conn, bpf_compile(world->daemon.folder, "program", BODIES_PROGRAM, "-g"), NULL, 0, &world->module));
-	for (size_t i = 0; i < WAYS; i++)
-		assert_done(tier_find(world->module, ways[i].method, &world->methods[i]));
-	world->victim = world->methods[0];
-	assert_done(tier_find(world->module, "pointers_are_equal", &world->equal));
-	assert_done(tier_find(world->module, "address_of", &world->address));
-	assert_done(tier_find(world->module, "watch", &world->watch));
-}
-
-static void world_end(struct world *world)
-{
-	tier_disconnect(world->conn);
-	daemon_stop(&world->daemon);
+	bodies_start(&world->program, args);
+	assert_done(tier_find(world->program.module, "pointers_are_equal", &world->equal));
+	assert_done(tier_find(world->program.module, "address_of", &world->address));
+	assert_done(tier_find(world->program.module, "watch", &world->watch));
 }
 
 static void keep(struct kept *kept, const struct world *world)
 {
-	kept->in_struct.fn = tier_entry(world->victim);
+	kept->in_struct.fn = tier_entry(world->program.victim);
 	kept->on_heap = malloc(sizeof(*kept->on_heap));
 	assert_non_null(kept->on_heap);
 	*kept->on_heap = (tier_fn)(uintptr_t)tier_entry(world->address)(0, 0, 0, 0, 0);
-	assert_done(tier_slot_register(world->victim, &kept->registered));
+	assert_done(tier_slot_register(world->program.victim, &kept->registered));
 }
 
 static void expect(const struct world *world, const struct kept *kept, unsigned int body)
 {
-	const uint64_t address = (uintptr_t)tier_entry(world->victim);
+	const uint64_t address = (uintptr_t)tier_entry(world->program.victim);
 
-	assert_true(kept->in_struct.fn == tier_entry(world->victim) && *kept->on_heap == kept->in_struct.fn);
+	assert_true(kept->in_struct.fn == tier_entry(world->program.victim) && *kept->on_heap == kept->in_struct.fn);
 	assert_int_equal(tier_entry(world->address)(0, 0, 0, 0, 0), address);
 	assert_int_equal(tier_entry(world->address)(1, 0, 0, 0, 0), address);
 	assert_int_equal(tier_entry(world->equal)(0, 0, 0, 0, 0), POINTERS_EQUAL);
@@ -69,7 +56,7 @@ static void expect(const struct world *world, const struct kept *kept, unsigned 
 	assert_int_equal((*kept->on_heap)(4, 0, 0, 0, 0), BODY_RESULT(body, 4));
 	assert_int_equal(kept->registered(5, 0, 0, 0, 0), BODY_RESULT(body, 5));
 	for (size_t i = 0; i < WAYS; i++)
-		assert_int_equal(tier_entry(world->methods[i])(i, ways[i].more, 0, 0, 0), BODY_RESULT(body, i));
+		assert_int_equal(tier_entry(world->program.methods[i])(i, ways[i].more, 0, 0, 0), BODY_RESULT(body, i));
 }
 
 static void climb_all(const struct world *world)
@@ -77,7 +64,7 @@ static void climb_all(const struct world *world)
 	climb(world->equal, NULL);
 	climb(world->address, NULL);
 	for (size_t i = 0; i < WAYS; i++)
-		climb(world->methods[i], (const uint64_t[5]){ 1, ways[i].more });
+		climb(world->program.methods[i], (const uint64_t[5]){ 1, ways[i].more });
 }
 
 static void pointers_are_equal_and_follow_at_every_tier(void **state)
@@ -91,18 +78,18 @@ static void pointers_are_equal_and_follow_at_every_tier(void **state)
 	climb_all(&world);
 	expect(&world, &kept, 0);	/* Tier1 */
 	for (unsigned int body = 1; body < 4; body++) {
-		assert_done(tier_rejit(world.victim, body_compile(world.daemon.folder, "fresh", body), "fresh", 0));
+		assert_done(tier_rejit(world.program.victim, body_compile(world.program.daemon.folder, "fresh", body), "fresh", 0));
 		expect(&world, &kept, body);
 		if (body & 1)
 			climb_all(&world);
 		expect(&world, &kept, body);
 	}
-	assert_done(tier_revert(world.victim));
+	assert_done(tier_revert(world.program.victim));
 	expect(&world, &kept, 0);
-	assert_done(tier_slot_unregister(world.victim, &kept.registered));
-	assert_true(kept.registered == tier_entry(world.victim));
+	assert_done(tier_slot_unregister(world.program.victim, &kept.registered));
+	assert_true(kept.registered == tier_entry(world.program.victim));
 	free(kept.on_heap);
-	world_end(&world);
+	bodies_end(&world.program);
 }
 
 static void they_do_so_when_the_daemon_is_killed(void **state)
@@ -116,15 +103,15 @@ static void they_do_so_when_the_daemon_is_killed(void **state)
 			keep(&kept, &world);
 			expect(&world, &kept, 0);
 			if (body)
-				assert_done(tier_rejit(world.victim, body_compile(world.daemon.folder, "fresh", body), "fresh", 0));
+				assert_done(tier_rejit(world.program.victim, body_compile(world.program.daemon.folder, "fresh", body), "fresh", 0));
 			expect(&world, &kept, body);
 			if (climbs)
 				climb_all(&world);
-			daemon_kill(&world.daemon);
+			daemon_kill(&world.program.daemon);
 			for (unsigned int i = 0; i < 100; i++)	/* over thresholds too: nobody is there to hear */
 				expect(&world, &kept, body);
 			free(kept.on_heap);
-			world_end(&world);
+			bodies_end(&world.program);
 		}
 	}
 }
@@ -136,13 +123,13 @@ static void slots_that_nobody_patched_lead_to_the_code_without_a_daemon(void **s
 
 	world_start(&world, ARGS("--call-counting-delay=0"));
 	for (size_t i = 0; i < WAYS; i++)
-		tier_entry(world.methods[i])(i, ways[i].more, 0, 0, 0);
-	climb(world.victim, NULL);
-	daemon_kill(&world.daemon);
+		tier_entry(world.program.methods[i])(i, ways[i].more, 0, 0, 0);
+	climb(world.program.victim, NULL);
+	daemon_kill(&world.program.daemon);
 	for (unsigned int round = 0; round < 5; round++)
 		for (size_t i = 0; i < WAYS; i++)
-			assert_int_equal(tier_entry(world.methods[i])(i, ways[i].more, 0, 0, 0), BODY_RESULT(0, i));
-	world_end(&world);
+			assert_int_equal(tier_entry(world.program.methods[i])(i, ways[i].more, 0, 0, 0), BODY_RESULT(0, i));
+	bodies_end(&world.program);
 }
 
 /* -- A pointer in a register --- */
@@ -169,15 +156,15 @@ static void a_pointer_held_in_a_register_follows(void **state)
 	assert_int_equal(pthread_create(&thread, NULL, watch, &watched), 0);
 	wait_until("the loop runs", watched.memory[1] == BODY_RESULT(0, 1));
 	for (unsigned int body = 1; body < 9; body++) {
-		assert_done(tier_rejit(world.victim, body_compile(world.daemon.folder, "fresh", body), "fresh", 0));
+		assert_done(tier_rejit(world.program.victim, body_compile(world.program.daemon.folder, "fresh", body), "fresh", 0));
 		wait_until("the loop runs the new body", watched.memory[1] == BODY_RESULT(body, 1));
 	}
-	assert_done(tier_revert(world.victim));
+	assert_done(tier_revert(world.program.victim));
 	wait_until("the loop runs its own body", watched.memory[1] == BODY_RESULT(0, 1));
 	watched.memory[0] = 1;
 	assert_int_equal(pthread_join(thread, &result), 0);
 	assert_int_equal((uintptr_t)result, BODY_RESULT(0, 1));
-	world_end(&world);
+	bodies_end(&world.program);
 }
 
 /* -- Slots of the host --- */
@@ -187,24 +174,24 @@ static void a_registered_slot_gets_the_final_code_and_loses_it(void **state)
 	tier_fn slot = NULL, entry;
 
 	world_start(&world, ARGS("--call-counting-delay=0"));
-	entry = tier_entry(world.victim);
-	assert_done(tier_slot_register(world.victim, &slot));
+	entry = tier_entry(world.program.victim);
+	assert_done(tier_slot_register(world.program.victim, &slot));
 	assert_true(slot == entry);
-	assert_int_equal(tier_slot_register(world.victim, &slot), -EINVAL);
-	assert_int_equal(tier_slot_register(world.victim, (tier_fn *)((char *)&slot + 4)), -EINVAL);
-	climb(world.victim, NULL);
+	assert_int_equal(tier_slot_register(world.program.victim, &slot), -EINVAL);
+	assert_int_equal(tier_slot_register(world.program.victim, (tier_fn *)((char *)&slot + 4)), -EINVAL);
+	climb(world.program.victim, NULL);
 	wait_until("the slot holds the code", __atomic_load_n(&slot, __ATOMIC_ACQUIRE) != entry);
 	assert_int_equal(slot(2, 0, 0, 0, 0), BODY_RESULT(0, 2));
-	assert_done(tier_rejit(world.victim, body_compile(world.daemon.folder, "fresh", 1), "fresh", 0));
+	assert_done(tier_rejit(world.program.victim, body_compile(world.program.daemon.folder, "fresh", 1), "fresh", 0));
 	assert_true(slot == entry);	/* before the acknowledgement, not some time after */
 	assert_int_equal(slot(2, 0, 0, 0, 0), BODY_RESULT(1, 2));
-	assert_done(tier_revert(world.victim));
+	assert_done(tier_revert(world.program.victim));
 	assert_true(slot != entry);
 	assert_int_equal(slot(2, 0, 0, 0, 0), BODY_RESULT(0, 2));
-	assert_done(tier_slot_unregister(world.victim, &slot));
+	assert_done(tier_slot_unregister(world.program.victim, &slot));
 	assert_true(slot == entry);
-	assert_int_equal(tier_slot_unregister(world.victim, &slot), -ENOENT);
-	world_end(&world);
+	assert_int_equal(tier_slot_unregister(world.program.victim, &slot), -ENOENT);
+	bodies_end(&world.program);
 }
 
 static tier_fn inherited;
@@ -213,7 +200,7 @@ static void forked(void *context)
 {
 	const struct world *world = context;
 
-	child_assert(inherited == tier_entry(world->victim));
+	child_assert(inherited == tier_entry(world->program.victim));
 	child_assert(inherited(6, 0, 0, 0, 0) == BODY_RESULT(0, 6));
 }
 
@@ -222,12 +209,12 @@ static void a_fork_does_not_keep_its_parents_slots(void **state)
 	struct world world;
 
 	world_start(&world, ARGS("--call-counting-delay=0"));
-	assert_done(tier_slot_register(world.victim, &inherited));
-	climb(world.victim, NULL);
-	wait_until("the slot holds the code", __atomic_load_n(&inherited, __ATOMIC_ACQUIRE) != tier_entry(world.victim));
+	assert_done(tier_slot_register(world.program.victim, &inherited));
+	climb(world.program.victim, NULL);
+	wait_until("the slot holds the code", __atomic_load_n(&inherited, __ATOMIC_ACQUIRE) != tier_entry(world.program.victim));
 	child_end(child_start(forked, &world));
-	assert_true(inherited != tier_entry(world.victim));
-	world_end(&world);
+	assert_true(inherited != tier_entry(world.program.victim));
+	bodies_end(&world.program);
 }
 
 int main(void)

@@ -17,28 +17,14 @@
  * the new body, in this process and in others; the new body climbs the whole ladder; its own body comes back as it was. */
 
 struct world {
-	struct daemon daemon;
-	struct tier_conn *conn;
-	struct tier_module *module;
-	struct tier_method *victim, *methods[WAYS];
+	struct bodies program;
 	tier_fn slot;		/* registered for victim */
 };
 
 static void world_start(struct world *world, const char *const *args)
 {
-	daemon_start(&world->daemon, args);
-	world->conn = daemon_connect(&world->daemon);
-	assert_done(tier_load(world->conn, bpf_compile(world->daemon.folder, "program", BODIES_PROGRAM, "-g"), NULL, 0, &world->module));
-	for (size_t i = 0; i < WAYS; i++)
-		assert_done(tier_find(world->module, ways[i].method, &world->methods[i]));
-	world->victim = world->methods[0];
-	assert_done(tier_slot_register(world->victim, &world->slot));
-}
-
-static void world_end(struct world *world)
-{
-	tier_disconnect(world->conn);
-	daemon_stop(&world->daemon);
+	bodies_start(&world->program, args);
+	assert_done(tier_slot_register(world->program.victim, &world->slot));
 }
 
 static uint64_t call(const struct tier_method *method, uint64_t x, uint64_t more)
@@ -48,14 +34,14 @@ static uint64_t call(const struct tier_method *method, uint64_t x, uint64_t more
 
 static void rejit_to(struct world *world, unsigned int number)
 {
-	assert_done(tier_rejit(world->victim, body_compile(world->daemon.folder, "fresh", number), "fresh", 0));
+	assert_done(tier_rejit(world->program.victim, body_compile(world->program.daemon.folder, "fresh", number), "fresh", 0));
 }
 
 /* Through every way, and through the host's own slot */
 static void expect_body(struct world *world, unsigned int number)
 {
 	for (size_t i = 0; i < WAYS; i++)
-		if (call(world->methods[i], 40 + i, ways[i].more) != BODY_RESULT(number, 40 + i))
+		if (call(world->program.methods[i], 40 + i, ways[i].more) != BODY_RESULT(number, 40 + i))
 			fail_msg("%s runs something else than body %u", ways[i].method, number);
 	assert_int_equal(world->slot(9, 0, 0, 0, 0), BODY_RESULT(number, 9));
 }
@@ -65,7 +51,7 @@ static void climb_all(struct world *world)
 	for (size_t i = 0; i < WAYS; i++) {
 		const uint64_t args[5] = { 1, ways[i].more };
 
-		climb(world->methods[i], args);
+		climb(world->program.methods[i], args);
 	}
 }
 
@@ -77,16 +63,16 @@ static void reach_cold(struct world *world) { }
 
 static void reach_uncounted(struct world *world)
 {
-	call(world->victim, 1, 0);
-	assert_int_equal(tier_status(world->victim).stage, TIER_STAGE_UNCOUNTED);
+	call(world->program.victim, 1, 0);
+	assert_int_equal(tier_status(world->program.victim).stage, TIER_STAGE_UNCOUNTED);
 }
 
 static void reach_counting(struct world *world)
 {
 	for (int i = 0; i < 11; i++)
-		call(world->victim, 1, 0);
-	assert_int_equal(tier_status(world->victim).stage, TIER_STAGE_COUNTING);
-	assert_int_equal(tier_remaining(world->victim), 20);
+		call(world->program.victim, 1, 0);
+	assert_int_equal(tier_status(world->program.victim).stage, TIER_STAGE_COUNTING);
+	assert_int_equal(tier_remaining(world->program.victim), 20);
 }
 
 /* The workers stand still: the first job is started at once, a second method's waits behind it. */
@@ -94,10 +80,10 @@ static void reach_compiling(struct world *world)
 {
 	struct tier_answer answer;
 
-	workers_stop(&world->daemon);
+	workers_stop(&world->program.daemon);
 	for (int i = 0; i < 31; i++)
-		call(world->victim, 1, 0);
-	wait_until("the victim is compiling", (assert_int_equal(tier_status_ask(world->victim, &answer), 0), answer.stage == TIER_STAGE_COMPILING));
+		call(world->program.victim, 1, 0);
+	wait_until("the victim is compiling", (assert_int_equal(tier_status_ask(world->program.victim, &answer), 0), answer.stage == TIER_STAGE_COMPILING));
 }
 
 static void reach_queued(struct world *world)
@@ -105,14 +91,14 @@ static void reach_queued(struct world *world)
 	struct tier_method *other;
 	struct tier_answer answer;
 
-	assert_done(tier_find(world->module, "other", &other));
-	workers_stop(&world->daemon);
+	assert_done(tier_find(world->program.module, "other", &other));
+	workers_stop(&world->program.daemon);
 	for (int i = 0; i < 31; i++)
 		call(other, 1, 0);
 	wait_until("another method is compiling", (assert_int_equal(tier_status_ask(other, &answer), 0), answer.stage == TIER_STAGE_COMPILING));
 	for (int i = 0; i < 31; i++)
-		call(world->victim, 1, 0);
-	wait_until("the victim is queued", (assert_int_equal(tier_status_ask(world->victim, &answer), 0), answer.stage == TIER_STAGE_QUEUED));
+		call(world->program.victim, 1, 0);
+	wait_until("the victim is queued", (assert_int_equal(tier_status_ask(world->program.victim, &answer), 0), answer.stage == TIER_STAGE_QUEUED));
 }
 
 static void reach_final(struct world *world)
@@ -138,7 +124,7 @@ static const struct stage {
 /* A load needs a worker too, so those that stand are the compiler's last moment: the object is read before. */
 static void rejit_while_workers_stand(struct world *world, unsigned int number)
 {
-	workers_continue(&world->daemon);
+	workers_continue(&world->program.daemon);
 	rejit_to(world, number);
 }
 
@@ -153,13 +139,13 @@ static void a_rejit_at_any_stage_takes_effect_at_once(void **state)
 		rejit_while_workers_stand(&world, 1);
 	else
 		rejit_to(&world, 1);
-	assert_int_equal(tier_status(world.victim).stage, TIER_STAGE_COLD);
+	assert_int_equal(tier_status(world.program.victim).stage, TIER_STAGE_COLD);
 	expect_body(&world, 1);
 	rejit_to(&world, 2);
 	expect_body(&world, 2);
-	assert_done(tier_revert(world.victim));
+	assert_done(tier_revert(world.program.victim));
 	expect_body(&world, 0);
-	world_end(&world);
+	bodies_end(&world.program);
 }
 
 static void its_own_body_comes_back_as_it_was(void **state)
@@ -170,14 +156,14 @@ static void its_own_body_comes_back_as_it_was(void **state)
 
 	world_start(&world, ARGS(stage->delay, "--background-workers=1"));
 	stage->reach(&world);
-	before = tier_status(world.victim);
+	before = tier_status(world.program.victim);
 	if (stage->workers_stand)
 		rejit_while_workers_stand(&world, 1);
 	else
 		rejit_to(&world, 1);
-	assert_int_equal(call(world.victim, 3, 0), BODY_RESULT(1, 3));
-	assert_done(tier_revert(world.victim));
-	after = tier_status(world.victim);
+	assert_int_equal(call(world.program.victim, 3, 0), BODY_RESULT(1, 3));
+	assert_done(tier_revert(world.program.victim));
+	after = tier_status(world.program.victim);
 	assert_true(after.generation > before.generation);
 	if (!stage->workers_stand) {
 		assert_int_equal(after.stage, stage->stage);
@@ -185,11 +171,11 @@ static void its_own_body_comes_back_as_it_was(void **state)
 		assert_int_equal(after.remaining, before.remaining);
 	} else {	/* it may have been promoted meanwhile, but it never counts again */
 		assert_true(after.stage >= TIER_STAGE_QUEUED);
-		assert_done(tier_wait(world.victim, TEST_DEADLINE_NS, NULL, &after));
+		assert_done(tier_wait(world.program.victim, TEST_DEADLINE_NS, NULL, &after));
 		assert_int_equal(after.reason, TIER_REASON_PROMOTED);
 	}
 	expect_body(&world, 0);
-	world_end(&world);
+	bodies_end(&world.program);
 }
 
 /* -- Tiers --- */
@@ -199,13 +185,13 @@ static void the_new_body_climbs_the_whole_ladder(void **state)
 	static struct world world;
 
 	world_start(&world, ARGS(AT_ONCE));
-	assert_int_equal(climb(world.victim, args), 31);
+	assert_int_equal(climb(world.program.victim, args), 31);
 	rejit_to(&world, 5);
-	assert_int_equal(tier_remaining(world.victim), 1);
-	assert_int_equal(climb(world.victim, args), 31);
-	assert_int_equal(tier_status(world.victim).tier, TIER_LEVEL_TIER1);
+	assert_int_equal(tier_remaining(world.program.victim), 1);
+	assert_int_equal(climb(world.program.victim, args), 31);
+	assert_int_equal(tier_status(world.program.victim).tier, TIER_LEVEL_TIER1);
 	expect_body(&world, 5);
-	world_end(&world);
+	bodies_end(&world.program);
 }
 
 static void a_revert_neither_compiles_nor_counts(void **state)
@@ -215,20 +201,20 @@ static void a_revert_neither_compiles_nor_counts(void **state)
 	static struct world world;
 
 	world_start(&world, ARGS(AT_ONCE));
-	climb(world.victim, NULL);
+	climb(world.program.victim, NULL);
 	rejit_to(&world, 1);
-	climb(world.victim, NULL);
-	compiled = events_count(world.conn, world.module, world.victim, TIER_EVENT_COMPILE_STARTED);
-	begun = events_count(world.conn, world.module, world.victim, TIER_EVENT_COUNTING_BEGUN);
-	assert_done(tier_revert(world.victim));
-	answer = tier_status(world.victim);
+	climb(world.program.victim, NULL);
+	compiled = events_count(world.program.conn, world.program.module, world.program.victim, TIER_EVENT_COMPILE_STARTED);
+	begun = events_count(world.program.conn, world.program.module, world.program.victim, TIER_EVENT_COUNTING_BEGUN);
+	assert_done(tier_revert(world.program.victim));
+	answer = tier_status(world.program.victim);
 	assert_int_equal(answer.status, TIER_STATUS_FINAL);
 	assert_int_equal(answer.tier, TIER_LEVEL_TIER1);
-	assert_int_equal(call(world.victim, 8, 0), BODY_RESULT(0, 8));
-	assert_int_equal(events_count(world.conn, world.module, world.victim, TIER_EVENT_COMPILE_STARTED), compiled);
-	assert_int_equal(events_count(world.conn, world.module, world.victim, TIER_EVENT_COUNTING_BEGUN), begun);
-	assert_int_equal(events_count(world.conn, world.module, world.victim, TIER_EVENT_REVERTED), 1);
-	world_end(&world);
+	assert_int_equal(call(world.program.victim, 8, 0), BODY_RESULT(0, 8));
+	assert_int_equal(events_count(world.program.conn, world.program.module, world.program.victim, TIER_EVENT_COMPILE_STARTED), compiled);
+	assert_int_equal(events_count(world.program.conn, world.program.module, world.program.victim, TIER_EVENT_COUNTING_BEGUN), begun);
+	assert_int_equal(events_count(world.program.conn, world.program.module, world.program.victim, TIER_EVENT_REVERTED), 1);
+	bodies_end(&world.program);
 }
 
 static void who_had_inlined_it_is_compiled_again(void **state)
@@ -238,19 +224,19 @@ static void who_had_inlined_it_is_compiled_again(void **state)
 	static struct world world;
 
 	world_start(&world, ARGS(AT_ONCE));
-	assert_done(tier_find(world.module, "between", &between));
+	assert_done(tier_find(world.program.module, "between", &between));
 	climb_all(&world);
 	rejit_to(&world, 3);
-	assert_int_equal(call(world.methods[3], 6, 0), BODY_RESULT(3, 6));	/* by_call */
-	assert_int_equal(call(world.methods[4], 6, 0), BODY_RESULT(3, 6));	/* by_nested_call, transitively */
-	assert_int_equal(events_count(world.conn, world.module, world.methods[3], TIER_EVENT_WITHDRAWN), 1);
-	assert_int_equal(events_count(world.conn, world.module, world.methods[4], TIER_EVENT_WITHDRAWN), 1);
-	assert_done(tier_wait(world.methods[3], TEST_DEADLINE_NS, NULL, &answer));
+	assert_int_equal(call(world.program.methods[3], 6, 0), BODY_RESULT(3, 6));	/* by_call */
+	assert_int_equal(call(world.program.methods[4], 6, 0), BODY_RESULT(3, 6));	/* by_nested_call, transitively */
+	assert_int_equal(events_count(world.program.conn, world.program.module, world.program.methods[3], TIER_EVENT_WITHDRAWN), 1);
+	assert_int_equal(events_count(world.program.conn, world.program.module, world.program.methods[4], TIER_EVENT_WITHDRAWN), 1);
+	assert_done(tier_wait(world.program.methods[3], TEST_DEADLINE_NS, NULL, &answer));
 	assert_int_equal(answer.status, TIER_STATUS_FINAL);
-	assert_done(tier_wait(world.methods[4], TEST_DEADLINE_NS, NULL, &answer));
+	assert_done(tier_wait(world.program.methods[4], TEST_DEADLINE_NS, NULL, &answer));
 	assert_int_equal(answer.status, TIER_STATUS_FINAL);
 	expect_body(&world, 3);
-	world_end(&world);
+	bodies_end(&world.program);
 }
 
 static void a_promotion_of_the_replaced_body_is_not_published(void **state)
@@ -261,10 +247,10 @@ static void a_promotion_of_the_replaced_body_is_not_published(void **state)
 	reach_compiling(&world);
 	rejit_while_workers_stand(&world, 1);
 	wait_until("the old body's compilation ends",
-		   events_count(world.conn, world.module, world.victim, TIER_EVENT_COMPILE_ENDED) == 1);
+		   events_count(world.program.conn, world.program.module, world.program.victim, TIER_EVENT_COMPILE_ENDED) == 1);
 	expect_body(&world, 1);
-	assert_int_not_equal(tier_status(world.victim).status, TIER_STATUS_FINAL);
-	world_end(&world);
+	assert_int_not_equal(tier_status(world.program.victim).status, TIER_STATUS_FINAL);
+	bodies_end(&world.program);
 }
 
 /* -- Other processes --- */
@@ -311,7 +297,7 @@ static void other_processes_run_the_new_body_too(void **state)
 	pid_t child;
 
 	world_start(&world, ARGS(AT_ONCE));
-	elsewhere.daemon = &world.daemon;
+	elsewhere.daemon = &world.program.daemon;
 	pipe_open(elsewhere.go);
 	pipe_open(elsewhere.done);
 	child = child_start(elsewhere_run, &elsewhere);
@@ -320,7 +306,7 @@ static void other_processes_run_the_new_body_too(void **state)
 		if (number % 3)
 			rejit_to(&world, number);
 		else if (number)
-			assert_done(tier_revert(world.victim));
+			assert_done(tier_revert(world.program.victim));
 		if (number % 2)
 			climb_all(&world);
 		elsewhere_expect(&elsewhere, number % 3 ? number : 0);
@@ -330,7 +316,7 @@ static void other_processes_run_the_new_body_too(void **state)
 	child_end(child);
 	close(elsewhere.go[0]);
 	close(elsewhere.done[0]);
-	world_end(&world);
+	bodies_end(&world.program);
 }
 
 /* -- Binding --- */
@@ -340,7 +326,7 @@ static void a_body_binds_to_the_module_by_name(void **state)
 	static struct world world;
 
 	world_start(&world, ARGS(AT_ONCE));
-	object = bpf_compile(world.daemon.folder, "bound", BODIES_TYPES
+	object = bpf_compile(world.program.daemon.folder, "bound", BODIES_TYPES
 			     "static const u64 own[4] = { 100, 200, 300, 400 };\n"
 			     "extern u64 other(u64); extern u64 counted; u64 victim(u64 x);\n"
 			     "u64 victim(u64 x)\n"
@@ -348,10 +334,10 @@ static void a_body_binds_to_the_module_by_name(void **state)
 			     "	counted++;\n"
 			     "	return x > 3 ? victim(x - 4) : other(x) + own[x & 3] + counted * 1000;\n"
 			     "}\n", "-g");
-	assert_done(tier_rejit(world.victim, object, NULL, 0));
-	assert_int_equal(call(world.victim, 6, 0), (2 ^ 1) + 300 + 2000);	/* itself once, then other and its own table */
-	assert_int_equal(call(world.victim, 1, 0), (1 ^ 1) + 200 + 3000);
-	world_end(&world);
+	assert_done(tier_rejit(world.program.victim, object, NULL, 0));
+	assert_int_equal(call(world.program.victim, 6, 0), (2 ^ 1) + 300 + 2000);	/* itself once, then other and its own table */
+	assert_int_equal(call(world.program.victim, 1, 0), (1 ^ 1) + 200 + 3000);
+	bodies_end(&world.program);
 }
 
 struct refused {
@@ -377,23 +363,23 @@ static void what_does_not_fit_is_refused_and_changes_nothing(void **state)
 	static struct world world;
 
 	world_start(&world, ARGS(AT_ONCE));
-	climb(world.victim, NULL);
-	generation = tier_status(world.victim).generation;
+	climb(world.program.victim, NULL);
+	generation = tier_status(world.program.victim).generation;
 	for (size_t i = 0; i < ARRAY_SIZE(refused); i++) {
-		const char *object = bpf_compile(world.daemon.folder, "refused", refused[i].source, refused[i].flags);
-		int r = tier_rejit(world.victim, object, "fresh", 0);
+		const char *object = bpf_compile(world.program.daemon.folder, "refused", refused[i].source, refused[i].flags);
+		int r = tier_rejit(world.program.victim, object, "fresh", 0);
 
 		if (r != refused[i].error || !strstr(tier_error_text(), refused[i].says))
 			fail_msg("%zu: %d, '%s'; expected %d and '%s'", i, r, tier_error_text(), refused[i].error, refused[i].says);
-		assert_int_equal(tier_status(world.victim).generation, generation);
-		assert_int_equal(call(world.victim, 2, 0), BODY_RESULT(0, 2));
+		assert_int_equal(tier_status(world.program.victim).generation, generation);
+		assert_int_equal(call(world.program.victim, 2, 0), BODY_RESULT(0, 2));
 		if (refused[i].force_helps) {
-			assert_done(tier_rejit(world.victim, object, "fresh", TIER_REJIT_FORCE));
-			assert_done(tier_revert(world.victim));
-			generation = tier_status(world.victim).generation;
+			assert_done(tier_rejit(world.program.victim, object, "fresh", TIER_REJIT_FORCE));
+			assert_done(tier_revert(world.program.victim));
+			generation = tier_status(world.program.victim).generation;
 		}
 	}
-	world_end(&world);
+	bodies_end(&world.program);
 }
 
 static void tierctl_replaces_and_reverts(void **state)
@@ -402,18 +388,18 @@ static void tierctl_replaces_and_reverts(void **state)
 	static struct world world;
 
 	world_start(&world, ARGS(AT_ONCE));
-	snprintf(object, sizeof(object), "%s:fresh", body_compile(world.daemon.folder, "fresh", 4));
-	assert_int_equal(tierctl(&world.daemon, out, err, "rejit", "program:victim", object, NULL), 0);
+	snprintf(object, sizeof(object), "%s:fresh", body_compile(world.program.daemon.folder, "fresh", 4));
+	assert_int_equal(tierctl(&world.program.daemon, out, err, "rejit", "program:victim", object, NULL), 0);
 	expect_body(&world, 4);
-	assert_int_equal(tierctl(&world.daemon, out, err, "show", "program:victim", NULL), 0);
+	assert_int_equal(tierctl(&world.program.daemon, out, err, "show", "program:victim", NULL), 0);
 	assert_non_null(strstr(out, "replaced"));
-	assert_int_equal(tierctl(&world.daemon, out, err, "revert", "program:victim", NULL), 0);
+	assert_int_equal(tierctl(&world.program.daemon, out, err, "revert", "program:victim", NULL), 0);
 	expect_body(&world, 0);
-	assert_int_equal(tierctl(&world.daemon, out, err, "rejit", "program:by_slot", object, NULL), 2);
+	assert_int_equal(tierctl(&world.program.daemon, out, err, "rejit", "program:by_slot", object, NULL), 2);
 	assert_non_null(strstr(err, "signature"));
-	assert_int_equal(tierctl(&world.daemon, out, err, "stats", "--json", NULL), 0);
+	assert_int_equal(tierctl(&world.program.daemon, out, err, "stats", "--json", NULL), 0);
 	assert_non_null(strstr(out, "rejits"));
-	world_end(&world);
+	bodies_end(&world.program);
 }
 
 /* -- Main --- */
