@@ -15,24 +15,15 @@
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
-#include "describe.h"
+#include "answers.h"
 #include "history.h"
 #include "host.h"
-#include "journal/journal.h"
-#include "listen.h"
-#include "loading.h"
-#include "rejitting.h"
-#include "server/server.h"
+#include "parts.h"
 #include "tierd.h"
-#include "tiering/core.h"
 #include "tiering/ledger.h"
-#include "trace/tracer.h"
 #include "util/base.h"
-#include "util/dispatch.h"
 #include "util/error.h"
 #include "util/log.h"
-#include "util/task.h"
-#include "worker/pool.h"
 
 /* The wiring. News flows one way:
  *
@@ -40,34 +31,10 @@
  *   server's bells ───────────► core ──► futex wake, waits                       (core_ops.changed)
  *   core ──► pool ──► core_compile_done()                                        (core_ops.compile)
  *
- * Every function below is one arrow. */
+ * Every function up to the building is one arrow. The server's questions are answers.c's. */
 
-#define COMPLAINT_NS 1000000000u
 #define FILES_AHEAD_MAX UINT64_C(262144)	/* 8 bytes of the kernel's memory each */
 #define RECOVER_AFTER_NS 10000000u	/* how soon after kernel events the tracer is asked for what the ring had no room for */
-
-struct tierd {
-	const struct options *options;
-	struct dispatch dispatch;
-	struct listen_place place;
-	struct dispatch_file signal_file;
-	struct dispatch_timer core_timer, recover_timer;
-	void *ledger;
-	struct core *core;
-	struct pool *pool;
-	struct task_thread *checker;
-	struct tracer *tracer;
-	struct journal *journal;
-	struct server *server;
-	struct loading loading;
-	struct rejitting rejitting;
-	struct tier_visits visits;	/* what clients counted in modules that are gone */
-	struct list compiles;		/* struct compile: jobs that the pool has */
-	uint64_t start_ns;
-	uint64_t complained_ns;		/* when the log last heard of a job that could not start */
-	int signal_fd;
-	char worker_path[PATH_MAX + 64];	/* the pool's: a zygote may have to be started again */
-};
 
 /* -- Time --- */
 static uint64_t clock_wall_ns(void)
@@ -128,88 +95,11 @@ static void *op_alias(void *context, void *host, uint64_t address)
 	return host_alias(host, address);
 }
 
-/* -- Optimizing compiles --- */
-struct compile {
-	struct tierd *tierd;
-	struct list link;	/* tierd.compiles */
-	struct pool_job *job;
-	uint64_t module, version;
-	uint32_t method;
-	struct host_bodies bodies;
-};
-
-static struct compile *compile_free(struct compile *compile)
-{
-	list_remove(&compile->link);
-	free(compile);
-	return NULL;
-}
-DEFINE_CLEANUP(struct compile *, compile_free)
-
-static void compile_ended(void *context, enum tier_reason reason, void *bytes, size_t n, const struct refusal *why)
-{
-	_cleanup_(compile_freep) struct compile *compile = context;
-	_cleanup_(freep) void *owned = bytes;
-	struct module *module = core_module_by_id(compile->tierd->core, compile->module);
-	struct refusal refusal = { "" };
-	struct core_result result = { .sites = NULL };
-
-	if (reason)
-		refusal = *why;
-	else
-		reason = host_place(core_module_context(module), &compile->bodies, bytes, n, &result, &refusal);
-	if (reason)
-		log_line(LOG_WARNING, "module %lu method %u stays on its code: %s: %s", (unsigned long)compile->module,
-			 compile->method, tier_reason_name(reason), refusal.text);
-	core_compile_done(compile->tierd->core, compile->module, compile->method, compile->version, reason, &result);
-	free((void *)result.sites);
-}
-
-static uid_t host_uid(struct tierd *tierd, const struct host *host)
-{
-	struct core_module_info info;
-
-	core_module_info(core_module_by_id(tierd->core, host->id), &info);
-	return info.uid;
-}
-
-/* A shortage is tried again, many times a second. */
-static void compile_complain(struct tierd *tierd, int r)
-{
-	uint64_t now = clock_now_ns();
-
-	if (tierd->complained_ns && now - tierd->complained_ns < COMPLAINT_NS)
-		return;
-	tierd->complained_ns = now;
-	log_line(LOG_WARNING, "cannot start a compile job: %s", strerrordesc_np(-r));
-}
-
-static int op_compile(void *context, void *module_context, uint32_t method, uint32_t body, uint64_t version,
-		      enum tier_level level)
+static int op_compile(void *context, void *host, uint32_t method, uint32_t body, uint64_t version, enum tier_level level)
 {
 	struct tierd *tierd = context;
-	struct host *host = module_context;
-	_cleanup_(compile_freep) struct compile *compile = calloc(1, sizeof(*compile));
-	_cleanup_(closep) int fd = -1;
-	size_t n;
-	int r;
 
-	if (!compile)
-		return error_origin(-ENOMEM);
-	*compile = (struct compile){ .tierd = tierd, .module = host->id, .version = version, .method = method };
-	list_init(&compile->link);
-	list_append(&tierd->compiles, &compile->link);
-	r = host_compile_job(host, method, body, level, &compile->bodies, &fd, &n);
-	if (r == CORE_E_TOO_LARGE)
-		return CORE_E_TOO_LARGE;
-	if (!r)
-		r = pool_submit(tierd->pool, host_uid(tierd, host), JOB_COMPILE, fd, n, compile_ended, compile, &compile->job);
-	if (r) {
-		compile_complain(tierd, r);
-		return error_fold(r);
-	}
-	TAKE_PTR(compile);
-	return 0;
+	return compiling_start(&tierd->compiling, host, method, body, version, level);
 }
 
 /* -- News of the core --- */
@@ -270,218 +160,6 @@ static int recover_timer_due(struct dispatch_timer *timer, uint64_t now_ns)
 	if (more)
 		dispatch_timer_arm(timer, now_ns);
 	return 0;
-}
-
-/* -- What the server asks --- */
-static int op_load(void *context, uid_t uid, const char *name, bool shared, int object_fd, uint64_t n, struct server_load *load)
-{
-	struct tierd *tierd = context;
-
-	return loading_start(&tierd->loading, uid, name, shared, object_fd, n, load);
-}
-
-static void op_cancel_load(void *context, struct server_load *load)
-{
-	struct tierd *tierd = context;
-
-	loading_cancel(&tierd->loading, load);
-	rejitting_cancel(&tierd->rejitting, load);
-}
-
-static int op_rejit(void *context, struct module *module, uint32_t method, const char *symbol, bool force, int object_fd, uint64_t n,
-		    struct server_load *load)
-{
-	struct tierd *tierd = context;
-
-	return rejitting_start(&tierd->rejitting, module, method, symbol, force, object_fd, n, load);
-}
-
-/* As many as there are jobs at a time at the most. */
-static void compiles_cancel(struct tierd *tierd, uint64_t module)
-{
-	struct list *pos, *after;
-
-	list_for_each_safe(pos, after, &tierd->compiles) {
-		struct compile *compile = list_entry(pos, struct compile, link);
-
-		if (compile->module != module)
-			continue;
-		pool_cancel(compile->job);
-		compile_free(compile);
-	}
-}
-
-/* Clients write them at any time, and whatever they like. */
-static void visits_add(struct tier_visits *sum, const struct tier_visits *visits)
-{
-	for (unsigned int i = 0; i < _TIER_VISIT_N; i++) {
-		sum->n[i] += __atomic_load_n(&visits->n[i], __ATOMIC_RELAXED);
-		sum->ns[i] += __atomic_load_n(&visits->ns[i], __ATOMIC_RELAXED);
-	}
-	sum->n_slot_writes += __atomic_load_n(&visits->n_slot_writes, __ATOMIC_RELAXED);
-}
-
-static void op_counters(void *context, struct wire_counters *ret)
-{
-	struct tierd *tierd = context;
-	struct tier_visits sum = tierd->visits;
-	struct module *module = NULL;
-
-	while ((module = core_module_next(tierd->core, module))) {
-		const struct host *host = core_module_context(module);
-
-		visits_add(&sum, arena_visits(host->arena));
-	}
-	ret->policy = tierd->options->backpatch;
-	memcpy(ret->n_visits, sum.n, sizeof(ret->n_visits));
-	memcpy(ret->visit_ns, sum.ns, sizeof(ret->visit_ns));
-	ret->n_client_slot_writes = sum.n_slot_writes;
-}
-
-static void op_release(void *context, struct module *module)
-{
-	struct tierd *tierd = context;
-	struct host *host = core_module_context(module);
-
-	log_event(LOG_LOADER, LOG_INFO100, "module %llu is removed", (unsigned long long)host->id);
-	compiles_cancel(tierd, host->id);
-	visits_add(&tierd->visits, arena_visits(host->arena));
-	core_module_remove(module);
-	if (tierd->checker)
-		host_release(host, tierd->checker);
-	else
-		host_free(host);	/* the daemon ends */
-}
-
-static int64_t op_find(void *module_context, const char *method)
-{
-	struct host *host = module_context;
-
-	return symtab_find(host->symtab, method);
-}
-
-static int64_t op_slot_method(void *module_context, uint64_t cell)
-{
-	return host_slot_method(module_context, cell);
-}
-
-static bool op_method_name(void *module_context, uint32_t index, const char **name, uint32_t *flags)
-{
-	struct host *host = module_context;
-
-	if (index >= host->image.n_methods)
-		return false;
-	*name = image_method_name(&host->image, index);
-	*flags = host->image.methods[index].flags & IMAGE_METHOD_GLOBAL ? 1 : 0;
-	return true;
-}
-
-static bool op_import_name(void *module_context, uint32_t index, const char **name, uint32_t *flags)
-{
-	struct host *host = module_context;
-
-	if (index >= host->image.n_imports)
-		return false;
-	*name = image_import_name(&host->image, index);
-	*flags = host->image.imports[index].flags & IMAGE_IMPORT_WEAK ? 1 : 0;
-	return true;
-}
-
-static int op_segment_fd(void *module_context, enum tier_segment segment)
-{
-	struct host *host = module_context;
-
-	return arena_client_fd(host->arena, segment);
-}
-
-static int op_probe_page_fd(void *context)
-{
-	struct tierd *tierd = context;
-
-	return tracer_page_fd(tierd->tracer);
-}
-
-static void op_drain(void *context)
-{
-	struct tierd *tierd = context;
-
-	tracer_drain(tierd->tracer);
-}
-
-static bool op_kernel_works(void *context, const char **why)
-{
-	struct tierd *tierd = context;
-
-	*why = tracer_status(tierd->tracer);
-	return tracer_is_attached(tierd->tracer);
-}
-
-static int op_events(void *context, uint64_t from, struct tier_event *events, uint32_t n_max, uint64_t *gap_last)
-{
-	struct tierd *tierd = context;
-	uint32_t n = 0;
-
-	switch (journal_read(tierd->journal, from, events, n_max, &n, gap_last)) {
-	case JOURNAL_E_GAP:
-		return SERVER_EVENTS_GAP;
-	case JOURNAL_E_LATER:
-		return SERVER_EVENTS_LATER;
-	}
-	return n;
-}
-
-static bool op_events_since(void *context, uint64_t time_ns, uint64_t *ret)
-{
-	struct tierd *tierd = context;
-
-	return !journal_seek(tierd->journal, time_ns, ret);
-}
-
-static uint64_t op_newest_event(void *context)
-{
-	struct tierd *tierd = context;
-
-	return journal_newest(tierd->journal);
-}
-
-static void stats_of_pool(struct tierd *tierd, struct wire_stats *stats)
-{
-	struct pool_stats pool;
-
-	pool_stats(tierd->pool, &pool);
-	stats->n_jobs = pool.n_jobs;
-	stats->n_jobs_failed = pool.n_failed;
-	stats->n_workers_started = pool.n_workers_started;
-	stats->n_workers_died = pool.n_workers_died;
-	stats->n_workers = pool.n_workers;
-	stats->n_jobs_queued = pool.n_queued;
-}
-
-static void stats_of_tracer(struct tierd *tierd, struct wire_stats *stats)
-{
-	struct tracer_stats tracer;
-
-	tracer_stats(tierd->tracer, &tracer);
-	stats->kernel = tracer_is_attached(tierd->tracer);
-	snprintf(stats->path, sizeof(stats->path), "%s", tracer_status(tierd->tracer));
-	memcpy(stats->n_kernel_events, tracer.n_events, sizeof(stats->n_kernel_events));
-	stats->n_kernel_dropped = tracer.n_dropped;
-}
-
-/* What the server does not know: everything but the core's figures and the loop's. */
-static void op_stats(void *context, struct wire_stats *stats)
-{
-	struct tierd *tierd = context;
-
-	snprintf(stats->daemon, sizeof(stats->daemon), "tierd %s", TIER_VERSION);
-	stats->pid = getpid();
-	stats->uptime_ns = clock_now_ns() - tierd->start_ns;
-	stats->oldest = journal_oldest(tierd->journal);
-	stats->threshold = tierd->options->threshold;
-	stats->delay_ns = tierd->options->delay_ns;
-	stats->worker_timeout_ns = tierd->options->worker_timeout_ns;
-	stats_of_pool(tierd, stats);
-	stats_of_tracer(tierd, stats);
 }
 
 /* -- Building --- */
@@ -645,22 +323,13 @@ static uint64_t tierd_raise_files(void)
 
 static int tierd_init_server(struct tierd *tierd)
 {
-	static const struct server_ops ops = {
-		.load = op_load, .cancel_load = op_cancel_load, .rejit = op_rejit, .release = op_release, .find = op_find,
-		.slot_method = op_slot_method, .counters = op_counters, .method_name = op_method_name,
-		.import_name = op_import_name, .segment_fd = op_segment_fd, .probe_page_fd = op_probe_page_fd,
-		.drain = op_drain, .kernel_works = op_kernel_works, .events = op_events, .newest_event = op_newest_event,
-		.events_since = op_events_since,
-		.stats = op_stats, .describe = describe_method, .related = describe_related, .insns = describe_insns,
-		.lines = describe_lines,
-	};
 	struct server_config config = SERVER_CONFIG_DEFAULT;
 	int r;
 
 	server_config_fit(&config, tierd_raise_files());
 	if (tierd->options->user)
 		config.owner = getuid();
-	r = server_new(&tierd->server, &tierd->dispatch, tierd->core, &config, &ops, tierd, tierd->place.fd);
+	r = server_new(&tierd->server, &tierd->dispatch, tierd->core, &config, &answers, tierd, tierd->place.fd);
 	if (r)
 		return error_fold(r);
 	tierd->place.fd = -1;	/* the server's now; listen_close() still removes the path */
@@ -707,6 +376,8 @@ static int tierd_init(struct tierd *tierd)
 	tierd->loading.pool = tierd->pool;
 	tierd->loading.checker = tierd->checker;
 	tierd->loading.n_code = o->code_size;
+	tierd->compiling.core = tierd->core;
+	tierd->compiling.pool = tierd->pool;
 	tierd->rejitting.core = tierd->core;
 	tierd->rejitting.pool = tierd->pool;
 	tierd->rejitting.checker = tierd->checker;
@@ -724,10 +395,11 @@ int tierd_new(struct tierd **ret, const struct options *options)
 		return error_origin(-ENOMEM);
 	*tierd = (struct tierd){
 		.options = options, .dispatch = DISPATCH_NULL(tierd->dispatch), .place = LISTEN_PLACE_NULL,
-		.ledger = MAP_FAILED, .signal_fd = -1, .start_ns = clock_now_ns(), .compiles = LIST_INIT(tierd->compiles),
+		.ledger = MAP_FAILED, .signal_fd = -1, .start_ns = clock_now_ns(),
 	};
 	loading_init(&tierd->loading);
 	rejitting_init(&tierd->rejitting);
+	compiling_init(&tierd->compiling);
 	r = tierd_init(tierd);
 	if (r) {
 		log_line(LOG_ERROR, "cannot start: %s", strerrordesc_np(-r));
@@ -743,7 +415,6 @@ int tierd_new(struct tierd **ret, const struct options *options)
 struct tierd *tierd_free(struct tierd *tierd)
 {
 	struct module *module;
-	struct list *first;
 
 	if (!tierd)
 		return NULL;
@@ -751,11 +422,10 @@ struct tierd *tierd_free(struct tierd *tierd)
 	tierd->pool = pool_free(tierd->pool);	/* drops its jobs: their contexts are ours to free */
 	loading_stop(&tierd->loading);
 	rejitting_stop(&tierd->rejitting);
-	while ((first = list_first(&tierd->compiles)))
-		compile_free(list_entry(first, struct compile, link));
+	compiling_stop(&tierd->compiling);
 	tierd->server = server_free(tierd->server);
 	while (tierd->core && (module = core_module_next(tierd->core, NULL)))
-		op_release(tierd, module);
+		answers_release(tierd, module);
 	charge_table_deinit(&tierd->loading.charges);
 	tierd->core = core_free(tierd->core);
 	tierd->tracer = tracer_free(tierd->tracer);

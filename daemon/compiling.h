@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* Optimizing compiles: the core asks for one, a worker makes it, its bytes become code of the module. */
+
+#include <stdint.h>
+#include "host.h"
+#include "tiering/core.h"
+#include "util/base.h"
+#include "worker/pool.h"
+
+struct compiling {
+	struct core *core;
+	struct pool *pool;
+	struct list compiles;		/* jobs that the pool has */
+	uint64_t complained_ns;		/* when the log last heard of a job that could not start */
+};
+
+/* The fields above the list are the owner's to fill before the first. */
+void compiling_init(struct compiling *compiling);
+/* Forgets what is under way; the pool is gone already. */
+void compiling_stop(struct compiling *compiling);
+
+/* As struct core_ops.compile */
+int compiling_start(struct compiling *compiling, struct host *host, uint32_t method, uint32_t body, uint64_t version,
+		    enum tier_level level);
+/* The module goes: its jobs end, and nobody hears of them. They are as many as there are jobs at a time at the most. */
+void compiling_cancel(struct compiling *compiling, uint64_t module);
