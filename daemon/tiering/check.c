@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
 #include "tiering/internal.h"
 
 /* Every invariant that can be checked from outside: the heap against the ledger, the shared records against both. Slow;
@@ -91,6 +92,49 @@ static void check_count_method(struct check_count *count, const struct method *m
 	count->n_promised += method->promised;
 }
 
+/* Its rows of the shared tables; the promise is the stage's. */
+static void check_count_rows(uint32_t rows[_ROWS_N], const struct method *method)
+{
+	const struct ledger *ledger = &method_core(method)->ledger;
+	const struct ledger_method *durable = method->durable;
+
+	rows[ROWS_PROMISED] += method->promised;
+	for (uint32_t slot = durable ? durable->slots : LEDGER_NONE; slot != LEDGER_NONE; slot = ledger_slot(ledger, slot)->next)
+		rows[ROWS_SLOTS]++;
+	for (uint32_t row = durable ? durable->chain : LEDGER_NONE; row != LEDGER_NONE; row = ledger_version(ledger, row)->older) {
+		rows[ROWS_VERSIONS]++;
+		for (uint32_t edge = ledger_version(ledger, row)->edges; edge != LEDGER_NONE; edge = ledger_edge(ledger, edge)->next)
+			rows[ROWS_EDGES]++;
+	}
+}
+
+static const char *check_rows(const struct core *core)
+{
+	uint32_t rows[_ROWS_N];
+	const struct list *pos;
+
+	for (uint32_t i = 0; i < core->n_modules; i++) {
+		const struct module *module = core->modules[i];
+
+		memset(rows, 0, sizeof(rows));
+		for (uint32_t k = 0; k < module->n_methods; k++)
+			check_count_rows(rows, &module->methods[k]);
+		if (memcmp(rows, module->rows, sizeof(rows)))
+			return "a module counts its rows";
+	}
+	list_for_each(pos, &core->users) {
+		const struct user *user = list_entry(pos, struct user, link);
+
+		memset(rows, 0, sizeof(rows));
+		for (uint32_t i = 0; i < core->n_modules; i++)
+			for (int kind = 0; kind < _ROWS_N && core->modules[i]->user == user; kind++)
+				rows[kind] += core->modules[i]->rows[kind];
+		if (memcmp(rows, user->rows, sizeof(rows)))
+			return "a user has the rows of its modules";
+	}
+	return NULL;
+}
+
 static uint32_t check_count_jobs(const struct list *jobs, const struct module *module)
 {
 	const struct list *pos;
@@ -180,12 +224,15 @@ const char *core_check(const struct core *core)
 			return broken;
 	}
 	if (count.n_armed != core->n_armed || count.n_queued + count.n_running + count.n_lost != core->n_pending
-	    || count.n_running != core->n_running || count.n_promised != core->n_promised)
+	    || count.n_running != core->n_running || count.n_promised != core->rows[ROWS_PROMISED])
 		return "the core counts its methods";
 	if (!core->n_armed != !core->sweep_deadline_ns)
 		return "the sweep's timer runs while anything is armed";
 	if (core->n_running > core->config.jobs_total)
 		return "so many jobs at a time";
+	broken = check_rows(core);
+	if (broken)
+		return broken;
 	if (core->ledger.edited || core->n_told != core->ledger.global->sequence
 	    || ledger_delivered(&core->ledger) != core->n_told)
 		return "between transitions everything is committed and told";

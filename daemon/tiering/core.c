@@ -27,6 +27,10 @@ static void core_configure(struct core *core, const struct core_config *config)
 	core->config.jobs_total = MAX(config->jobs_total, 1u);
 	core->policy = policies[config->backpatch];
 	core->config.sweep_ns = config->sweep_ns ? config->sweep_ns : 1000000000u;
+	core->share[ROWS_VERSIONS] = core->share[ROWS_PROMISED] = SHARE_VERSIONS;
+	core->share[ROWS_EDGES] = SHARE_EDGES;
+	core->share[ROWS_SLOTS] = SHARE_SLOTS;
+	core->n_method_slots_max = SHARE_METHOD_SLOTS;
 }
 
 /* Events before the first one were told long ago: should a daemon die here, its successor finds a ledger without a past. Each
@@ -180,7 +184,7 @@ void core_stats(const struct core *core, struct core_stats *ret)
 	*ret = core->stats;
 	ret->n_modules = core->n_modules;
 	ret->n_methods = core->n_methods;
-	ret->n_versions = core->n_versions;
+	ret->n_versions = core->rows[ROWS_VERSIONS];
 	ret->sequence = core->ledger.global->sequence;
 }
 

@@ -27,7 +27,7 @@ enum {
 	CORE_E_FULL,		/* no room for code in the module */
 	CORE_E_EXISTS,		/* a module of that name exists for that uid */
 	CORE_E_TOO_LARGE,	/* no compiler takes a method of that size */
-	CORE_E_QUOTA,		/* the ledger has no room for that many methods, or the uid's quota is used up */
+	CORE_E_QUOTA,		/* the ledger, or the uid's share of it, has no room for that many methods or versions */
 };
 
 struct core_config {
@@ -169,7 +169,7 @@ void core_compile_done(struct core *core, uint64_t module, uint32_t method, uint
 /* The method gets @body, an id that it never had before and not 0: its code and counts are gone, its next call compiles. What
  * had inlined it falls back to its first code and is queued. When this returns, calls that begin run the new body, except
  * through slots in clients' own memory. What the replaced body was doing is kept, for the method's own body only: revert
- * restores it. 0, CORE_E_QUOTA (the ledger is full: nothing changed).
+ * restores it. 0, CORE_E_QUOTA (the ledger, or the uid's share of it, is full: nothing changed).
  * Events: for each inliner WITHDRAWN (its version, from and to; INLINEE_REPLACED) and QUEUED (INLINEE_REPLACED; without room for
  * another version FINAL, INLINEE_REPLACED), each a transition of its own; at last REJITTED (the replaced version, or 0; its
  * tier to NONE). So a daemon that dies on the way leaves the old body, and inliners that are compiled again.
@@ -188,7 +188,8 @@ uint32_t core_method_body(const struct module *module, uint32_t method);
 /* -- Slots --- */
 /* A call came to the prestub through the vtable slot whose call cell lies at @address, which is the @method's (the caller has
  * looked): DoBackpatch. Records it and writes what slots hold now. Idempotent. Nothing happens while there never was anything
- * to patch it to (E was always T); a note that comes after a rejit counts, since its sender tells it only once. */
+ * to patch it to (E was always T); a note that comes after E went back to T counts, since its sender tells it only once. A
+ * method has 8192 slots at most, and a uid an eighth of the ledger's: what is beyond leads to the method's address for good. */
 void core_slot_used(struct module *module, uint32_t method, uint64_t address);
 
 void core_tick(struct core *core);	/* the armed deadline has come (early and spurious calls are fine) */

@@ -231,7 +231,9 @@ void count_sweep_start(struct module *module)
 static bool count_sweep_module(struct module *module, int *budget, uint32_t *n_found)
 {
 	static const struct bell nobody = { .source = TIER_SOURCE_SWEEP };
+	const struct core *core = module->core;
 	struct list *link;
+	uint64_t n_before;
 
 	while ((link = list_first(&module->armed))) {
 		struct method *method = list_entry(link, struct method, link);
@@ -243,9 +245,10 @@ static bool count_sweep_module(struct module *module, int *budget, uint32_t *n_f
 		list_append(&module->looked, link);
 		if (!count_is_reached(method))
 			continue;
-		*budget -= SLICE_TRANSITION;
+		n_before = core->counters.n_slots_examined;
 		++*n_found;
 		count_reach(method, &nobody);
+		*budget -= slice_transition(core, n_before);
 	}
 	list_splice(&module->armed, &module->looked);
 	return true;

@@ -99,6 +99,7 @@ void delay_tick(struct core *core, uint64_t now)
 /* The batches: a method of each user in turn, so that one user's thousands do not hold up another's ten. */
 void delay_install(struct core *core, int *budget)
 {
+	uint64_t n_before;
 	struct list *link;
 
 	while ((link = list_first(&core->installing))) {
@@ -112,8 +113,9 @@ void delay_install(struct core *core, int *budget)
 		list_remove(link);
 		if (!method)
 			continue;
-		*budget -= SLICE_TRANSITION;
+		n_before = core->counters.n_slots_examined;
 		count_begin(method);
+		*budget -= slice_transition(core, n_before);
 		delay_link(user);
 	}
 }

@@ -135,6 +135,12 @@ static const struct entry_policy *entry_policy(const struct method *method)
 	return entry_is_backpatchable(method) ? method_core(method)->policy : &entry_lazy;
 }
 
+/* Under lazy E leaves T at the final tier, under the others as soon as there is code. */
+bool entry_may_have_led(const struct method *method)
+{
+	return method->durable->was_final || entry_policy(method) != &entry_lazy;
+}
+
 void entry_point_set(struct method *method, uint64_t code, bool is_final, bool only_from_prestub)
 {
 	const struct tier_record *record = method_record(method);

@@ -121,7 +121,7 @@ bool inline_has(const struct method *method, const struct method *inliner, uint3
 /* -- Withdrawal --- */
 static void inline_queue(struct method *method, struct ledger_method *image, const struct ledger_version *first)
 {
-	if (version_room(method_core(method)) >= INLINE_VERSIONS)
+	if (version_room(method_core(method), method->module->user) >= INLINE_VERSIONS)
 		queue_promote(method, image, first, TIER_REASON_INLINEE_REPLACED);
 	else
 		method_set_final(method, image, first, TIER_REASON_INLINEE_REPLACED);
@@ -147,7 +147,7 @@ static void inline_withdraw_active(struct method *method, uint32_t slot)
 static void inline_withdraw_saved(struct method *method, uint32_t slot)
 {
 	struct core *core = method_core(method);
-	const bool is_room = version_room(core) >= INLINE_VERSIONS;
+	const bool is_room = version_room(core, method->module->user) >= INLINE_VERSIONS;
 	struct ledger_method *image = method_begin(method);
 
 	image->original_active = version_first(method, 0);

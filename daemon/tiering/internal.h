@@ -23,7 +23,23 @@
 #define SLICE_BUDGET 4096
 #define SLICE_LOOK 1
 #define SLICE_SITE 4
-#define SLICE_TRANSITION 32
+#define SLICE_TRANSITION 32	/* and as many units as there are SLICE_SLOTS in what it walked */
+#define SLICE_SLOTS 4
+
+/* Rows of tables that all uids share, and what is promised of them. A uid gets no more than its share, so that what one has used
+ * up is there for the others. */
+enum rows {
+	ROWS_VERSIONS,
+	ROWS_PROMISED,		/* versions that methods may still need to climb their ladders */
+	ROWS_EDGES,
+	ROWS_SLOTS,
+	_ROWS_N
+};
+
+#define SHARE_VERSIONS (LEDGER_VERSIONS_MAX / 8)	/* with those promised: as many as the methods that a uid may load */
+#define SHARE_EDGES (LEDGER_EDGES_MAX / 8)
+#define SHARE_SLOTS (LEDGER_SLOTS_MAX / 8)
+#define SHARE_METHOD_SLOTS 8192u			/* of one method: they are walked at once, in a third of a millisecond */
 
 struct core {
 	struct core_config config;
@@ -34,7 +50,6 @@ struct core {
 	struct module *modules[LEDGER_MODULES_MAX];	/* by id */
 	uint32_t n_modules;
 	uint32_t n_methods;		/* of all modules */
-	uint32_t n_versions;
 	struct list names[CORE_NAME_BUCKETS];
 
 	struct list users;		/* by turn: who had none for the longest time comes first */
@@ -48,7 +63,9 @@ struct core {
 	uint32_t n_armed;		/* methods that are counting */
 	uint32_t n_pending;		/* methods queued, and jobs */
 	uint32_t n_running;		/* jobs outside */
-	uint32_t n_promised;		/* versions that methods may still need to climb their ladders */
+	uint32_t rows[_ROWS_N];		/* of all modules, those that are going too */
+	uint32_t share[_ROWS_N];	/* what a uid may have; PROMISED: together with VERSIONS */
+	uint32_t n_method_slots_max;
 	uint64_t n_replacements;	/* how often a body came in another's place */
 
 	const struct entry_policy *policy;
@@ -79,6 +96,7 @@ struct user {
 	struct list queue;		/* methods by ticket */
 	uid_t uid;
 	uint32_t n_modules, n_pending, n_running, n_lost;
+	uint32_t rows[_ROWS_N];
 };
 
 struct module {
@@ -93,6 +111,7 @@ struct module {
 	struct list looked;		/* those that it has looked at */
 	uint64_t id;
 	uint32_t n_methods, n_pending;
+	uint32_t rows[_ROWS_N];
 	struct method *methods;
 	uint64_t *known;		/* a bit per call cell: it is recorded */
 };
@@ -121,8 +140,15 @@ struct method {
 	struct entry_held *holder;	/* of what E holds; NULL: T */
 	struct entry_held forwarder;	/* of its forwarder stub */
 	uint8_t place;			/* enum method_place */
-	uint8_t promised;		/* its part of core->n_promised */
+	uint8_t promised;		/* versions that it may still need */
+	uint32_t n_slots;		/* recorded */
 };
+
+/* What a transition took of a slice that had examined @n_before slots before it */
+static inline int slice_transition(const struct core *core, uint64_t n_before)
+{
+	return SLICE_TRANSITION + (core->counters.n_slots_examined - n_before) / SLICE_SLOTS;
+}
 
 static inline uint32_t module_n_methods(const struct module *module) { return module->n_methods; }
 static inline struct core *method_core(const struct method *method) { return method->module->core; }
@@ -158,6 +184,8 @@ void user_take_turn(struct user *user);	/* in a transaction: goes to the end of 
 struct module *module_new(struct core *core, struct ledger_module *durable, uint64_t id, const struct tier_layout *layout);
 void module_link(struct module *module, struct user *user);	/* once its record is committed */
 struct module *module_free(struct module *module);
+void module_count_rows(struct module *module, enum rows kind, int n);	/* its, its user's and the core's */
+bool module_has_share(const struct module *module, enum rows kind);	/* its user may have one more */
 void module_note_code(struct module *module, const struct core_code *code);	/* in a transaction */
 
 /* -- method.c --- */
@@ -186,7 +214,8 @@ struct ledger_version *version_next(const struct method *method);
 /* Row of the oldest live version of the body: its first code; LEDGER_NONE */
 uint32_t version_first(const struct method *method, uint32_t body);
 uint32_t version_find(const struct method *method, uint64_t id);	/* LEDGER_NONE: none of it has that id */
-uint32_t version_room(const struct core *core);	/* versions that nobody was promised */
+/* Versions that nobody was promised and that the user may have. NULL: one without modules */
+uint32_t version_room(const struct core *core, const struct user *user_or_null);
 /* In a transaction: the method's current body gets a next version. Returns its image. */
 struct ledger_version *version_new(struct method *method, struct ledger_method *image, enum tier_level level);
 void version_set_live(struct core *core, struct ledger_version *image, const struct core_code *code);
@@ -233,6 +262,7 @@ struct entry_held *entry_held(struct method *method, uint64_t value);
 
 /* for the policies */
 bool entry_is_backpatchable(const struct method *method);
+bool entry_may_have_led(const struct method *method);		/* E may have been something else than T */
 uint64_t entry_own(const struct method *method);		/* T */
 uint64_t entry_prestub(const struct method *method);
 void entry_store_precode(struct method *method, uint64_t value);

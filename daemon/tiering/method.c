@@ -75,13 +75,12 @@ static uint32_t promise_of(enum tier_stage stage)
 
 void method_count_promise(struct method *method)
 {
-	struct core *core = method_core(method);
+	const uint8_t before = method->promised;
 
-	core->n_promised -= method->promised;
 	method->promised = promise_of(method_stage(method));
 	if (method_body(method))
 		method->promised += promise_of(method->durable->original_stage);
-	core->n_promised += method->promised;
+	module_count_rows(method->module, ROWS_PROMISED, method->promised - before);
 }
 
 /* -- Lists --- */
@@ -215,7 +214,7 @@ void method_forget(struct method *method)
 {
 	struct ledger *ledger = &method_core(method)->ledger;
 
-	method_core(method)->n_promised -= method->promised;
+	module_count_rows(method->module, ROWS_PROMISED, -method->promised);
 	if (!method->durable)
 		return;
 	version_release_all(method);

@@ -86,9 +86,9 @@ void module_link(struct module *module, struct user *user)
 	core->modules[at] = module;
 	core->n_modules++;
 	core->n_methods += module->n_methods;
-	core->n_promised += module->n_methods * LEDGER_LADDER;
 	module->user = user;
 	user->n_modules++;
+	module_count_rows(module, ROWS_PROMISED, module->n_methods * LEDGER_LADDER);
 	if (module->durable->is_named)
 		list_append(module_bucket(core, user->uid, module->durable->name), &module->name_link);
 }
@@ -102,6 +102,19 @@ static void module_unlink(struct module *module)
 	memmove(&core->modules[at], &core->modules[at + 1], (core->n_modules - at) * sizeof(core->modules[0]));
 	core->n_methods -= module->n_methods;
 	module->user->n_modules--;
+}
+
+void module_count_rows(struct module *module, enum rows kind, int n)
+{
+	module->rows[kind] += n;
+	if (module->user)
+		module->user->rows[kind] += n;
+	module->core->rows[kind] += n;
+}
+
+bool module_has_share(const struct module *module, enum rows kind)
+{
+	return module->user->rows[kind] < module->core->share[kind];
 }
 
 void module_note_code(struct module *module, const struct core_code *code)
@@ -186,7 +199,7 @@ int core_module_add(struct module **ret, struct core *core, uint64_t id, uid_t u
 	if (core_module_by_name(core, uid, name))
 		return CORE_E_EXISTS;
 	if (core->n_modules == LEDGER_MODULES_MAX || layout->n_methods > LEDGER_METHODS_MAX - core->n_methods
-	    || layout->n_methods > version_room(core) / LEDGER_LADDER)
+	    || layout->n_methods > version_room(core, user_find(core, uid)) / LEDGER_LADDER)
 		return CORE_E_QUOTA;
 	user = module_user(core, uid);
 	if (!user)

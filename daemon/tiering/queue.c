@@ -14,6 +14,7 @@
 
 #define QUEUE_RETRY_NS 100000000u
 #define QUEUE_STARTS_MAX 64u	/* in one turn of the loop; more only when each start fails at once */
+#define QUEUE_SLOTS_MAX SHARE_METHOD_SLOTS	/* to walk in one turn, for methods that are final because their start failed */
 
 void queue_promote(struct method *method, struct ledger_method *image, const struct ledger_version *active,
 		   enum tier_reason reason)
@@ -387,6 +388,7 @@ static struct method *queue_next(struct core *core)
 
 void queue_run(struct core *core)
 {
+	const uint64_t n_before = core->counters.n_slots_examined;
 	uint32_t n_starts = 0;
 
 	while (!core->retry_ns && core->n_running < core->config.jobs_total) {
@@ -395,7 +397,7 @@ void queue_run(struct core *core)
 
 		if (!lost && !method)
 			return;
-		if (n_starts++ == QUEUE_STARTS_MAX) {
+		if (n_starts++ == QUEUE_STARTS_MAX || core->counters.n_slots_examined - n_before > QUEUE_SLOTS_MAX) {
 			core->is_busy = true;
 			return;
 		}

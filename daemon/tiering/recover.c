@@ -75,11 +75,14 @@ static void recover_versions(struct core *core)
 {
 	struct ledger *ledger = &core->ledger;
 
-	for (uint32_t slot = 0; slot < ledger_used(ledger, LEDGER_VERSIONS); slot++)
-		if (core_module_by_id(core, ledger_version(ledger, slot)->module))
-			core->n_versions++;
+	for (uint32_t slot = 0; slot < ledger_used(ledger, LEDGER_VERSIONS); slot++) {
+		struct module *module = core_module_by_id(core, ledger_version(ledger, slot)->module);
+
+		if (module)
+			module_count_rows(module, ROWS_VERSIONS, 1);
 		else
 			ledger_release(ledger, LEDGER_VERSIONS, slot);
+	}
 }
 
 /* An edge counts from the moment its version is live. */
@@ -91,8 +94,11 @@ static void recover_edges(struct core *core)
 		const struct ledger_edge *edge = ledger_edge(ledger, slot);
 		const struct ledger_version *version = ledger_version(ledger, edge->version);
 
-		if (!core_module_by_id(core, edge->module) || version->id != edge->version_id
-		    || version->state != LEDGER_LIVE)
+		struct module *module = core_module_by_id(core, edge->module);
+
+		if (module && version->id == edge->version_id && version->state == LEDGER_LIVE)
+			module_count_rows(module, ROWS_EDGES, 1);
+		else
 			ledger_release(ledger, LEDGER_EDGES, slot);
 	}
 }

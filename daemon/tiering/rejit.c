@@ -76,7 +76,7 @@ int core_rejit(struct module *module, uint32_t index, uint32_t body)
 	struct core *core = module->core;
 
 	assert(module->records && index < module->n_methods && body && body != method_body(method));
-	if (version_room(core) < LEDGER_LADDER * (1 + inline_count(method)))
+	if (version_room(core, module->user) < LEDGER_LADDER * (1 + inline_count(method)))
 		return CORE_E_QUOTA;
 	rejit_open(core);
 	inline_withdraw(method);

@@ -9,7 +9,7 @@
  *
  * A slot is never forgotten while its module lives: activations of withdrawn code go on calling through it. A method's form a
  * chain in the ledger. A row is written first and becomes part of the chain by one small transaction; what a successor does
- * not reach from a method is free. Whatever is not recorded (the table is full, the daemon died before it was) leads to T,
+ * not reach from a method is free. Whatever is not recorded (there are too many, the daemon died before it was) leads to T,
  * which is right, only slower.
  *
  * Code may come with thousands of call sites: they are registered in slices. */
@@ -61,15 +61,32 @@ void slot_write_all(struct method *method, uint64_t value, const struct entry_he
 	}
 }
 
-/* Returns the new slot, or NULL: the table is full. */
+/* A row for one more slot; LEDGER_NONE: the method, its uid or the table has as many as may be. */
+static uint32_t slot_take_row(struct method *method)
+{
+	struct core *core = method_core(method);
+
+	if (method->n_slots >= core->n_method_slots_max || !module_has_share(method->module, ROWS_SLOTS))
+		return LEDGER_NONE;
+	return ledger_take(&core->ledger, LEDGER_SLOTS);
+}
+
+static void slot_count(struct method *method, int n)
+{
+	method->n_slots += n;
+	module_count_rows(method->module, ROWS_SLOTS, n);
+}
+
+/* Returns the new slot, or NULL: there is no room. */
 static const struct ledger_slot *slot_record(struct method *method, enum tier_slot_kind kind, uint64_t address)
 {
 	struct core *core = method_core(method);
-	uint32_t row = ledger_take(&core->ledger, LEDGER_SLOTS);
+	uint32_t row = slot_take_row(method);
 	struct ledger_method *image;
 
 	if (row == LEDGER_NONE)
 		return NULL;
+	slot_count(method, 1);
 	*ledger_slot(&core->ledger, row) = (struct ledger_slot){
 		.module = method->module->id,
 		.address = address,
@@ -114,7 +131,7 @@ void core_slot_used(struct module *module, uint32_t index, uint64_t address)
 	if (!method || !method->durable || !slot_is_cell(&module->durable->layout, address))
 		return;
 	value = entry_slot_value(method);
-	if (value == entry_own(method) && !method->durable->was_final)
+	if (value == entry_own(method) && !entry_may_have_led(method))
 		return;
 	alias = slot_alias(module, address);
 	known = slot_known(module, address, &bit);
@@ -209,6 +226,7 @@ void slot_recover(struct method *method)
 	for (; row != LEDGER_NONE; row = ledger_slot(ledger, row)->next) {
 		uint64_t bit, *known;
 
+		slot_count(method, 1);
 		if (ledger_slot(ledger, row)->kind != TIER_SLOT_VTABLE)
 			continue;
 		known = slot_known(method->module, ledger_slot(ledger, row)->address, &bit);
@@ -224,6 +242,7 @@ void slot_release_all(struct method *method)
 	for (row = method->durable->slots; row != LEDGER_NONE; row = next) {
 		next = ledger_slot(ledger, row)->next;
 		ledger_release(ledger, LEDGER_SLOTS, row);
+		slot_count(method, -1);
 	}
 }
 

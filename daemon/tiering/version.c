@@ -44,9 +44,18 @@ uint32_t version_find(const struct method *method, uint64_t id)
 	return slot != LEDGER_NONE && ledger_version(&method_core(method)->ledger, slot)->id == id ? slot : LEDGER_NONE;
 }
 
-uint32_t version_room(const struct core *core)
+static uint32_t version_left(uint32_t n_max, const uint32_t rows[_ROWS_N])
 {
-	return LEDGER_VERSIONS_MAX - core->n_versions - core->n_promised;
+	const uint32_t n = rows[ROWS_VERSIONS] + rows[ROWS_PROMISED];
+
+	return n < n_max ? n_max - n : 0;	/* a predecessor may have admitted more */
+}
+
+uint32_t version_room(const struct core *core, const struct user *user_or_null)
+{
+	const uint32_t n = version_left(LEDGER_VERSIONS_MAX, core->rows), share = core->share[ROWS_VERSIONS];
+
+	return MIN(n, user_or_null ? version_left(share, user_or_null->rows) : share);
 }
 
 struct ledger_version *version_new(struct method *method, struct ledger_method *image, enum tier_level level)
@@ -70,7 +79,7 @@ struct ledger_version *version_new(struct method *method, struct ledger_method *
 	};
 	image->next = image->chain = slot;
 	core->held[slot] = (struct entry_held){ 0 };
-	core->n_versions++;
+	module_count_rows(method->module, ROWS_VERSIONS, 1);
 	return version;
 }
 
@@ -134,12 +143,15 @@ bool core_version_inlined(const struct module *module, uint32_t index, uint64_t 
 }
 
 /* -- Whom a version inlined --- */
-static void version_release_edges(struct ledger *ledger, uint32_t slot)
+static void version_release_edges(struct method *method, uint32_t slot)
 {
+	struct ledger *ledger = &method_core(method)->ledger;
+
 	while (slot != LEDGER_NONE) {
 		uint32_t next = ledger_edge(ledger, slot)->next;
 
 		ledger_release(ledger, LEDGER_EDGES, slot);
+		module_count_rows(method->module, ROWS_EDGES, -1);
 		slot = next;
 	}
 }
@@ -148,15 +160,17 @@ static void version_release_edges(struct ledger *ledger, uint32_t slot)
 static uint32_t version_add_edge(const struct method *method, uint32_t version, uint32_t next)
 {
 	struct ledger *ledger = &method_core(method)->ledger;
-	uint32_t slot = ledger_take(ledger, LEDGER_EDGES);
+	uint32_t slot = module_has_share(method->module, ROWS_EDGES) ? ledger_take(ledger, LEDGER_EDGES) : LEDGER_NONE;
 
-	if (slot != LEDGER_NONE)
-		*ledger_edge(ledger, slot) = (struct ledger_edge){
-			.module = method->module->id,
-			.version_id = ledger_version(ledger, version)->id,
-			.version = version,
-			.next = next,
-		};
+	if (slot == LEDGER_NONE)
+		return slot;
+	*ledger_edge(ledger, slot) = (struct ledger_edge){
+		.module = method->module->id,
+		.version_id = ledger_version(ledger, version)->id,
+		.version = version,
+		.next = next,
+	};
+	module_count_rows(method->module, ROWS_EDGES, 1);
 	return slot;
 }
 
@@ -173,7 +187,7 @@ bool version_note_inlined(struct method *method, uint32_t version, const uint32_
 			uint32_t slot = version_add_edge(method, version, first);
 
 			if (slot == LEDGER_NONE) {
-				version_release_edges(ledger, first);
+				version_release_edges(method, first);
 				return false;
 			}
 			first = slot;
@@ -193,8 +207,8 @@ void version_release_all(struct method *method)
 
 	for (slot = method->durable->chain; slot != LEDGER_NONE; slot = older) {
 		older = ledger_version(ledger, slot)->older;
-		version_release_edges(ledger, ledger_version(ledger, slot)->edges);
+		version_release_edges(method, ledger_version(ledger, slot)->edges);
 		ledger_release(ledger, LEDGER_VERSIONS, slot);
-		core->n_versions--;
+		module_count_rows(method->module, ROWS_VERSIONS, -1);
 	}
 }

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "tiering/internal.h"
 #include "unit/tiering/fake.h"
 
 /* Modules: names, ids, room, and what is left of one when it goes */
@@ -99,8 +100,10 @@ static void ids_are_never_used_again(void **state)
 static void the_ledger_admits_only_what_it_has_room_for(void **state)
 {
 	struct fake *fake = *state;
-	struct fake_module *big = fake_load(fake, UID, "big", LEDGER_METHODS_MAX - 1), *fm;
+	struct fake_module *big, *fm;
 
+	fake->core->share[ROWS_VERSIONS] = LEDGER_VERSIONS_MAX;
+	big = fake_load(fake, UID, "big", LEDGER_METHODS_MAX - 1);
 	assert_int_equal(fake_try_load(fake, UID + 1, "m", 2, 2, &fm), CORE_E_QUOTA);
 	assert_int_equal(fake_try_load(fake, UID + 1, "m", 1, 2, &fm), 0);
 	fake_remove(fake, big);

@@ -197,6 +197,32 @@ static void a_note_that_a_rejit_overtook_is_not_forgotten(void **state)
 	ladder_assert_words(fm, LADDER_METHOD, "p 1 1 1tt");
 }
 
+/* Under the older policies slots are patched before the final tier, so that a note may be read after they went back to T. */
+static void a_note_that_counting_overtook_is_not_forgotten(void **state)
+{
+	for (int policy = 0; policy < _TIER_BACKPATCH_N; policy++) {
+		struct fake_module *fm = module_of(state, policy);
+		struct fake *fake = *state;
+		struct fake_run run;
+
+		fake->how_notes = FAKE_NOTES_LATE;
+		fake->forwarder_result = CORE_E_FULL;
+		fake_call(fm, LADDER_METHOD);
+		fake_run_slot(fm, 0);
+		fake_pass(fake, 200);
+		fake_deliver_all(fake);
+		fake->how_notes = FAKE_NOTES_AT_ONCE;
+		ladder_climb(fm, LADDER_METHOD, FAKE_WAY_PRECODE);
+		run = fake_run_slot(fm, 0);
+		assert_int_equal(run.n_visits[TIER_VISIT_SLOT_AGAIN], 0);
+		run = fake_run_slot(fm, 0);
+		assert_int_equal(n_visits(&run), 0);
+		ladder_check_all(fake);
+		fake_free(fake);
+	}
+	*state = fake_new(&fake_config);
+}
+
 static void notes_about_modules_that_are_gone_are_nothing(void **state)
 {
 	struct fake *fake;
@@ -466,6 +492,7 @@ int main(void)
 		SLOTS_TEST(the_same_note_many_times_is_one_slot),
 		SLOTS_TEST(a_note_about_a_method_at_a_lower_tier_writes_nothing),
 		SLOTS_TEST(a_note_that_a_rejit_overtook_is_not_forgotten),
+		SLOTS_TEST(a_note_that_counting_overtook_is_not_forgotten),
 		SLOTS_TEST(notes_about_modules_that_are_gone_are_nothing),
 		SLOTS_TEST(recorded_slots_outlive_the_daemon),
 		SLOTS_TEST(slots_of_modules_that_are_gone_are_used_again),
