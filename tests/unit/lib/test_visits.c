@@ -363,13 +363,13 @@ static void a_method_whose_body_was_replaced_is_asked_for_again(void **state)
 }
 
 /* -- Changes between any two instructions of a call --- */
-#define STEPS_MAX 4000u		/* a first call with its round trip is some hundreds */
+#define STEPS_MAX 4000u		/* a first call with its round trip is some hundreds, with sanitizers one or two thousand */
 #define PERIODS 12u		/* two loads that are so many instructions apart see what lies on two sides of a change */
 
 struct steps {
 	struct fake *fake;
 	struct tier_method *method, *other;
-	uint32_t period, first, n_used;
+	uint32_t n_max, period, first, n_used;
 };
 
 static int child_is_stepped(void *context)
@@ -384,14 +384,14 @@ static int child_is_stepped(void *context)
 	return 0;
 }
 
-/* True: the call ended while it was stepped through. */
+/* True: the call, and the child with it, ended while it was stepped through. */
 static bool step_through(struct steps *steps, void (*change)(struct steps *, uint32_t step))
 {
 	const pid_t child = child_start(BY_FORK, child_is_stepped, steps);
 	int status, stop = SIGSTOP;
 
 	assert_int_equal(waitpid(child, &status, 0), child);
-	for (uint32_t i = 0; i < STEPS_MAX && WIFSTOPPED(status); i++) {
+	for (uint32_t i = 0; i < steps->n_max && WIFSTOPPED(status); i++) {
 		change(steps, i);
 		stop = WSTOPSIG(status);
 		assert_int_equal(ptrace(PTRACE_SINGLESTEP, child, 0, stop == SIGTRAP || stop == SIGSTOP ? 0 : stop), 0);
@@ -428,7 +428,7 @@ static void a_body_is_replaced_and_prepared_between_any_two_instructions(void **
 	struct fake *fake = fake_of(state);
 	struct tier_conn *conn = client_connect(fake);
 	struct tier_module *module = client_open(conn, "demo");
-	struct steps steps = { .fake = fake, .method = client_method(module, 0), .other = client_method(module, 2) };
+	struct steps steps = { fake, client_method(module, 0), client_method(module, 2), .n_max = STEPS_MAX };
 
 	client_call(steps.other, 1);
 	steps.n_used = fake->modules[0].n_used;
@@ -450,7 +450,7 @@ static void the_state_changes_with_every_instruction_before_counting(void **stat
 	struct fake *fake = fake_of(state);
 	struct tier_conn *conn = client_connect(fake);
 	struct tier_module *module = client_open(conn, "demo");
-	struct steps steps = { .fake = fake, .method = client_method(module, 0), .other = client_method(module, 2) };
+	struct steps steps = { fake, client_method(module, 0), client_method(module, 2), .n_max = 10 * STEPS_MAX };
 
 	fake_set_stage(fake, 0, TIER_STAGE_COUNTING);
 	fake_set_precode(&fake->modules[0], 0, prestub_of(fake));
