@@ -134,6 +134,13 @@ static void conn_emit(struct lane *lane, const void *message, size_t n, const in
 		conn_break(conn);
 }
 
+static void conn_shut(struct lane *lane)
+{
+	conn_break(container_of(lane, struct conn, lane));
+}
+
+static const struct lane_ops conn_ops = { .emit = conn_emit, .shut = conn_shut };
+
 static void conn_flush(struct conn *conn)
 {
 	struct list *first;
@@ -269,7 +276,7 @@ int conn_new(struct server *server, int fd, uid_t uid, pid_t pid)
 		free(conn);
 		return error_fold(r);
 	}
-	lane_init(&conn->lane, server, uid, pid, conn_emit);
+	lane_init(&conn->lane, server, uid, pid, &conn_ops);
 	list_init(&conn->outbox);
 	conn->fd = fd;
 	conn->charge = charge;

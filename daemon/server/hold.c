@@ -41,14 +41,13 @@ struct resident *resident_get(struct server *server, uint64_t id)
 	resident->id = id;
 	list_init(&resident->waits);
 	list_init(&resident->changes);
-	list_init(&resident->settling);
 	list_append(resident_bucket(server, id), &resident->link);
 	return resident;
 }
 
 void resident_put(struct resident *resident)
 {
-	if (resident->n_holders || !list_is_empty(&resident->waits) || !list_is_empty(&resident->settling))
+	if (resident->n_holders || !list_is_empty(&resident->waits))
 		return;
 	list_remove(&resident->link);
 	free(resident);

@@ -15,9 +15,9 @@
 #define LANE_COMPLAINT_NS 1000000000u
 
 void lane_init(struct lane *lane, struct server *server, uid_t uid, pid_t pid,
-	       void (*emit)(struct lane *lane, const void *message, size_t n, const int *fds, unsigned int n_fds))
+	       const struct lane_ops *ops)
 {
-	*lane = (struct lane){ .server = server, .uid = uid, .pid = pid, .emit = emit };
+	*lane = (struct lane){ .server = server, .uid = uid, .pid = pid, .ops = ops };
 	list_init(&lane->link);
 	list_init(&lane->waits);
 	list_init(&lane->loads);
@@ -95,7 +95,7 @@ void lane_reply_fds(struct lane *lane, uint64_t serial, unsigned int type, const
 	message.header = (struct wire_header){ .magic = WIRE_MAGIC, .version = WIRE_VERSION, .type = type,
 					       .size = sizeof(message.header) + n, .n_fds = n_fds, .serial = serial };
 	memcpy(message.body, body, n);
-	lane->emit(lane, &message, sizeof(message.header) + n, fds, n_fds);
+	lane->ops->emit(lane, &message, sizeof(message.header) + n, fds, n_fds);
 }
 
 void lane_reply(struct lane *lane, uint64_t serial, unsigned int type, const void *body)
@@ -143,6 +143,15 @@ void lane_complain(struct lane *lane, const char *text)
 	server->complained_ns = now;
 	log_line(LOG_WARNING, "disconnected a client (pid %d, uid %u, %llu so far): %s", lane->pid, lane->uid,
 		 (unsigned long long)server->n_disconnected, text);
+}
+
+void lane_shut(struct lane *lane, const char *text)
+{
+	if (lane->is_shut)
+		return;
+	lane->is_shut = true;
+	lane_complain(lane, text);
+	lane->ops->shut(lane);
 }
 
 int lane_break(struct lane *lane, uint64_t serial, const char *text)

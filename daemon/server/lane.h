@@ -3,7 +3,7 @@
 
 /* A lane: the protocol on one connection, without the connection
  *
- * lane_feed() eats one datagram: decodes it (request.h), calls the request's handler, and answers through lane->emit().
+ * lane_feed() eats one datagram: decodes it (request.h), calls the request's handler, and answers through lane->ops.
  * The unit tests, the fuzzer and the sockets make the same call. Handlers return 0 or LANE_E_END, after they have told the
  * client why. */
 
@@ -34,8 +34,15 @@ struct datagram {
 	int fds[LANE_FDS_ROOM];
 };
 
+struct lane_ops {
+	/* A whole message; @fds are borrowed. Must not call back. */
+	void (*emit)(struct lane *lane, const void *message, size_t n, const int *fds, unsigned int n_fds);
+	/* Ends the connection, and with it the lane, in a turn that follows. */
+	void (*shut)(struct lane *lane);
+};
+
 void lane_init(struct lane *lane, struct server *server, uid_t uid, pid_t pid,
-	       void (*emit)(struct lane *lane, const void *message, size_t n, const int *fds, unsigned int n_fds));
+	       const struct lane_ops *ops);
 /* Ends the lane's waits and watches without a word, and its session when it was the last lane. Idempotent. */
 void lane_deinit(struct lane *lane);
 
@@ -55,6 +62,8 @@ int lane_error(struct lane *lane, uint64_t serial, enum tier_error error, const 
 int lane_error_numbers(struct lane *lane, uint64_t serial, enum tier_error error, uint64_t first, uint64_t last);
 /* ERROR PROTOCOL, counted and logged. Returns LANE_E_END. */
 int lane_break(struct lane *lane, uint64_t serial, const char *text);
+/* Throws the client out without a word to it, also while others are served; counted and logged. Idempotent. */
+void lane_shut(struct lane *lane, const char *text);
 
 /* Counts a client that is thrown out, and tells the log, at most once a second: clients cannot flood it. */
 void lane_complain(struct lane *lane, const char *text);

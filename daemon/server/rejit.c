@@ -43,6 +43,7 @@ int rejit_request(struct lane *lane, const struct request *request)
 		load_free(load);
 		return 0;
 	}
+	load->settling->method = body->method;
 	r = server->ops->rejit(server->context, module, body->method, body->symbol, body->flags & WIRE_REJIT_FORCE, load->object_fd,
 			       n, load);
 	if (r)
@@ -72,6 +73,7 @@ int rejit_revert(struct lane *lane, const struct request *request)
 
 	if (!wait)
 		return 0;
+	wait->method = ref->method;
 	r = core_revert(module, ref->method);
 	if (!r) {
 		slots_settle(wait, ref->module);

@@ -115,7 +115,7 @@ void server_method_changed(struct server *server, struct module *module, uint32_
 
 	core_module_info(module, &info);
 	wait_method_changed(server, info.id, method);
-	slots_method_changed(server, info.id, method);
+	slots_method_changed(server, module, info.id, method);
 }
 
 void server_event_added(struct server *server)

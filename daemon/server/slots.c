@@ -12,10 +12,15 @@
 #define SLOTS_PIDS_MAX 8u		/* that a sentence names */
 #define SLOTS_LATE_MAX 4096u		/* unanswered changes that are looked through for them */
 
-/* A change that is not answered yet */
+#define CHANGE_SEVERAL UINT64_MAX
+
+/* A change that is not answered yet. Slots that hold the method's address are right: only who may still hold code that calls
+ * are to leave is waited for, and only such changes are listed. */
 struct change {
 	struct list link;		/* resident->changes */
+	struct list waits;		/* that settle when this has ended, or wait for the next one then */
 	uint64_t number;
+	uint64_t version;		/* whose code that is; CHANGE_SEVERAL */
 	struct watch *watch;
 };
 
@@ -23,12 +28,14 @@ struct change {
 struct watch {
 	struct list link;		/* a bucket of server->watches */
 	struct list lane_link;		/* lane->watches */
-	struct list state_link;		/* lane->marked or lane->told; none: clean */
+	struct list state_link;		/* lane->told or, when it is marked only, lane->marked; none: clean */
 	struct lane *lane;
 	struct resident *resident;
 	uint32_t method;
 	uint64_t ticket;		/* of the change that it was told of last */
-	struct change told, marked;	/* linked: there is such a one */
+	struct core_entry entry;	/* since the newest change */
+	struct change changes[2], *told, *marked;
+	bool is_told, is_marked;
 	struct charge charge;
 };
 
@@ -41,24 +48,45 @@ static struct list *watch_bucket(struct server *server, uint64_t module, uint32_
 }
 
 /* -- Settling --- */
-static const struct change *resident_oldest(struct resident *resident)
+/* Whether slots that have not followed yet may run what the method's replacement took away: its own code, or code of another
+ * method that had inlined it. */
+static bool change_concerns(const struct change *change, const struct wait *wait)
 {
-	struct list *first = list_first(&resident->changes);
+	const struct watch *watch = change->watch;
+	const struct module *module;
 
-	return first ? list_entry(first, struct change, link) : NULL;
+	if (watch->method == wait->method || change->version == CHANGE_SEVERAL)
+		return true;
+	module = core_module_by_id(watch->lane->server->core, watch->resident->id);
+	return module && core_version_has_inlined(module, watch->method, change->version, wait->method);
 }
 
-/* Whoever removed a change calls this; somebody holds the module. */
-static void resident_settled(struct resident *resident)
+/* The first one from @pos on that came before the wait and concerns it; NULL */
+static struct change *change_find(struct resident *resident, struct list *pos, const struct wait *wait)
 {
-	const struct change *oldest = resident_oldest(resident);
-	struct list *first;
+	for (; pos != &resident->changes; pos = pos->next) {
+		struct change *change = list_entry(pos, struct change, link);
 
-	while ((first = list_first(&resident->settling))) {
-		struct wait *wait = list_entry(first, struct wait, link);
-
-		if (oldest && oldest->number <= wait->next)
+		if (change->number > wait->next)
 			break;
+		if (change_concerns(change, wait))
+			return change;
+	}
+	return NULL;
+}
+
+static struct change *change_next(const struct change *change, const struct wait *wait)
+{
+	return change_find(change->watch->resident, change->link.next, wait);
+}
+
+/* Waits for @change; NULL: it has settled. */
+static void wait_proceed(struct wait *wait, struct change *change)
+{
+	wait->change = change;
+	if (change) {
+		list_append(&change->waits, &wait->link);
+	} else {
 		lane_done(wait->lane, wait->serial);
 		wait_free(wait);
 	}
@@ -66,27 +94,15 @@ static void resident_settled(struct resident *resident)
 
 static void change_end(struct change *change)
 {
-	if (!list_is_linked(&change->link))
-		return;
-	list_remove(&change->link);
-	resident_settled(change->watch->resident);
-}
+	struct list *first;
 
-void slots_settle(struct wait *wait, uint64_t module)
-{
-	struct server *server = wait->lane->server;
-	struct resident *resident = resident_find(server, module);
+	while ((first = list_first(&change->waits))) {
+		struct wait *wait = list_entry(first, struct wait, link);
 
-	if (!resident || !resident_oldest(resident)) {
-		lane_done(wait->lane, wait->serial);
-		wait_free(wait);
-		return;
+		list_remove(first);
+		wait_proceed(wait, change_next(change, wait));
 	}
-	wait->next = server->n_changes;
-	wait->resident = resident;
-	list_append(&resident->settling, &wait->link);
-	if (wait_set_deadline(server, wait, server->config.settle_ns))
-		slots_late(wait);
+	list_remove(&change->link);
 }
 
 static bool pid_is_among(const pid_t *pids, unsigned int n, pid_t pid)
@@ -97,21 +113,18 @@ static bool pid_is_among(const pid_t *pids, unsigned int n, pid_t pid)
 	return false;
 }
 
-/* Who has not answered what came before @number, as far as there is room: "12, 34" */
-static void late_pids(struct resident *resident, uint64_t number, char *text, size_t n_text)
+/* Who has not answered in time, as far as there is room: "12, 34" */
+static void late_pids(const struct wait *wait, char *text, size_t n_text)
 {
+	const struct change *change = wait->change;
 	pid_t pids[SLOTS_PIDS_MAX];
-	unsigned int n = 0, n_seen = 0;
+	unsigned int n = 0;
 	size_t at = 0;
-	struct list *pos;
 
 	text[0] = '\0';
-	list_for_each(pos, &resident->changes) {
-		const struct change *change = list_entry(pos, struct change, link);
+	for (unsigned int i = 0; change && i < SLOTS_LATE_MAX && n < SLOTS_PIDS_MAX; i++, change = change_next(change, wait)) {
 		pid_t pid = change->watch->lane->pid;
 
-		if (change->number > number || n == SLOTS_PIDS_MAX || ++n_seen > SLOTS_LATE_MAX)
-			break;
 		if (pid_is_among(pids, n, pid))
 			continue;
 		at += snprintf(text + at, n_text - at, "%s%d", n ? ", " : "", pid);
@@ -119,14 +132,37 @@ static void late_pids(struct resident *resident, uint64_t number, char *text, si
 	}
 }
 
-void slots_late(struct wait *wait)
+static void late_answer(struct wait *wait)
 {
 	char pids[SLOTS_PIDS_MAX * 16];
 
-	late_pids(wait->resident, wait->next, pids, sizeof(pids));
+	late_pids(wait, pids, sizeof(pids));
 	lane_error(wait->lane, wait->serial, TIER_ERROR_TIMEOUT,
 		   "the body is replaced, but processes with slots of their own have not answered in time: pid %s", pids);
 	wait_free(wait);
+}
+
+/* Who is thrown off delays nobody again: his slots lead to the methods' addresses as soon as he runs (libtier's lib/slots.c). */
+void slots_late(struct wait *wait)
+{
+	const struct change *change = wait->change;
+
+	for (unsigned int i = 0; change && i < SLOTS_LATE_MAX; i++, change = change_next(change, wait))
+		lane_shut(change->watch->lane, "has not set its slots in time");
+	late_answer(wait);
+}
+
+void slots_settle(struct wait *wait, uint64_t module)
+{
+	struct server *server = wait->lane->server;
+	struct resident *resident = resident_find(server, module);
+
+	wait->next = server->n_changes;
+	wait->change = resident ? change_find(resident, resident->changes.next, wait) : NULL;
+	if (wait->change && wait_set_deadline(server, wait, server->config.settle_ns))
+		late_answer(wait);
+	else
+		wait_proceed(wait, wait->change);
 }
 
 /* -- Telling --- */
@@ -134,11 +170,12 @@ static void watch_tell(struct watch *watch)
 {
 	struct lane *lane = watch->lane;
 	struct wire_slot_change body = { .module = watch->resident->id, .method = watch->method };
+	struct change *clean = watch->told;
 
-	/* the same change, at its place */
-	list_insert_before(&watch->marked.link, &watch->told.link);
-	list_remove(&watch->marked.link);
-	watch->told.number = watch->marked.number;
+	watch->told = watch->marked;
+	watch->marked = clean;
+	watch->is_told = true;
+	watch->is_marked = false;
 	list_remove(&watch->state_link);
 	list_append(&lane->told, &watch->state_link);
 	lane->n_told++;
@@ -174,32 +211,48 @@ int slots_timer(struct dispatch_timer *timer, uint64_t now_ns)
 	return 0;
 }
 
-static void watch_mark(struct watch *watch)
+/* Slots may hold @version's code, and are to leave it. */
+static void change_leave(struct change *change, uint64_t version)
+{
+	struct watch *watch = change->watch;
+
+	if (list_is_linked(&change->link)) {
+		change->version = change->version == version ? version : CHANGE_SEVERAL;
+		return;
+	}
+	change->version = version;
+	change->number = ++watch->lane->server->n_changes;
+	list_append(&watch->resident->changes, &change->link);
+}
+
+static void watch_mark(struct watch *watch, struct core_entry entry)
 {
 	struct lane *lane = watch->lane;
-	struct server *server = lane->server;
 
-	if (list_is_linked(&watch->marked.link))
+	if (watch->entry.version)
+		change_leave(watch->marked, watch->entry.version);
+	watch->entry = entry;
+	if (watch->is_marked)
 		return;
-	watch->marked.number = ++server->n_changes;
-	list_append(&watch->resident->changes, &watch->marked.link);
-	if (list_is_linked(&watch->told.link))
+	watch->is_marked = true;
+	if (watch->is_told)
 		return;
 	list_append(&lane->marked, &watch->state_link);
 	if (!list_is_linked(&lane->slot_link))
-		list_append(&server->slot_news, &lane->slot_link);
+		list_append(&lane->server->slot_news, &lane->slot_link);
 }
 
-/* From inside the core: nothing is told here. */
-void slots_method_changed(struct server *server, uint64_t module, uint32_t method)
+/* From inside the core: nothing is told here. What changes in a method is mostly its stage and not where calls go. */
+void slots_method_changed(struct server *server, const struct module *module, uint64_t id, uint32_t method)
 {
-	struct list *head = watch_bucket(server, module, method), *pos;
+	const struct core_entry entry = core_method_entry(module, method);
+	struct list *head = watch_bucket(server, id, method), *pos;
 
 	list_for_each(pos, head) {
 		struct watch *watch = list_entry(pos, struct watch, link);
 
-		if (watch->method == method && watch->resident->id == module)
-			watch_mark(watch);
+		if (watch->method == method && watch->resident->id == id && watch->entry.address != entry.address)
+			watch_mark(watch, entry);
 	}
 	slots_ring(server);
 }
@@ -207,13 +260,12 @@ void slots_method_changed(struct server *server, uint64_t module, uint32_t metho
 /* -- Watches --- */
 static void watch_free(struct watch *watch)
 {
-	if (list_is_linked(&watch->told.link))
-		watch->lane->n_told--;
+	watch->lane->n_told -= watch->is_told;
 	list_remove(&watch->link);
 	list_remove(&watch->lane_link);
 	list_remove(&watch->state_link);
-	change_end(&watch->told);
-	change_end(&watch->marked);
+	change_end(watch->told);
+	change_end(watch->marked);
 	charge_deinit(&watch->charge);
 	free(watch);
 }
@@ -231,8 +283,16 @@ static struct watch *watch_find(struct lane *lane, uint64_t module, uint32_t met
 	return NULL;
 }
 
+static struct change *change_init(struct change *change, struct watch *watch)
+{
+	list_init(&change->link);
+	list_init(&change->waits);
+	change->watch = watch;
+	return change;
+}
+
 /* 0, CHARGE_E_QUOTA, -ENOMEM */
-static int watch_new(struct lane *lane, struct resident *resident, uint32_t method)
+static int watch_new(struct lane *lane, const struct module *module, struct resident *resident, uint32_t method)
 {
 	struct server *server = lane->server;
 	struct watch *watch = calloc(1, sizeof(*watch));
@@ -248,10 +308,10 @@ static int watch_new(struct lane *lane, struct resident *resident, uint32_t meth
 	watch->lane = lane;
 	watch->resident = resident;
 	watch->method = method;
-	watch->told.watch = watch->marked.watch = watch;
+	watch->entry = core_method_entry(module, method);
+	watch->told = change_init(&watch->changes[0], watch);
+	watch->marked = change_init(&watch->changes[1], watch);
 	list_init(&watch->state_link);
-	list_init(&watch->told.link);
-	list_init(&watch->marked.link);
 	list_append(&lane->watches, &watch->lane_link);
 	list_append(watch_bucket(server, resident->id, method), &watch->link);
 	return 0;
@@ -299,7 +359,7 @@ int slots_watch(struct lane *lane, const struct request *request)
 	if (!hold)
 		return lane_error(lane, request->serial, TIER_ERROR_NO_MODULE, "this session does not hold module %llu",
 				  (unsigned long long)ref->module);
-	r = watch_find(lane, ref->module, ref->method) ? 0 : watch_new(lane, hold->resident, ref->method);
+	r = watch_find(lane, ref->module, ref->method) ? 0 : watch_new(lane, module, hold->resident, ref->method);
 	if (r == CHARGE_E_QUOTA)
 		return lane_error(lane, request->serial, TIER_ERROR_QUOTA, "this user's processes have slots of their own for %u methods already",
 				  lane->server->config.watches_per_uid);
@@ -324,9 +384,10 @@ int slots_done(struct lane *lane, const struct request *request)
 			break;
 		list_remove(&watch->state_link);
 		lane->n_told--;
-		if (list_is_linked(&watch->marked.link))
+		watch->is_told = false;
+		if (watch->is_marked)
 			list_append(&lane->marked, &watch->state_link);
-		change_end(&watch->told);
+		change_end(watch->told);
 	}
 	lane_tell(lane);
 	return 0;

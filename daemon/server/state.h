@@ -9,9 +9,9 @@
  *	        ├─ residents ◄────────────┘ a module as the server knows it: who holds it, who waits for its methods
  *	        └─ waits by method, feeds, news (waits and feeds that have something to look at)
  *
- * Bytes go in through lane_feed() and come out through lane->emit(): everything but listener.c and conn.c works without
+ * Bytes go in through lane_feed() and come out through lane->ops: everything but listener.c and conn.c works without
  * a socket. Objects die bottom up: a lane takes its waits along, the last lane its session, a session its holds. Nothing
- * is freed from inside emit(). */
+ * is freed from inside these. */
 
 #include "server/closing.h"
 #include "server/deadline.h"
@@ -99,8 +99,8 @@ struct lane {
 	uint64_t ticket;		/* of the newest change that it was told of */
 	uid_t uid;
 	pid_t pid;
-	/* A whole message; @fds are borrowed. Must not call back. */
-	void (*emit)(struct lane *lane, const void *message, size_t n, const int *fds, unsigned int n_fds);
+	bool is_shut;
+	const struct lane_ops *ops;
 };
 
 /* A module that somebody holds or waits for */
@@ -109,8 +109,7 @@ struct resident {
 	uint64_t id;
 	uint32_t n_holders;		/* sessions */
 	struct list waits;
-	struct list changes;		/* of watched methods, that are not answered yet; oldest first */
-	struct list settling;		/* waits of kind SLOTS, oldest first */
+	struct list changes;		/* of watched methods, away from code, that are not answered yet; oldest first */
 };
 
 /* A session's hold of a module */
@@ -126,12 +125,14 @@ struct wait {
 	struct lane *lane;
 	struct list lane_link;
 	uint64_t serial;
-	struct list link;		/* a bucket of server->waits, server->feeds, server->news or resident->settling */
+	struct list link;		/* a bucket of server->waits, server->feeds, server->news or change->waits */
 	struct deadline deadline;
-	/* METHOD, SLOTS */
+	/* METHOD */
 	struct resident *resident;
 	struct list resident_link;
+	/* METHOD, SLOTS */
 	uint32_t method;
+	struct change *change;		/* SLOTS: the first that must be answered (slots.c) */
 	/* FEED: number of the next event, or WIRE_EVENTS_SINCE and a time; SLOTS: number of the newest change that must be
 	 * answered */
 	uint64_t next;

@@ -184,6 +184,11 @@ int core_rejit(struct module *module, uint32_t method, uint32_t body);
  * now), QUEUED (REVERT) or FINAL (its reason); nothing else when cold, uncounted or compiling. */
 int core_revert(struct module *module, uint32_t method);
 uint32_t core_method_body(const struct module *module, uint32_t method);
+/* Where calls go that need not come through the precode: E's value, and whose code that is (0: no version's). */
+struct core_entry {
+	uint64_t address, version;
+};
+struct core_entry core_method_entry(const struct module *module, uint32_t method);
 
 /* -- Slots --- */
 /* A call came to the prestub through the vtable slot whose call cell lies at @address, which is the @method's (the caller has
@@ -215,6 +220,7 @@ struct core_version_info {
 bool core_version_below(const struct module *module, uint32_t method, uint64_t before, struct core_version_info *ret);
 /* The @i-th method that @version of the method inlined. False: there is none, or no such version. */
 bool core_version_inlined(const struct module *module, uint32_t method, uint64_t version, uint32_t i, uint32_t *ret);
+bool core_version_has_inlined(const struct module *module, uint32_t method, uint64_t version, uint32_t inlined);
 
 struct core_stats {
 	uint64_t n_modules, n_methods, n_versions;

@@ -284,6 +284,13 @@ uint32_t core_method_body(const struct module *module, uint32_t method)
 	return method_body(&module->methods[method]);
 }
 
+struct core_entry core_method_entry(const struct module *module, uint32_t method)
+{
+	const struct tier_record *record = &module->records[method];
+
+	return (struct core_entry){ record->entry, record->entry == record->code ? record->version : 0 };
+}
+
 /* -- Questions --- */
 struct tier_answer core_answer(struct module *module, uint32_t method)
 {

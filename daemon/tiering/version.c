@@ -142,6 +142,20 @@ bool core_version_inlined(const struct module *module, uint32_t index, uint64_t 
 	return false;
 }
 
+bool core_version_has_inlined(const struct module *module, uint32_t index, uint64_t version, uint32_t inlined)
+{
+	const struct ledger *ledger = &module->core->ledger;
+	uint32_t slot = version_find(&module->methods[index], version);
+
+	if (slot == LEDGER_NONE)
+		return false;
+	for (slot = ledger_version(ledger, slot)->edges; slot != LEDGER_NONE; slot = ledger_edge(ledger, slot)->next)
+		for (uint32_t i = 0; i < ledger_edge(ledger, slot)->n_methods; i++)
+			if (ledger_edge(ledger, slot)->methods[i] == inlined)
+				return true;
+	return false;
+}
+
 /* -- Whom a version inlined --- */
 static void version_release_edges(struct method *method, uint32_t slot)
 {

@@ -171,9 +171,10 @@ static void a_rejit_waits_for_slots(void **state)
 	client_hello(&a, world, 1000);
 	client_join_as(&slots, &a, WIRE_LANE_SLOTS);
 	client_attach(&a, fm->id);
+	world_finish(world, fm, 0);
 	client_ask(&slots, WIRE_SLOT_WATCH, &ref, WIRE_DONE);
 	rejit_begins(&a, &rejit);
-	server_method_changed(world->server, fm->module, 0);
+	assert_int_equal(core_rejit(fm->module, 0, 1), 0);
 	server_loaded(world->load, fm->module, TIER_ERROR_NONE, NULL);
 	world_settle(world);
 	assert_false(client_has_reply(&a));

@@ -75,6 +75,7 @@ struct client {
 	struct message message;		/* the one that was read last */
 	struct wire_welcome welcome;
 	int fd_to_send;			/* goes along with the next request; -1 */
+	bool is_shut;			/* the server threw it out: client_leave() is what the socket would do */
 	uint64_t serial;		/* of the last request */
 };
 
@@ -396,11 +397,18 @@ static inline void client_emit(struct lane *lane, const void *bytes, size_t n, c
 	list_append(&client->inbox, &message->link);
 }
 
+static inline void client_shut(struct lane *lane)
+{
+	container_of(lane, struct client, lane)->is_shut = true;
+}
+
 static inline void client_init(struct client *client, struct world *world, uid_t uid)
 {
+	static const struct lane_ops ops = { .emit = client_emit, .shut = client_shut };
+
 	*client = (struct client){ .world = world, .fd_to_send = -1 };
 	list_init(&client->inbox);
-	lane_init(&client->lane, world->server, uid, 4242, client_emit);
+	lane_init(&client->lane, world->server, uid, 4242, &ops);
 }
 
 static inline bool client_has_reply(struct client *client) { return !list_is_empty(&client->inbox); }
