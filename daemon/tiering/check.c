@@ -81,7 +81,7 @@ static const char *check_method(const struct method *method)
 
 /* What the lists hold, counted anew */
 struct check_count {
-	uint32_t n_armed, n_running, n_lost, n_uncounted, n_queued, n_promised;
+	uint32_t n_armed, n_running, n_lost, n_uncounted, n_queued;
 };
 
 static void check_count_method(struct check_count *count, const struct method *method)
@@ -89,7 +89,6 @@ static void check_count_method(struct check_count *count, const struct method *m
 	count->n_armed += method->place == PLACE_ARMED;
 	count->n_uncounted += method->place == PLACE_UNCOUNTED;
 	count->n_queued += method->place == PLACE_QUEUE;
-	count->n_promised += method->promised;
 }
 
 /* Its rows of the shared tables; the promise is the stage's. */
@@ -108,9 +107,15 @@ static void check_count_rows(uint32_t rows[_ROWS_N], const struct method *method
 	}
 }
 
+static void check_add_rows(uint32_t rows[_ROWS_N], const struct module *module)
+{
+	for (int kind = 0; kind < _ROWS_N; kind++)
+		rows[kind] += module->rows[kind];
+}
+
 static const char *check_rows(const struct core *core)
 {
-	uint32_t rows[_ROWS_N];
+	uint32_t rows[_ROWS_N], all[_ROWS_N] = { 0 };
 	const struct list *pos;
 
 	for (uint32_t i = 0; i < core->n_modules; i++) {
@@ -121,14 +126,19 @@ static const char *check_rows(const struct core *core)
 			check_count_rows(rows, &module->methods[k]);
 		if (memcmp(rows, module->rows, sizeof(rows)))
 			return "a module counts its rows";
+		check_add_rows(all, module);
 	}
+	list_for_each(pos, &core->gone)
+		check_add_rows(all, list_entry(pos, struct module, gone_link));
+	if (memcmp(all, core->rows, sizeof(all)))
+		return "the core counts all modules' rows";
 	list_for_each(pos, &core->users) {
 		const struct user *user = list_entry(pos, struct user, link);
 
 		memset(rows, 0, sizeof(rows));
 		for (uint32_t i = 0; i < core->n_modules; i++)
-			for (int kind = 0; kind < _ROWS_N && core->modules[i]->user == user; kind++)
-				rows[kind] += core->modules[i]->rows[kind];
+			if (core->modules[i]->user == user)
+				check_add_rows(rows, core->modules[i]);
 		if (memcmp(rows, user->rows, sizeof(rows)))
 			return "a user has the rows of its modules";
 	}
@@ -224,7 +234,7 @@ const char *core_check(const struct core *core)
 			return broken;
 	}
 	if (count.n_armed != core->n_armed || count.n_queued + count.n_running + count.n_lost != core->n_pending
-	    || count.n_running != core->n_running || count.n_promised != core->rows[ROWS_PROMISED])
+	    || count.n_running != core->n_running)
 		return "the core counts its methods";
 	if (!core->n_armed != !core->sweep_deadline_ns)
 		return "the sweep's timer runs while anything is armed";

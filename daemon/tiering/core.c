@@ -63,6 +63,7 @@ int core_new(struct core **ret, const struct core_config *config, const struct c
 	core->context = context;
 	for (unsigned int i = 0; i < CORE_NAME_BUCKETS; i++)
 		list_init(&core->names[i]);
+	list_init(&core->gone);
 	list_init(&core->users);
 	list_init(&core->delaying);
 	list_init(&core->installing);
@@ -95,6 +96,8 @@ struct core *core_free(struct core *core)
 	slot_forget_sites(core, NULL);
 	for (uint32_t i = 0; i < core->n_modules; i++)
 		module_free(core->modules[i]);
+	while ((link = list_first(&core->gone)))
+		module_free(list_entry(link, struct module, gone_link));
 	while ((link = list_first(&core->users)))
 		user_free(list_entry(link, struct user, link));
 	free(core->held);
@@ -175,6 +178,8 @@ void core_tick(struct core *core)
 	queue_tick(core, now);
 	count_sweep(core, &budget);
 	slot_install(core, &budget);
+	budget = MAX(budget, SLICE_BUDGET / 4);
+	module_forget(core, &budget);
 	core_proceed(core);
 }
 

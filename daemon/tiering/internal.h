@@ -22,6 +22,7 @@
  * looking at a counter; a transition takes a few microseconds. */
 #define SLICE_BUDGET 4096
 #define SLICE_LOOK 1
+#define SLICE_ROW 2		/* given back */
 #define SLICE_SITE 4
 #define SLICE_TRANSITION 32	/* and as many units as there are SLICE_SLOTS in what it walked */
 #define SLICE_SLOTS 4
@@ -49,8 +50,9 @@ struct core {
 
 	struct module *modules[LEDGER_MODULES_MAX];	/* by id */
 	uint32_t n_modules;
-	uint32_t n_methods;		/* of all modules */
+	uint32_t n_methods;		/* of all modules, those that are going too */
 	struct list names[CORE_NAME_BUCKETS];
+	struct list gone;		/* modules that were removed, whose rows are still to be given back */
 
 	struct list users;		/* by turn: who had none for the longest time comes first */
 	struct list delaying;		/* users whose delay is active, by deadline */
@@ -101,16 +103,17 @@ struct user {
 
 struct module {
 	struct core *core;
-	struct user *user;
+	struct user *user;		/* NULL: it is gone */
 	struct ledger_module *durable;
 	struct tier_record *records;	/* NULL until it is attached */
 	uint32_t *cells;
 	void *context;
-	struct list name_link, sweep_link;
+	struct list name_link, sweep_link, gone_link;
 	struct list armed;		/* counting methods that a sweep has still to look at */
 	struct list looked;		/* those that it has looked at */
 	uint64_t id;
 	uint32_t n_methods, n_pending;
+	uint32_t n_forgotten;		/* of its methods, once it is gone */
 	uint32_t rows[_ROWS_N];
 	struct method *methods;
 	uint64_t *known;		/* a bit per call cell: it is recorded */
@@ -184,6 +187,7 @@ void user_take_turn(struct user *user);	/* in a transaction: goes to the end of 
 struct module *module_new(struct core *core, struct ledger_module *durable, uint64_t id, const struct tier_layout *layout);
 void module_link(struct module *module, struct user *user);	/* once its record is committed */
 struct module *module_free(struct module *module);
+void module_forget(struct core *core, int *budget);	/* a slice of what the gone ones had */
 void module_count_rows(struct module *module, enum rows kind, int n);	/* its, its user's and the core's */
 bool module_has_share(const struct module *module, enum rows kind);	/* its user may have one more */
 void module_note_code(struct module *module, const struct core_code *code);	/* in a transaction */
@@ -206,7 +210,8 @@ void method_move(struct method *method, enum method_place place);
 enum method_place method_place_of(const struct method *method);	/* where it belongs */
 void method_count_promise(struct method *method);
 enum tier_level method_level(const struct method *method);	/* of the active version; NONE when cold */
-void method_forget(struct method *method);	/* everything in heap and ledger, once its module is gone */
+/* Once its module is gone: a slice of what it has in heap and ledger. False: there is more. */
+bool method_forget(struct method *method, int *budget);
 
 /* -- version.c --- */
 struct ledger_version *version_active(const struct method *method);
@@ -221,7 +226,7 @@ struct ledger_version *version_new(struct method *method, struct ledger_method *
 void version_set_live(struct core *core, struct ledger_version *image, const struct core_code *code);
 /* Writes down whom the version inlined, before the transaction that makes it live. False: no room. *ret is the first edge. */
 bool version_note_inlined(struct method *method, uint32_t version, const uint32_t *inlined, uint32_t n_inlined, uint32_t *ret);
-void version_release_all(struct method *method);	/* all rows of a method whose module is gone */
+bool version_release(struct method *method, int *budget);	/* a slice of the rows of a method whose module is gone; false: more */
 
 /* -- inline.c --- */
 struct inliner {
@@ -277,7 +282,7 @@ void slot_take_sites(struct module *module, const struct core_result *result);
 void slot_install(struct core *core, int *budget);		/* a slice of what was taken */
 void slot_forget_sites(struct core *core, const struct module *module_or_null);
 void slot_recover(struct method *method);			/* which call cells are recorded */
-void slot_release_all(struct method *method);			/* rows of a method whose module is gone */
+bool slot_release(struct method *method, int *budget);		/* a slice of the rows of a method whose module is gone; false: more */
 const char *slot_check(const struct method *method, const struct entry_values *values, uint32_t n_max);
 
 /* -- count.c --- */

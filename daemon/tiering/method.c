@@ -210,17 +210,22 @@ void method_commit(struct method *method, enum tier_path path)
 	core_ring(core, method->module, method_index(method));
 }
 
-void method_forget(struct method *method)
+/* Without its module the record is a free row to any successor: nothing here needs a transaction. */
+bool method_forget(struct method *method, int *budget)
 {
-	struct ledger *ledger = &method_core(method)->ledger;
+	struct core *core = method_core(method);
 
-	module_count_rows(method->module, ROWS_PROMISED, -method->promised);
-	if (!method->durable)
-		return;
-	version_release_all(method);
-	slot_release_all(method);
-	ledger_release(ledger, LEDGER_METHODS, method->durable - ledger_method(ledger, 0));
+	if (method->durable && (!version_release(method, budget) || !slot_release(method, budget)))
+		return false;
+	*budget -= SLICE_ROW;
+	if (method->durable)
+		ledger_release(&core->ledger, LEDGER_METHODS, method->durable - ledger_method(&core->ledger, 0));
 	method->durable = NULL;
+	module_count_rows(method->module, ROWS_PROMISED, -method->promised);
+	core->n_methods--;
+	free(method->inliners);
+	method->inliners = NULL;
+	return true;
 }
 
 /* -- The first call --- */

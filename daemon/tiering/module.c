@@ -8,7 +8,8 @@
 /* Modules: who is there, by id and by name; how one comes, is found again by a successor, and goes.
  *
  * A cold method has no record in the ledger, so that a module of any size arrives in one small transaction. It goes in
- * one too: without their module, the records of its methods are free slots. */
+ * one too: without their module, the records of its methods are free slots, to a successor at once. Here they are given back
+ * in slices. */
 
 /* -- Heap --- */
 struct module *module_new(struct core *core, struct ledger_module *durable, uint64_t id, const struct tier_layout *layout)
@@ -24,6 +25,7 @@ struct module *module_new(struct core *core, struct ledger_module *durable, uint
 	module->n_methods = n_methods;
 	list_init(&module->name_link);
 	list_init(&module->sweep_link);
+	list_init(&module->gone_link);
 	list_init(&module->armed);
 	list_init(&module->looked);
 	module->methods = calloc(MAX(n_methods, 1u), sizeof(*module->methods));
@@ -44,6 +46,7 @@ struct module *module_free(struct module *module)
 		return NULL;
 	list_remove(&module->name_link);
 	list_remove(&module->sweep_link);
+	list_remove(&module->gone_link);
 	for (uint32_t i = 0; module->methods && i < module->n_methods; i++)
 		free(module->methods[i].inliners);
 	free(module->known);
@@ -100,7 +103,6 @@ static void module_unlink(struct module *module)
 
 	core->n_modules--;
 	memmove(&core->modules[at], &core->modules[at + 1], (core->n_modules - at) * sizeof(core->modules[0]));
-	core->n_methods -= module->n_methods;
 	module->user->n_modules--;
 }
 
@@ -281,11 +283,53 @@ static void module_commit_gone(struct module *module)
 	ledger_commit(ledger);
 }
 
-void core_module_remove(struct module *module)
+/* Nobody finds it any more; its user may come again, and has its share back. */
+static void module_go(struct module *module)
 {
 	struct core *core = module->core;
 	struct ledger *ledger = &core->ledger;
 	struct user *user = module->user;
+
+	ledger_release(ledger, LEDGER_MODULES, module->durable - ledger_module(ledger, 0));
+	list_remove(&module->name_link);
+	list_remove(&module->sweep_link);
+	list_append(&core->gone, &module->gone_link);
+	for (int i = 0; i < _ROWS_N; i++)
+		user->rows[i] -= module->rows[i];
+	module->user = NULL;
+	if (user->n_modules)
+		return;
+	ledger_release(ledger, LEDGER_USERS, user->durable - ledger_user(ledger, 0));
+	user_free(user);
+}
+
+static bool module_forget_methods(struct module *module, int *budget)
+{
+	for (; module->n_forgotten < module->n_methods; module->n_forgotten++)
+		if (*budget <= 0 || !method_forget(&module->methods[module->n_forgotten], budget))
+			return false;
+	return true;
+}
+
+void module_forget(struct core *core, int *budget)
+{
+	struct list *link;
+
+	while ((link = list_first(&core->gone))) {
+		struct module *module = list_entry(link, struct module, gone_link);
+
+		if (!module_forget_methods(module, budget)) {
+			core->is_busy = true;
+			return;
+		}
+		module_free(module);
+	}
+}
+
+void core_module_remove(struct module *module)
+{
+	struct core *core = module->core;
+	int budget = SLICE_BUDGET;
 
 	for (uint32_t i = 0; i < module->n_methods; i++)
 		method_move(&module->methods[i], PLACE_NONE);
@@ -293,15 +337,9 @@ void core_module_remove(struct module *module)
 	slot_forget_sites(core, module);
 	module_unlink(module);
 	module_commit_gone(module);
-	for (uint32_t i = 0; i < module->n_methods; i++)
-		method_forget(&module->methods[i]);
-	ledger_release(ledger, LEDGER_MODULES, module->durable - ledger_module(ledger, 0));
-	module_free(module);
-	if (!user->n_modules) {
-		ledger_release(ledger, LEDGER_USERS, user->durable - ledger_user(ledger, 0));
-		user_free(user);
-	}
+	module_go(module);
 	core_ring(core, NULL, 0);
+	module_forget(core, &budget);
 	core_proceed(core);
 }
 

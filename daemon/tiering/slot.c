@@ -9,8 +9,8 @@
  *
  * A slot is never forgotten while its module lives: activations of withdrawn code go on calling through it. A method's form a
  * chain in the ledger. A row is written first and becomes part of the chain by one small transaction; what a successor does
- * not reach from a method is free. Whatever is not recorded (there are too many, the daemon died before it was) leads to T,
- * which is right, only slower.
+ * not reach from a method is free. Whatever is not recorded (there are too many, the daemon died before it was) leads to T or
+ * the method's own address, which is right, only slower.
  *
  * Code may come with thousands of call sites: they are registered in slices. */
 
@@ -234,16 +234,20 @@ void slot_recover(struct method *method)
 	}
 }
 
-void slot_release_all(struct method *method)
+bool slot_release(struct method *method, int *budget)
 {
 	struct ledger *ledger = &method_core(method)->ledger;
-	uint32_t row, next;
+	uint32_t row;
 
-	for (row = method->durable->slots; row != LEDGER_NONE; row = next) {
-		next = ledger_slot(ledger, row)->next;
+	while ((row = method->durable->slots) != LEDGER_NONE) {
+		if (*budget <= 0)
+			return false;
+		*budget -= SLICE_ROW;
+		method->durable->slots = ledger_slot(ledger, row)->next;
 		ledger_release(ledger, LEDGER_SLOTS, row);
 		slot_count(method, -1);
 	}
+	return true;
 }
 
 const char *slot_check(const struct method *method, const struct entry_values *values, uint32_t n_max)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <assert.h>
+#include <limits.h>
 #include "tiering/internal.h"
 
 /* Code versions: a chain per method, from the newest to the first, of all its bodies. The active one is what calls reach; the
@@ -157,17 +158,21 @@ bool core_version_has_inlined(const struct module *module, uint32_t index, uint6
 }
 
 /* -- Whom a version inlined --- */
-static void version_release_edges(struct method *method, uint32_t slot)
+/* A slice of the chain that begins with *@first, which follows; false: there is more. */
+static bool version_release_edges(struct method *method, uint32_t *first, int *budget)
 {
 	struct ledger *ledger = &method_core(method)->ledger;
+	uint32_t edge;
 
-	while (slot != LEDGER_NONE) {
-		uint32_t next = ledger_edge(ledger, slot)->next;
-
-		ledger_release(ledger, LEDGER_EDGES, slot);
+	while ((edge = *first) != LEDGER_NONE) {
+		if (*budget <= 0)
+			return false;
+		*budget -= SLICE_ROW;
+		*first = ledger_edge(ledger, edge)->next;
+		ledger_release(ledger, LEDGER_EDGES, edge);
 		module_count_rows(method->module, ROWS_EDGES, -1);
-		slot = next;
 	}
+	return true;
 }
 
 /* A new first edge of the chain that begins with @next; LEDGER_NONE: no room. */
@@ -201,7 +206,7 @@ bool version_note_inlined(struct method *method, uint32_t version, const uint32_
 			uint32_t slot = version_add_edge(method, version, first);
 
 			if (slot == LEDGER_NONE) {
-				version_release_edges(method, first);
+				version_release_edges(method, &first, &(int){ INT_MAX });
 				return false;
 			}
 			first = slot;
@@ -213,16 +218,20 @@ bool version_note_inlined(struct method *method, uint32_t version, const uint32_
 	return true;
 }
 
-void version_release_all(struct method *method)
+bool version_release(struct method *method, int *budget)
 {
-	struct core *core = method_core(method);
-	struct ledger *ledger = &core->ledger;
-	uint32_t slot, older;
+	struct ledger *ledger = &method_core(method)->ledger;
+	uint32_t row;
 
-	for (slot = method->durable->chain; slot != LEDGER_NONE; slot = older) {
-		older = ledger_version(ledger, slot)->older;
-		version_release_edges(method, ledger_version(ledger, slot)->edges);
-		ledger_release(ledger, LEDGER_VERSIONS, slot);
+	while ((row = method->durable->chain) != LEDGER_NONE) {
+		struct ledger_version *version = ledger_version(ledger, row);
+
+		if (*budget <= 0 || !version_release_edges(method, &version->edges, budget))
+			return false;
+		*budget -= SLICE_ROW;
+		method->durable->chain = version->older;
+		ledger_release(ledger, LEDGER_VERSIONS, row);
 		module_count_rows(method->module, ROWS_VERSIONS, -1);
 	}
+	return true;
 }

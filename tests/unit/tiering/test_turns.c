@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <time.h>
+#include "tiering/internal.h"
+#include "unit/tiering/ladder.h"
+
+/* Work that comes in thousands is done in slices: what goes on meanwhile, and how long the longest turn was, for people
+ * to read (a busy machine would make an assertion of it fail). */
+
+static uint64_t clock_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+	return now.tv_sec * UINT64_C(1000000000) + now.tv_nsec;
+}
+
+/* Turns of the loop until nothing is left; returns how many. */
+static uint32_t finish(struct fake *fake, uint64_t *longest_ns)
+{
+	uint32_t n = 0;
+
+	*longest_ns = 0;
+	while (fake_is_due(fake)) {
+		uint64_t begin = clock_ns();
+
+		fake_fire(fake);
+		*longest_ns = MAX(*longest_ns, clock_ns() - begin);
+		n++;
+	}
+	return n;
+}
+
+static void tell(const char *what, uint64_t first_ns, uint32_t n_turns, uint64_t longest_ns)
+{
+	print_message("%s: %.3f ms, then %u turns, the longest %.3f ms\n", what, first_ns / 1e6, n_turns,
+	              longest_ns / 1e6);
+}
+
+/* -- Walks of slots --- */
+static void a_method_with_as_many_slots_as_may_be(void **state)
+{
+	struct fake *fake = *state;
+	struct fake_module *fm = fake_load_virtual(fake, LADDER_UID, "slots", 1, 1, SHARE_METHOD_SLOTS + 2);
+	uint64_t begin, rejit_ns;
+
+	ladder_to_final(fm, 0);
+	for (uint32_t i = 0; i < fm->n_slots; i++)
+		core_slot_used(fm->module, 0, fake_call_cell(fm, i));
+	assert_int_equal(core_counters(fake->core)->n_slots_recorded, SHARE_METHOD_SLOTS);
+	begin = clock_ns();
+	assert_int_equal(core_rejit(fm->module, 0, 1), 0);
+	rejit_ns = clock_ns() - begin;
+	begin = clock_ns();
+	assert_int_equal(core_revert(fm->module, 0), 0);
+	print_message("rejit of a method with %u slots: %.3f ms, revert: %.3f ms\n", SHARE_METHOD_SLOTS, rejit_ns / 1e6,
+	              (clock_ns() - begin) / 1e6);
+}
+
+/* Each of them is walked when counting begins, under forwarder. */
+static void methods_with_many_slots_that_are_counted_at_once(void **state)
+{
+	enum { METHODS = 64, EACH = 1024 };
+	struct core_config config = fake_config;
+	struct fake *fake = NULL;
+	struct fake_module *fm;
+	uint64_t longest_ns;
+	uint32_t n_turns;
+
+	config.backpatch = TIER_BACKPATCH_FORWARDER;
+	fake = fake_new(&config);
+	fm = fake_load_virtual(fake, LADDER_UID, "slots", METHODS, METHODS, EACH);
+	for (uint32_t i = 0; i < METHODS; i++)
+		fake_call(fm, i);
+	for (uint32_t i = 0; i < fm->n_slots; i++)
+		core_slot_used(fm->module, fake_slot_method(fm, i), fake_call_cell(fm, i));
+	fake->now_ns = fake->armed_ns;
+	fake_fire(fake); /* there were first calls: a period more */
+	fake->now_ns = fake->armed_ns;
+	n_turns = finish(fake, &longest_ns);
+	assert_true(n_turns > METHODS * EACH / SLICE_SLOTS / SLICE_BUDGET);
+	tell("counting begins for methods with 65536 slots", 0, n_turns, longest_ns);
+	for (uint32_t i = 0; i < METHODS; i++)
+		assert_int_equal(ladder_stage(fm, i), TIER_STAGE_COUNTING);
+	fake_check(fake);
+	fake_free(fake);
+}
+
+/* -- Removal --- */
+#define MANY_METHODS (LEDGER_METHODS_MAX / 8)
+#define MANY_BODIES  20000u
+
+/* Every method was called, one was replaced many times and has as many slots as may be. */
+static struct fake_module *load_many(struct fake *fake, uid_t uid)
+{
+	struct fake_module *fm = fake_load_virtual(fake, uid, "many", MANY_METHODS, 1, SHARE_METHOD_SLOTS);
+
+	for (uint32_t i = 1; i < MANY_METHODS; i++)
+		fake_call(fm, i);
+	ladder_to_final(fm, 0);
+	for (uint32_t i = 0; i < fm->n_slots; i++)
+		core_slot_used(fm->module, 0, fake_call_cell(fm, i));
+	for (uint32_t body = 1; body <= MANY_BODIES; body++) {
+		assert_int_equal(core_rejit(fm->module, 0, body), 0);
+		fake_call(fm, 0);
+	}
+	return fm;
+}
+
+static void a_large_module_goes_in_slices(void **state)
+{
+	struct fake *fake = *state;
+	struct fake_module *fm, *other = fake_load(fake, LADDER_UID + 1, "other", 2);
+	uint64_t begin, first_ns, longest_ns;
+	struct core_stats stats;
+	uint32_t n_turns;
+
+	fake->core->share[ROWS_VERSIONS] = LEDGER_VERSIONS_MAX;
+	fm = load_many(fake, LADDER_UID);
+	begin = clock_ns();
+	core_module_remove(fm->module);
+	first_ns = clock_ns() - begin;
+	fake_module_drop(fm);
+	fake_check(fake);
+	fm = fake_load(fake, LADDER_UID, "many", 2); /* name and share are free at once */
+	fake_call(fm, 0);
+	fake_fire(fake);
+	fake_check(fake);
+	n_turns = finish(fake, &longest_ns);
+	assert_true(n_turns > (MANY_METHODS + MANY_BODIES) / SLICE_BUDGET);
+	tell("removal of 32768 methods, 8192 slots and 52768 versions", first_ns, n_turns, longest_ns);
+	core_stats(fake->core, &stats);
+	assert_true(stats.n_modules == 2 && stats.n_methods == 4 && stats.n_versions == 1);
+	assert_int_equal(fake_call(other, 0), FAKE_PRESTUB);
+	fake_check(fake);
+}
+
+static void a_successor_finds_nothing_of_a_module_that_was_going(void **state)
+{
+	struct fake *fake = *state;
+	struct core_stats stats;
+	uint32_t n_used;
+
+	fake->core->share[ROWS_VERSIONS] = LEDGER_VERSIONS_MAX;
+	fake_remove(fake, load_many(fake, LADDER_UID));
+	fake_fire(fake);
+	n_used = ledger_used(&fake->core->ledger, LEDGER_VERSIONS);
+	fake_restart(fake);
+	core_stats(fake->core, &stats);
+	assert_true(stats.n_modules == 0 && stats.n_methods == 0 && stats.n_versions == 0);
+	fake->core->share[ROWS_VERSIONS] = LEDGER_VERSIONS_MAX;
+	load_many(fake, LADDER_UID);
+	assert_int_equal(ledger_used(&fake->core->ledger, LEDGER_VERSIONS), n_used);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	        FAKE_TEST(a_method_with_as_many_slots_as_may_be),
+	        cmocka_unit_test(methods_with_many_slots_that_are_counted_at_once),
+	        FAKE_TEST(a_large_module_goes_in_slices),
+	        FAKE_TEST(a_successor_finds_nothing_of_a_module_that_was_going),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
