@@ -27,6 +27,11 @@ int fail(const char *format, ...)
 
 int fail_tier(const char *what)
 {
+	char quoted[4096];
+
+	snprintf(quoted, sizeof(quoted), "'%s'", what);
+	if (strstr(tier_error_text(), quoted))
+		return fail("%s", tier_error_text());
 	return fail("%s: %s", what, tier_error_text());
 }
 

@@ -81,6 +81,14 @@ static int filter_method(struct ctl *ctl, struct filter *filter)
 	return CTL_DONE;
 }
 
+static int kind_unknown(const char *kind)
+{
+#define KIND_NAME(name, number, text) text ", "
+	static const char names[] = TIER_EVENT_LIST(KIND_NAME);
+
+	return fail("--kind: '%s' is none of %.*s", kind, (int)sizeof(names) - 3, names);
+}
+
 static int filter_kind(struct ctl *ctl, struct filter *filter)
 {
 #define KIND_NUMBER(name, number, text) number,
@@ -89,7 +97,7 @@ static int filter_kind(struct ctl *ctl, struct filter *filter)
 	for (size_t i = 0; i < sizeof(kinds); i++)
 		if (!strcmp(ctl->kind, tier_event_name(kinds[i])))
 			filter->kind = kinds[i];
-	return filter->kind ? CTL_DONE : fail("--kind: '%s' is no kind of event", ctl->kind);
+	return filter->kind ? CTL_DONE : kind_unknown(ctl->kind);
 }
 
 static int filter_init(struct ctl *ctl, struct filter *filter)

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "ctl.h"
 #include "journal_file.h"
 #include "table.h"
@@ -69,6 +70,18 @@ static void add(struct totals *totals, const struct journal_file *file)
 	totals->is_last_known = !*file->problem;
 }
 
+static const char *plural(uint64_t n)
+{
+	return n == 1 ? "" : "s";
+}
+
+static void totals_print(const struct totals *totals)
+{
+	printf("%u segment%s, %llu event%s, %llu missing in marked gaps, %u problem%s\n", totals->n_segments,
+	       plural(totals->n_segments), (unsigned long long)totals->n_events, plural(totals->n_events),
+	       (unsigned long long)totals->n_missing, totals->n_problems, plural(totals->n_problems));
+}
+
 /* A raw segment beside the deflated one: a daemon that starts there takes one of them away. */
 static bool is_copy(struct dirent *const *entries, int n, int i)
 {
@@ -100,8 +113,7 @@ static int verify(struct ctl *ctl, const char *path, DIR *folder, struct dirent 
 	}
 	table_end(table);
 	if (!ctl->json)
-		printf("%u segments, %llu events, %llu missing in marked gaps, %u problems\n", totals.n_segments,
-		       (unsigned long long)totals.n_events, (unsigned long long)totals.n_missing, totals.n_problems);
+		totals_print(&totals);
 	return r ? r : totals.n_problems ? CTL_UNMET : CTL_DONE;
 }
 
@@ -113,11 +125,14 @@ int cmd_journal(struct ctl *ctl)
 	int n, r;
 
 	if (strcmp(ctl->args[0], "verify"))
-		return fail("journal: '%s' is not what can be done with one; try 'tierctl journal verify'", ctl->args[0]);
+		return fail("journal: '%s' is no command; the one there is is 'tierctl journal verify [DIR]'", ctl->args[0]);
 	folder = opendir(path);
 	n = folder ? scandir(path, &entries, is_segment, by_name) : -1;
 	if (n < 0) {
 		r = fail("%s: %s", path, strerror(errno));
+	} else if (!n && faccessat(dirfd(folder), TIER_NUMBERS_NAME, F_OK, 0)) {
+		r = fail("%s: there is no journal in this folder", path);
+		free(entries);
 	} else {
 		r = verify(ctl, path, folder, entries, n);
 		while (n)

@@ -31,10 +31,14 @@ int cmd_rejit(struct ctl *ctl)
 {
 	const char *symbol = rejit_symbol(ctl->args[1]);
 	struct target target;
+	int r;
 
 	if (!target_open(ctl, ctl->args[0], &target))
 		return CTL_FAILED;
-	return rejit_status(ctl, tier_rejit(target.method, ctl->args[1], symbol, ctl->force ? TIER_REJIT_FORCE : 0));
+	r = tier_rejit(target.method, ctl->args[1], symbol, ctl->force ? TIER_REJIT_FORCE : 0);
+	if (r && r != -ETIMEDOUT)	/* mostly it is the file's fault */
+		return fail_tier(ctl->args[1]);
+	return rejit_status(ctl, r);
 }
 
 int cmd_revert(struct ctl *ctl)

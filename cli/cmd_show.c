@@ -199,7 +199,7 @@ static void plain_versions(const struct show *show)
 		snprintf(text, sizeof(text), "0x%" PRIx64, row->code);
 		table_text(table, row->code ? text : NULL);
 		table_number(table, row->size);
-		format_time(text, sizeof(text), row->published_ns);
+		format_time_ms(text, sizeof(text), row->published_ns);
 		table_text(table, row->published_ns ? text : NULL);
 		names_join(&show->versions[i].inlined, text, sizeof(text));
 		table_text(table, *text ? text : NULL);
@@ -265,7 +265,7 @@ static void json_version(const struct show_version *version)
 	const struct wire_version_row *row = &version->row;
 	char time[64];
 
-	format_time(time, sizeof(time), row->published_ns);
+	format_time_ms(time, sizeof(time), row->published_ns);
 	printf("\t\t{\"version\": %" PRIu64 ", \"tier\": \"%s\", \"state\": \"%s\", \"active\": %s, \"code\": %" PRIu64
 	       ", \"size\": %" PRIu64 ", \"stub\": %" PRIu64 ", \"threshold\": %u, \"body\": %u, \"published\": ", row->version,
 	       tier_level_name(row->tier), tier_version_state_name(row->state),

@@ -46,7 +46,7 @@ int cmd_revert(struct ctl *ctl);
 
 /* Prints "tierctl: " and the sentence; returns CTL_FAILED. */
 int fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
-int fail_tier(const char *what);	/* the sentence is tier_error_text() */
+int fail_tier(const char *what);	/* the sentence is tier_error_text(), behind @what if it does not name that itself */
 
 /* -- Arguments (args.c) --- */
 #define CALL_ARGS_MAX 5

@@ -49,10 +49,10 @@ static const struct verb verbs[] = {
 	{ "call", 1, -1, OPT_COUNT | OPT_LIBRARY | OPT_JSON, cmd_call, "MODULE:METHOD [ARG...]", "call a method here, print what it returns" },
 	{ "drive", 1, -1, OPT_TIMEOUT | OPT_LIBRARY | OPT_JSON, cmd_drive, "MODULE:METHOD [ARG...]", "call it along its schedule up to its final tier" },
 	{ "bench", 1, -1, OPT_TIMEOUT | OPT_ROUNDS | OPT_LIBRARY | OPT_JSON, cmd_bench, "MODULE:METHOD [ARG...]", "ns per call at each tier on the way" },
-	{ "rejit", 2, 2, OPT_FORCE, cmd_rejit, "MODULE:METHOD FILE[:SYMBOL]", "replace its body, for all processes, by an object's function" },
-	{ "revert", 1, 1, 0, cmd_revert, "MODULE:METHOD", "bring its own body back" },
+	{ "rejit", 2, 2, OPT_FORCE, cmd_rejit, "MODULE:METHOD FILE[:SYMBOL]", "replace its body, for all processes, by an object's function; without SYMBOL the one of its name" },
+	{ "revert", 1, 1, 0, cmd_revert, "MODULE:METHOD", "bring its own body back, with the code that it had" },
 	{ "pending", 0, 0, OPT_MODULE | OPT_ALL | OPT_JSON, cmd_pending, "", "methods queued or being compiled: yours, all, or of a module" },
-	{ "events", 0, 0, OPT_FOLLOW | OPT_FROM | OPT_SINCE | OPT_MODULE | OPT_METHOD | OPT_KIND | OPT_FORMAT | OPT_OUTPUT | OPT_JSON, cmd_events, "", "the journal's transitions" },
+	{ "events", 0, 0, OPT_FOLLOW | OPT_FROM | OPT_SINCE | OPT_MODULE | OPT_METHOD | OPT_KIND | OPT_FORMAT | OPT_OUTPUT | OPT_JSON, cmd_events, "", "the journal's transitions, one per line; --format=csv names the columns" },
 	{ "journal", 1, 2, ALONE | OPT_JSON, cmd_journal, "verify [DIR]", "check a journal's folder; no daemon is asked" },
 	{ "stats", 0, 0, OPT_JSON, cmd_stats, "", "the daemon's figures, and which path each client's events take" },
 };
@@ -75,15 +75,15 @@ static const struct option_row options[] = {
 	{ "timeout", OPT_TIMEOUT, VALUE_DURATION, FIELD(timeout_ns), "give up after this time (a number with ns, us, ms, s, min, h; without unit ms)" },
 	{ "bytecode", OPT_BYTECODE, VALUE_NONE, FIELD(bytecode), "its instructions too, with their source lines" },
 	{ "native", OPT_NATIVE, VALUE_NONE, FIELD(native), "the machine code of its active version too" },
-	{ "force", OPT_FORCE, VALUE_NONE, FIELD(force), "whatever the signatures say" },
+	{ "force", OPT_FORCE, VALUE_NONE, FIELD(force), "replace it whatever the signatures say" },
 	{ "count", OPT_COUNT, VALUE_NUMBER, FIELD(count), "how many calls; default 1" },
 	{ "rounds", OPT_ROUNDS, VALUE_NUMBER, FIELD(rounds), "rounds whose median is printed; default 15" },
 	{ "library", OPT_LIBRARY, VALUE_TEXT, FIELD(library), "a shared library that has the module's imports" },
-	{ "module", OPT_MODULE, VALUE_TEXT, FIELD(module), "of this module" },
-	{ "all", OPT_ALL, VALUE_NONE, FIELD(all), "of all users" },
-	{ "follow", OPT_FOLLOW, VALUE_NONE, FIELD(follow), "go on with what comes" },
-	{ "method", OPT_METHOD, VALUE_TEXT, FIELD(method), "of this MODULE:METHOD" },
-	{ "kind", OPT_KIND, VALUE_TEXT, FIELD(kind), "of this kind" },
+	{ "module", OPT_MODULE, VALUE_TEXT, FIELD(module), "only of this module" },
+	{ "all", OPT_ALL, VALUE_NONE, FIELD(all), "count those of all users" },
+	{ "follow", OPT_FOLLOW, VALUE_NONE, FIELD(follow), "go on with what comes, until a signal ends it" },
+	{ "method", OPT_METHOD, VALUE_TEXT, FIELD(method), "only of this MODULE:METHOD" },
+	{ "kind", OPT_KIND, VALUE_TEXT, FIELD(kind), "only of this kind, such as published" },
 	{ "format", OPT_FORMAT, VALUE_TEXT, FIELD(format), "table, json, csv or perfetto (a trace for its viewer)" },
 	{ "output", OPT_OUTPUT, VALUE_TEXT, FIELD(output), "write to this file; -o FILE is the same" },
 	{ "since", OPT_SINCE, VALUE_DURATION, FIELD(since_ns), "begin with what happened at most so long ago" },
@@ -92,6 +92,21 @@ static const struct option_row options[] = {
 #define N(a) (sizeof(a) / sizeof((a)[0]))
 
 /* -- Help --- */
+static bool option_is_of(const struct option_row *row, const struct verb *verb)
+{
+	return !row->option || (row->option & verb->options);
+}
+
+static void help_option(const struct option_row *row)
+{
+	printf("  --%-10s %-8s %s\n", row->name, row->kind == VALUE_NONE ? "" : "VALUE", row->help);
+}
+
+static void help_args(void)
+{
+	printf("An ARG is an integer (decimal or 0x), or @FILE: the address and the length of a private copy of its bytes.\n");
+}
+
 static int help(void)
 {
 	printf("Usage: tierctl VERB [ARGUMENT]... [OPTION]...\n"
@@ -104,19 +119,21 @@ static int help(void)
 	}
 	printf("\nOptions (after any verb: --help tells which it takes)\n");
 	for (size_t i = 0; i < N(options); i++)
-		printf("  --%-10s %-8s %s\n", options[i].name, options[i].kind == VALUE_NONE ? "" : "VALUE", options[i].help);
-	printf("  --help\n  --version\n\n"
-	       "An ARG is an integer (decimal or 0x), or @FILE: the address and the length of a private copy of its bytes.\n"
-	       "Exit status: 0 done, 1 the asked-for condition was not met, 2 usage or failure.\n");
+		help_option(&options[i]);
+	printf("  --help\n  --version\n\n");
+	help_args();
+	printf("Exit status: 0 done, 1 the asked-for condition was not met, 2 usage or failure.\n");
 	return CTL_DONE;
 }
 
 static int help_verb(const struct verb *verb)
 {
-	printf("Usage: tierctl %s %s [OPTION]...\n%s\n", verb->name, verb->args, verb->help);
+	printf("Usage: tierctl %s%s%s [OPTION]...\n%s\n", verb->name, *verb->args ? " " : "", verb->args, verb->help);
+	if (strstr(verb->args, "ARG"))
+		help_args();
 	for (size_t i = 0; i < N(options); i++)
-		if (!options[i].option || (options[i].option & verb->options))
-			printf("  --%-10s %-8s %s\n", options[i].name, options[i].kind == VALUE_NONE ? "" : "VALUE", options[i].help);
+		if (option_is_of(&options[i], verb))
+			help_option(&options[i]);
 	if (verb->fn == cmd_stats)
 		counters_help();
 	return CTL_DONE;
@@ -134,8 +151,7 @@ static const struct verb *verb_find(const char *name)
 static const struct option_row *option_find(const struct verb *verb, const char *name, size_t n)
 {
 	for (size_t i = 0; i < N(options); i++)
-		if (strlen(options[i].name) == n && !strncmp(options[i].name, name, n)
-		    && (!options[i].option || (options[i].option & verb->options)))
+		if (strlen(options[i].name) == n && !strncmp(options[i].name, name, n) && option_is_of(&options[i], verb))
 			return &options[i];
 	return NULL;
 }
@@ -154,7 +170,7 @@ static int option_store(struct ctl *ctl, const struct option_row *row, const cha
 	case VALUE_NUMBER:
 		return parse_number(text, field) ? CTL_DONE : fail("--%s: '%s' is not a number", row->name, text);
 	case VALUE_DURATION:
-		return parse_duration(text, field) ? CTL_DONE : fail("--%s: '%s' is not a duration", row->name, text);
+		return parse_duration(text, field) ? CTL_DONE : fail("--%s: '%s' is not a duration: a number with ns, us, ms, s, min or h", row->name, text);
 	}
 	return CTL_FAILED;
 }
@@ -182,6 +198,12 @@ static bool is_output(const struct verb *verb, const char *arg)
 	return verb->options & OPT_OUTPUT && !strcmp(arg, "-o");
 }
 
+/* Anything else with one hyphen is a number or a mistake. */
+static bool is_short(const char *arg)
+{
+	return arg[0] == '-' && arg[1] && arg[1] != '-' && !(arg[1] >= '0' && arg[1] <= '9');
+}
+
 static int parse(struct ctl *ctl, const struct verb *verb, int argc, char **argv)
 {
 	bool only_args = false;
@@ -192,6 +214,8 @@ static int parse(struct ctl *ctl, const struct verb *verb, int argc, char **argv
 			if (++i == argc)
 				return fail("-o needs a value");
 			ctl->output = argv[i];
+		} else if (!only_args && is_short(argv[i])) {
+			return fail("%s: unknown option '%s'; try 'tierctl %s --help'", verb->name, argv[i], verb->name);
 		} else if (only_args || strncmp(argv[i], "--", 2)) {
 			ctl->args[ctl->n_args++] = argv[i];	/* in place: never ahead of i */
 		} else if (!argv[i][2]) {
@@ -203,7 +227,7 @@ static int parse(struct ctl *ctl, const struct verb *verb, int argc, char **argv
 		}
 	}
 	if (ctl->n_args < verb->n_min || (verb->n_max >= 0 && ctl->n_args > verb->n_max))
-		return fail("usage: tierctl %s %s", verb->name, verb->args);
+		return fail("usage: tierctl %s%s%s", verb->name, *verb->args ? " " : "", verb->args);
 	return CTL_DONE;
 }
 
@@ -236,7 +260,7 @@ int main(int argc, char **argv)
 		return printf("tierctl %s\n", TIER_VERSION), CTL_DONE;
 	verb = verb_find(argv[1]);
 	if (!verb && argv[1][0] == '-')
-		return fail("'%s' comes before a verb; options come behind it: tierctl VERB [ARGUMENT]... [OPTION]...", argv[1]);
+		return fail("'%s' comes before a verb; options come behind it, see 'tierctl --help'", argv[1]);
 	if (!verb)
 		return fail("unknown verb '%s'; try 'tierctl --help'", argv[1]);
 	for (int i = 2; i < argc && strcmp(argv[i], "--"); i++)

@@ -67,15 +67,29 @@ static const char *table_cell_text(struct table *table, unsigned int i)
 	return text ? text : "";
 }
 
-void format_time(char *to, size_t n, uint64_t ns)
+static void format_seconds(char *to, size_t n, uint64_t ns)
 {
 	time_t seconds = ns / 1000000000u;
-	char day[32];
 	struct tm tm;
 
 	gmtime_r(&seconds, &tm);
-	strftime(day, sizeof(day), "%Y-%m-%dT%H:%M:%S", &tm);
-	snprintf(to, n, "%s.%09" PRIu64 "Z", day, ns % 1000000000u);
+	strftime(to, n, "%Y-%m-%dT%H:%M:%S", &tm);
+}
+
+void format_time(char *to, size_t n, uint64_t ns)
+{
+	char seconds[32];
+
+	format_seconds(seconds, sizeof(seconds), ns);
+	snprintf(to, n, "%s.%09" PRIu64 "Z", seconds, ns % 1000000000u);
+}
+
+void format_time_ms(char *to, size_t n, uint64_t ns)
+{
+	char seconds[32];
+
+	format_seconds(seconds, sizeof(seconds), ns);
+	snprintf(to, n, "%s.%03" PRIu64 "Z", seconds, ns / 1000000u % 1000);
 }
 
 void print_json_string(const char *text)

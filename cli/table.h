@@ -26,5 +26,6 @@ void table_end(struct table *table);	/* prints what is left and frees */
 
 /* Nanoseconds since 1970 as a time in UTC, as ISO 8601 has it */
 void format_time(char *to, size_t n, uint64_t ns);
+void format_time_ms(char *to, size_t n, uint64_t ns);	/* where no more is known */
 /* For JSON that is no table: the text in quotes, with what JSON wants escaped. */
 void print_json_string(const char *text);
