@@ -69,6 +69,8 @@ static void rejit_fill(struct task *task)
 	host_body_fill(rejit->body, &rejit->source, rejit->source_method);
 }
 
+static void rejit_pause(struct task *task) { }
+
 static enum tier_error rejit_find(struct rejit *rejit)
 {
 	const char *symbol = *rejit->symbol ? rejit->symbol : image_method_name(&rejit->host->image, rejit->method);
@@ -175,19 +177,29 @@ static bool rejit_resume(struct rejit *rejit, struct module **ret)
 	return *ret;
 }
 
+static void rejit_compiled(struct task *task)
+{
+	struct rejit *rejit = container_of(task, struct rejit, task);
+	struct module *module;
+
+	if (!rejit_resume(rejit, &module))
+		return;
+	rejit->error = rejit_replace(rejit, module, core_module_context(module));
+	rejit_end(rejit, rejit->error ? NULL : module);
+}
+
+/* The code of a long body takes most of a millisecond: what comes behind it has another turn of the loop. */
 static void rejit_filled(struct task *task)
 {
 	struct rejit *rejit = container_of(task, struct rejit, task);
 	struct module *module;
-	struct host *host;
 
 	if (!rejit_resume(rejit, &module))
 		return;
-	host = core_module_context(module);
-	rejit->error = rejit_compile(rejit, host);
-	if (!rejit->error)
-		rejit->error = rejit_replace(rejit, module, host);
-	rejit_end(rejit, rejit->error ? NULL : module);
+	rejit->error = rejit_compile(rejit, core_module_context(module));
+	if (rejit->error)
+		return rejit_end(rejit, NULL);
+	task_submit(rejit->rejitting->checker, &rejit->task, rejit_pause, rejit_compiled);
 }
 
 static void rejit_bound(struct task *task)

@@ -3,9 +3,9 @@
 
 /* Replacing a body: object file → worker → image → checker thread → bound body in the core
  *
- *   server's rejit request ──► load worker ──► task thread ──► loop ──► task thread ──► loop
- *                                              check, verify,  charge,  copy .rodata    tier 0,
- *                                              bind            reserve                  core_rejit()
+ *   server's rejit request ──► load worker ──► task thread ──► loop ──► task thread ──► loop ──► task thread ──► loop
+ *                                              check, verify,  charge,  copy .rodata    tier 0   nothing         core_rejit()
+ *                                              bind            reserve
  *
  * As in loading.h each arrow is an event of the loop. The task thread reads names of the target module and writes where
  * nobody looks yet: the module may go meanwhile, but its memory is given back in that same thread, in its turn. All objects for
