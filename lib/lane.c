@@ -128,8 +128,8 @@ int lane_open(struct lane *lane, uint64_t deadline_ns)
 	r = socket_connect(fd, lane->address, deadline_ns);
 	if (r < 0) {
 		sys_close(fd);
-		return error_set(r, "cannot connect to the daemon at %s: %s; start it with `systemctl start tierd` or "
-				    "`tierd --user`, or name its socket in TIERD_SOCKET",
+		return error_set(r, "cannot connect to the daemon at %s: %s; start it with `sudo tierd`, or "
+				    "`tierd --user` for yourself, or name its socket in TIERD_SOCKET",
 				 lane->address->sun_path, error_word(r));
 	}
 	lane->cookie = socket_cookie(fd);

@@ -13,7 +13,7 @@ static void the_socket_is_chosen_in_the_documented_order(void **state)
 
 	assert_int_equal(tier_connect(&conn, &opts), -ENOENT);
 	assert_non_null(strstr(tier_error_text(), "/nowhere/asked.sock"));
-	assert_non_null(strstr(tier_error_text(), "systemctl start tierd"));
+	assert_non_null(strstr(tier_error_text(), "tierd --user"));
 	assert_non_null(strstr(tier_error_text(), "TIERD_SOCKET"));
 	setenv("TIERD_SOCKET", "/nowhere/named.sock", 1);
 	setenv("XDG_RUNTIME_DIR", fake->folder, 1);
