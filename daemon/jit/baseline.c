@@ -145,7 +145,7 @@ static bool method_has_slot(const struct method *m, uint32_t pc, enum flow_mark 
 	return m->flow->marks[pc] & mark && m->layout->n_slots;
 }
 
-/* Behind this load its address stays in r9, up to the callx. */
+/* Before the load, which may overwrite its own base: the address that it loads from stays in r9, up to the callx. */
 static void method_slot_load(struct method *m, const struct insn *insn)
 {
 	x86_mem(m->e, X86_64, 0x8d, X86_R9, register_of(insn->src), insn->off);			/* lea r9, [src+off] */

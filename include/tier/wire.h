@@ -257,7 +257,8 @@ struct wire_sessions {
 /* -- Entry points --- */
 /* The owner of the module and root may. Answered when every call that begins anywhere from then on runs the new body: a
  * process that watches slots of an affected method must have answered SLOT_DONE, or be gone; one that doesn't in time makes
- * the answer ERROR TIMEOUT, which names it (the new body stays). ERROR SIGNATURE, UNBOUND, BAD_MODULE: nothing changed. */
+ * the answer ERROR TIMEOUT, which names it (the new body stays), and loses its SLOTS lane. ERROR SIGNATURE, UNBOUND, BAD_MODULE:
+ * nothing changed. */
 enum wire_rejit_flags { WIRE_REJIT_FORCE = 1u << 0 };	/* whatever the signatures say */
 struct wire_rejit {
 	uint64_t module;
