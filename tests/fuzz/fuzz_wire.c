@@ -88,6 +88,16 @@ static int step_raw(struct client *client, struct input *input, uint8_t how)
 	return lane_feed(&client->lane, &datagram);
 }
 
+static void step_body(struct module *module, uint32_t method)
+{
+	static uint32_t body;
+
+	if (core_method_body(module, method))
+		core_revert(module, method);
+	else
+		core_rejit(module, method, ++body);
+}
+
 static void step(struct world *world, uint64_t id, struct client *clients, struct input *input)
 {
 	uint8_t choice = input_byte(input);
@@ -109,7 +119,7 @@ static void step(struct world *world, uint64_t id, struct client *clients, struc
 		if (choice & 16 && world->load) {
 			server_loaded(TAKE_PTR(world->load), choice & 32 ? module : NULL, TIER_ERROR_BAD_MODULE, "a fuzzed load");
 		} else if (choice & 128 && module) {
-			server_method_changed(world->server, module, choice >> 5 & 3);
+			step_body(module, choice >> 5 & 3);
 		} else {
 			fake_pass(world->fake, choice);
 			dispatch_turn(&world->dispatch, 0);
@@ -117,7 +127,7 @@ static void step(struct world *world, uint64_t id, struct client *clients, struc
 		break;
 	}
 	client_empty(client);
-	if (r == LANE_E_END) {
+	if (r == LANE_E_END || client->is_shut) {
 		client_leave(client);
 		client_enter(client, world, client->lane.uid);
 	}
@@ -137,6 +147,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	config.waits_per_session = 8;
 	config.loads_per_uid = 1;
 	config.watches_per_uid = 3;
+	config.settle_ns = 1000;
 	world = world_new(&config, -1);
 	fm = world_module_virtual(world, 1000, "m", false, 4, 2);
 	id = fm->id;
