@@ -21,6 +21,7 @@ struct rejit {
 	uint32_t method;
 	uid_t uid;		/* the module's */
 	bool force, is_canceled;
+	bool is_replacing;	/* all is there; inliners may take it some turns */
 	char symbol[WIRE_METHOD_NAME_MAX];	/* "": the method's name */
 	const struct host *host;	/* the task thread's, while it runs; perhaps gone afterwards */
 	void *bytes;			/* the object's image */
@@ -143,23 +144,41 @@ static enum tier_error rejit_compile(struct rejit *rejit, struct host *host)
 	}
 }
 
-/* The core asks for the new body as soon as it knows of it; if it declines, the old one is in its place again. */
-static enum tier_error rejit_replace(struct rejit *rejit, struct module *module, struct host *host)
+static enum tier_error rejit_refuse(struct rejit *rejit, int r)
+{
+	if (r == CORE_E_QUOTA) {
+		refuse(&rejit->refusal, "the ledger has no room for another body's versions, or this user's share of it is used up");
+		return TIER_ERROR_QUOTA;
+	}
+	refuse(&rejit->refusal, "%s", r == -ENOMEM ? "out of memory" : "internal error");
+	return r == -ENOMEM ? TIER_ERROR_NO_MEMORY : TIER_ERROR_INTERNAL;
+}
+
+/* One that was asked for earlier is still on its way: replacements of a method end in order. */
+static bool rejit_is_behind(const struct rejit *rejit)
+{
+	struct list *pos;
+
+	for (pos = rejit->link.previous; pos != &rejit->rejitting->rejits; pos = pos->previous) {
+		const struct rejit *earlier = list_entry(pos, struct rejit, link);
+
+		if (earlier->is_replacing && earlier->module == rejit->module && earlier->method == rejit->method)
+			return true;
+	}
+	return false;
+}
+
+/* As core_rejit(). The core asks for the new body as soon as it knows of it; while the core declines, the old one is in its place. */
+static int rejit_replace(struct rejit *rejit, struct module *module, struct host *host)
 {
 	const uint32_t id = rejit->body->id;
 	int r;
 
 	rejit->body = host_body_exchange(host, rejit->method, rejit->body);
 	r = core_rejit(module, rejit->method, id);
-	if (!r)
-		return TIER_ERROR_NONE;
-	rejit->body = host_body_exchange(host, rejit->method, rejit->body);
-	if (r == CORE_E_QUOTA) {
-		refuse(&rejit->refusal, "the daemon's ledger has no room for another body's versions");
-		return TIER_ERROR_QUOTA;
-	}
-	refuse(&rejit->refusal, "%s", r == -ENOMEM ? "out of memory" : "internal error");
-	return r == -ENOMEM ? TIER_ERROR_NO_MEMORY : TIER_ERROR_INTERNAL;
+	if (r)
+		rejit->body = host_body_exchange(host, rejit->method, rejit->body);
+	return r;
 }
 
 /* Whether it goes on, with *ret; else it has ended. */
@@ -181,11 +200,16 @@ static void rejit_compiled(struct task *task)
 {
 	struct rejit *rejit = container_of(task, struct rejit, task);
 	struct module *module;
+	int r;
 
 	if (!rejit_resume(rejit, &module))
 		return;
-	rejit->error = rejit_replace(rejit, module, core_module_context(module));
-	rejit_end(rejit, rejit->error ? NULL : module);
+	rejit->is_replacing = true;
+	r = rejit_is_behind(rejit) ? CORE_E_AGAIN : rejit_replace(rejit, module, core_module_context(module));
+	if (r == CORE_E_AGAIN)
+		return task_submit(rejit->rejitting->checker, &rejit->task, rejit_pause, rejit_compiled);
+	rejit->error = r ? rejit_refuse(rejit, r) : TIER_ERROR_NONE;
+	rejit_end(rejit, r ? NULL : module);
 }
 
 /* The code of a long body takes most of a millisecond: what comes behind it has another turn of the loop. */

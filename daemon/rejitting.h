@@ -10,7 +10,8 @@
  * As in loading.h each arrow is an event of the loop. The task thread reads names of the target module and writes where
  * nobody looks yet: the module may go meanwhile, but its memory is given back in that same thread, in its turn. All objects for
  * one module go through the worker of the module's uid, which takes them in order, and then through the one task thread, all
- * equally often: replacements of a method end in the order in which they were asked for. */
+ * equally often: replacements of a method end in the order in which they were asked for. The last arrow is gone along again while
+ * the core withdraws inliners, turn by turn; whoever comes behind for the same method waits until it is done. */
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -64,21 +64,40 @@ void rejit_loaded(struct server_load *load, struct module *module, enum tier_err
 	}
 }
 
+/* Inliners by the thousand are withdrawn in several turns: the wait stands among the news meanwhile. */
+static void revert_go_on(struct server *server, struct wait *wait, struct module *module, uint64_t id)
+{
+	int r = core_revert(module, wait->method);
+
+	wait->kind = r == CORE_E_AGAIN ? WAIT_REVERT : WAIT_SLOTS;
+	wait->next = id;
+	if (r == CORE_E_AGAIN)
+		wait_look_again(server, wait);
+	else
+		slots_settle(wait, id);
+}
+
+void rejit_revert_look(struct server *server, struct wait *wait)
+{
+	struct module *module = core_module_by_id(server->core, wait->next);
+
+	if (module) {
+		revert_go_on(server, wait, module, wait->next);
+		return;
+	}
+	lane_error(wait->lane, wait->serial, TIER_ERROR_NO_MODULE, "the module was unloaded meanwhile");
+	wait_free(wait);
+}
+
 int rejit_revert(struct lane *lane, const struct request *request)
 {
 	const struct wire_method_ref *ref = request->body;
 	struct module *module = rejit_target(lane, request->serial, ref->module, ref->method);
 	struct wait *wait = module ? wait_new(lane, request->serial, WAIT_SLOTS, UINT64_MAX) : NULL;
-	int r;
 
 	if (!wait)
 		return 0;
 	wait->method = ref->method;
-	r = core_revert(module, ref->method);
-	if (!r) {
-		slots_settle(wait, ref->module);
-		return 0;
-	}
-	wait_free(wait);
-	return lane_error(lane, request->serial, r == -ENOMEM ? TIER_ERROR_NO_MEMORY : TIER_ERROR_INTERNAL, NULL);
+	revert_go_on(lane->server, wait, module, ref->module);
+	return 0;
 }

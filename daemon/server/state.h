@@ -119,7 +119,7 @@ struct hold {
 	uint64_t n;			/* attached so many times */
 };
 
-enum wait_kind { WAIT_METHOD, WAIT_FEED, WAIT_SLOTS };
+enum wait_kind { WAIT_METHOD, WAIT_FEED, WAIT_REVERT, WAIT_SLOTS };
 struct wait {
 	enum wait_kind kind;
 	struct lane *lane;
@@ -130,11 +130,11 @@ struct wait {
 	/* METHOD */
 	struct resident *resident;
 	struct list resident_link;
-	/* METHOD, SLOTS */
+	/* METHOD, REVERT, SLOTS */
 	uint32_t method;
 	struct change *change;		/* SLOTS: the first that must be answered (slots.c) */
-	/* FEED: number of the next event, or WIRE_EVENTS_SINCE and a time; SLOTS: number of the newest change that must be
-	 * answered */
+	/* FEED: number of the next event, or WIRE_EVENTS_SINCE and a time; REVERT: the module; SLOTS: number of the newest
+	 * change that must be answered */
 	uint64_t next;
 	bool is_prompt;			/* FEED: answers with nothing when there is nothing */
 };

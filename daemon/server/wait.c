@@ -2,6 +2,7 @@
 #include "server/feed.h"
 #include "server/hold.h"
 #include "server/query.h"
+#include "server/rejit.h"
 #include "server/session.h"
 #include "server/slots.h"
 #include "server/state.h"
@@ -147,7 +148,7 @@ int wait_cancel(struct lane *lane, const struct request *request)
 	list_for_each(pos, &lane->waits) {
 		struct wait *wait = list_entry(pos, struct wait, lane_link);
 
-		if (wait->serial == cancel->serial && wait->kind != WAIT_SLOTS) {
+		if (wait->serial == cancel->serial && wait->kind != WAIT_SLOTS && wait->kind != WAIT_REVERT) {
 			wait_end(wait, TIER_ERROR_CANCELED);
 			break;
 		}
@@ -237,6 +238,10 @@ int wait_news_timer(struct dispatch_timer *timer, uint64_t now_ns)
 		struct wait *wait = list_entry(first, struct wait, link);
 
 		list_remove(&wait->link);
+		if (wait->kind == WAIT_REVERT) {
+			rejit_revert_look(server, wait);
+			break;		/* a slice as long as all that may be looked at */
+		}
 		if (wait->kind == WAIT_FEED)
 			feed_look(server, wait);
 		else

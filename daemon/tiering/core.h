@@ -26,6 +26,7 @@ enum {
 	_CORE_E_SUCCESS,
 	CORE_E_FULL,		/* no room for code in the module */
 	CORE_E_EXISTS,		/* a module of that name exists for that uid */
+	CORE_E_AGAIN,		/* the first part is done; go on with the same call in the next turn of the loop */
 	CORE_E_TOO_LARGE,	/* no compiler takes a method of that size */
 	CORE_E_QUOTA,		/* the ledger, or the uid's share of it, has no room for that many methods or versions */
 };
@@ -169,10 +170,12 @@ void core_compile_done(struct core *core, uint64_t module, uint32_t method, uint
 /* The method gets @body, an id that it never had before and not 0: its code and counts are gone, its next call compiles. What
  * had inlined it falls back to its first code and is queued. When this returns, calls that begin run the new body, except
  * through slots in clients' own memory. What the replaced body was doing is kept, for the method's own body only: revert
- * restores it. 0, CORE_E_QUOTA (the ledger, or the uid's share of it, is full: nothing changed).
+ * restores it. 0, CORE_E_QUOTA (the ledger, or the uid's share of it, is full: nothing changed),
+ * CORE_E_AGAIN (so many have inlined it that they are withdrawn in several turns: the old body is in its place until 0 comes).
  * Events: for each inliner WITHDRAWN (its version, from and to; INLINEE_REPLACED) and QUEUED (INLINEE_REPLACED; without room for
  * another version FINAL, INLINEE_REPLACED), each a transition of its own; at last REJITTED (the replaced version, or 0; its
- * tier to NONE). So a daemon that dies on the way leaves the old body, and inliners that are compiled again.
+ * tier to NONE). So a daemon that dies on the way leaves the old body, and inliners that are compiled again, and so does
+ * a caller that doesn't go on after CORE_E_AGAIN.
  *
  * A promotion of the replaced body that is outside goes on, and ends with COMPILE_ENDED alone; one that only waits is dropped, of
  * the own body kept. A promotion, of whatever method, that inlined a body replaced since it began: COMPILE_ENDED and QUEUED, both
@@ -182,7 +185,7 @@ int core_rejit(struct module *module, uint32_t method, uint32_t body);
  * is there. What had inlined the body that goes is withdrawn as above. Events: REVERTED (the version that is active now, or 0;
  * from the tier of the one before), with it what tells the stage: COUNTING_BEGUN (REVERT, or DELAY_ENDED when it begins only
  * now), QUEUED (REVERT) or FINAL (its reason); nothing else when cold, uncounted or compiling. */
-int core_revert(struct module *module, uint32_t method);
+int core_revert(struct module *module, uint32_t method);	/* 0, CORE_E_AGAIN */
 uint32_t core_method_body(const struct module *module, uint32_t method);
 /* Where calls go that need not come through the precode: E's value, and whose code that is (0: no version's). */
 struct core_entry {

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
 #include "tiering/internal.h"
 
 /* Who inlined whom
@@ -7,7 +8,9 @@
  * calls reach, or will be after a revert; others are dropped when the rows are gone through.
  *
  * A withdrawal comes before the replacement that causes it, each inliner in a transaction of its own: should the daemon
- * die on the way, some were compiled again without need, and nobody runs what is no more. */
+ * die on the way, some were compiled again without need, and nobody runs what is no more. For the same reason thousands may be
+ * withdrawn in slices. Between them a job may end that inlined the old body once more; it is withdrawn with the rest, of which
+ * each slice takes more than jobs can add. */
 
 struct inliners {
 	uint32_t n, n_max;
@@ -101,11 +104,12 @@ void inline_note(struct method *inliner, uint32_t version)
 	inline_recover(inliner, version);
 }
 
-uint32_t inline_count(struct method *method)
+uint32_t inline_count(struct method *method, uint32_t n_enough)
 {
 	if (!method->inliners)
 		return 0;
-	inline_drop_dead(method->module, method->inliners);
+	if (method->inliners->n > n_enough)
+		inline_drop_dead(method->module, method->inliners);
 	return method->inliners->n;
 }
 
@@ -157,22 +161,35 @@ static void inline_withdraw_saved(struct method *method, uint32_t slot)
 	method_count_promise(method);
 }
 
-void inline_withdraw(struct method *method)
+/* What it took of the slice */
+static int inline_withdraw_row(struct method *method, const struct inliner *row)
 {
-	struct inliners *inliners = method->inliners;
+	const uint64_t n_before = method_core(method)->counters.n_slots_examined;
 	struct module *module = method->module;
 
-	/* nothing is added meanwhile: no job ends in here */
-	for (uint32_t i = 0; inliners && i < inliners->n; i++) {
-		const struct inliner *row = &inliners->rows[i];
+	if (inline_method(module, row) == method)
+		return SLICE_LOOK;	/* goes with its body, and comes back with it */
+	if (inline_is_active(module, row))
+		inline_withdraw_active(inline_method(module, row), row->version);
+	else if (inline_is_saved(module, row))
+		inline_withdraw_saved(inline_method(module, row), row->version);
+	else
+		return SLICE_LOOK;
+	return slice_transition(module->core, n_before);
+}
 
-		if (inline_method(module, row) == method)
-			continue;	/* goes with its body, and comes back with it */
-		if (inline_is_active(module, row))
-			inline_withdraw_active(inline_method(module, row), row->version);
-		else if (inline_is_saved(module, row))
-			inline_withdraw_saved(inline_method(module, row), row->version);
-	}
-	if (inliners)
-		inliners->n = 0;
+bool inline_withdraw(struct method *method)
+{
+	struct inliners *inliners = method->inliners;
+	int budget = SLICE_BUDGET / 2;	/* each with its events and bells */
+	uint32_t n = 0;
+
+	if (!inliners)
+		return true;
+	/* nothing is added meanwhile: no job ends in here */
+	for (; n < inliners->n && budget > 0; n++)
+		budget -= inline_withdraw_row(method, &inliners->rows[n]);
+	inliners->n -= n;
+	memmove(inliners->rows, inliners->rows + n, inliners->n * sizeof(inliners->rows[0]));
+	return !inliners->n;
 }

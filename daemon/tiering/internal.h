@@ -236,9 +236,10 @@ struct inliner {
 bool inline_reserve(struct module *module, const uint32_t *inlined, uint32_t n_inlined);
 void inline_note(struct method *inliner, uint32_t version);	/* from its edges, once it is live; there is room */
 bool inline_recover(struct method *inliner, uint32_t version);	/* the same, making room; false: no memory */
-uint32_t inline_count(struct method *method);			/* of those that a replacement would withdraw */
+/* Of those that a replacement would withdraw: no more than that, but exact where it matters, beyond @n_enough */
+uint32_t inline_count(struct method *method, uint32_t n_enough);
 bool inline_has(const struct method *method, const struct method *inliner, uint32_t version);	/* for checks */
-void inline_withdraw(struct method *method);			/* all that inlined the current body */
+bool inline_withdraw(struct method *method);			/* a slice of all that inlined the current body; false: more */
 
 /* -- entry.c --- */
 struct entry_values {

@@ -317,8 +317,10 @@ void module_forget(struct core *core, int *budget)
 
 	while ((link = list_first(&core->gone))) {
 		struct module *module = list_entry(link, struct module, gone_link);
+		const bool is_empty = module->n_forgotten == module->n_methods;
 
-		if (!module_forget_methods(module, budget)) {
+		/* the memory of many methods takes a turn of its own */
+		if (!module_forget_methods(module, budget) || (!is_empty && *budget < SLICE_BUDGET / 2)) {
 			core->is_busy = true;
 			return;
 		}

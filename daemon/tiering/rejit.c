@@ -74,15 +74,18 @@ int core_rejit(struct module *module, uint32_t index, uint32_t body)
 {
 	struct method *method = &module->methods[index];
 	struct core *core = module->core;
+	uint32_t n_room = version_room(core, module->user) / LEDGER_LADDER;
+	bool is_free;
 
 	assert(module->records && index < module->n_methods && body && body != method_body(method));
-	if (version_room(core, module->user) < LEDGER_LADDER * (1 + inline_count(method)))
+	if (!n_room || n_room - 1 < inline_count(method, n_room - 1))
 		return CORE_E_QUOTA;
 	rejit_open(core);
-	inline_withdraw(method);
-	rejit_replace(method, body);
+	is_free = inline_withdraw(method);
+	if (is_free)
+		rejit_replace(method, body);
 	rejit_close(core);
-	return 0;
+	return is_free ? 0 : CORE_E_AGAIN;
 }
 
 /* -- Coming back --- */
@@ -189,13 +192,15 @@ static void revert_replace(struct method *method)
 int core_revert(struct module *module, uint32_t index)
 {
 	struct method *method = &module->methods[index];
+	bool is_free;
 
 	assert(module->records && index < module->n_methods);
 	if (!method_body(method))
 		return 0;
 	rejit_open(module->core);
-	inline_withdraw(method);
-	revert_replace(method);
+	is_free = inline_withdraw(method);
+	if (is_free)
+		revert_replace(method);
 	rejit_close(module->core);
-	return 0;
+	return is_free ? 0 : CORE_E_AGAIN;
 }

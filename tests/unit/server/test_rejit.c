@@ -185,6 +185,65 @@ static void a_rejit_waits_for_slots(void **state)
 	client_leave(&a);
 }
 
+/* So many that the core takes several turns to withdraw them */
+#define INLINERS 200u
+
+static struct fake_module *replaced_module(struct world *world)
+{
+	struct fake_module *fm = world_module(world, 1000, "m", false, INLINERS + 1);
+
+	for (uint32_t i = 1; i < ARRAY_SIZE(fm->inlines); i++)
+		fm->inlines[i] = 1;
+	assert_int_equal(core_rejit(fm->module, 0, 1), 0);
+	for (uint32_t i = 1; i <= INLINERS; i++)
+		world_finish(world, fm, i);
+	return fm;
+}
+
+static void a_revert_that_takes_several_turns_ends_with_done(void **state)
+{
+	struct world *world = *state;
+	struct fake_module *fm = replaced_module(world);
+	struct wire_method_ref ref = { .module = fm->id };
+	struct client a;
+
+	client_hello(&a, world, 1000);
+	client_send(&a, WIRE_REVERT, &ref);
+	assert_false(client_has_reply(&a));
+	assert_int_equal(core_method_body(fm->module, 0), 1);
+	client_send(&a, WIRE_CANCEL, &(struct wire_cancel){ .serial = a.serial });
+	assert_int_equal(client_read(&a)->header.type, WIRE_DONE);	/* of the CANCEL, which does not concern it */
+	while (!client_has_reply(&a))
+		dispatch_turn(&world->dispatch, 0);
+	assert_int_equal(client_read(&a)->header.type, WIRE_DONE);
+	assert_int_equal(core_method_body(fm->module, 0), 0);
+	client_leave(&a);
+}
+
+static void a_revert_ends_with_its_module_or_its_client(void **state)
+{
+	struct world *world = *state;
+	struct fake_module *fm = replaced_module(world);
+	struct wire_method_ref ref = { .module = fm->id };
+	struct wire_module_ref module = { .module = fm->id };
+	struct client a, b;
+
+	client_hello(&a, world, 1000);
+	client_hello(&b, world, 1000);
+	client_send(&b, WIRE_REVERT, &ref);
+	client_leave(&b);
+	client_send(&a, WIRE_REVERT, &ref);
+	assert_false(client_has_reply(&a));
+	client_hello(&b, world, 1000);
+	client_ask(&b, WIRE_UNLOAD, &module, WIRE_DONE);
+	while (!client_has_reply(&a))
+		dispatch_turn(&world->dispatch, 0);
+	assert_int_equal(client_read(&a)->header.type, WIRE_ERROR);
+	assert_int_equal(a.message.error.error, TIER_ERROR_NO_MODULE);
+	client_leave(&b);
+	client_leave(&a);
+}
+
 static void counters_are_the_cores_and_the_clients(void **state)
 {
 	struct world *world = *state;
@@ -209,6 +268,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		WORLD_TEST(a_rejit_ends_with_done),
+		WORLD_TEST(a_revert_that_takes_several_turns_ends_with_done),
+		WORLD_TEST(a_revert_ends_with_its_module_or_its_client),
 		WORLD_TEST(a_rejit_that_fails_says_why),
 		WORLD_TEST(the_owner_and_root_may_and_nobody_else),
 		WORLD_TEST(what_is_asked_for_must_make_sense),

@@ -30,8 +30,8 @@ static void assert_slot_is_right(struct fake_module *fm, uint32_t slot)
 	run = fake_run_slot(fm, slot);
 	assert_int_equal(run.level, TIER_LEVEL_TIER1);
 	assert_int_equal(run.n_visits[TIER_VISIT_SLOT] + run.n_visits[TIER_VISIT_SLOT_AGAIN] +
-	                         run.n_visits[TIER_VISIT_POINTER],
-	                 0);
+		                 run.n_visits[TIER_VISIT_POINTER],
+		         0);
 	assert_int_equal(core_rejit(fm->module, method, 1), 0);
 	assert_int_equal(fake_run_slot(fm, slot).body, 1);
 	assert_int_equal(core_revert(fm->module, method), 0);
@@ -174,12 +174,12 @@ static void inlinings_of_one_uid_leave_room_for_those_of_others(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        FAKE_TEST(a_method_has_so_many_slots),
-	        FAKE_TEST(slots_of_one_uid_leave_room_for_those_of_others),
-	        FAKE_TEST(call_sites_without_a_row_run_what_is_current),
-	        FAKE_TEST(versions_of_one_uid_leave_room_for_those_of_others),
-	        FAKE_TEST(a_module_that_asks_for_more_than_a_share_is_refused),
-	        FAKE_TEST(inlinings_of_one_uid_leave_room_for_those_of_others),
+		FAKE_TEST(a_method_has_so_many_slots),
+		FAKE_TEST(slots_of_one_uid_leave_room_for_those_of_others),
+		FAKE_TEST(call_sites_without_a_row_run_what_is_current),
+		FAKE_TEST(versions_of_one_uid_leave_room_for_those_of_others),
+		FAKE_TEST(a_module_that_asks_for_more_than_a_share_is_refused),
+		FAKE_TEST(inlinings_of_one_uid_leave_room_for_those_of_others),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

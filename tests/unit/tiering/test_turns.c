@@ -33,7 +33,7 @@ static uint32_t finish(struct fake *fake, uint64_t *longest_ns)
 static void tell(const char *what, uint64_t first_ns, uint32_t n_turns, uint64_t longest_ns)
 {
 	print_message("%s: %.3f ms, then %u turns, the longest %.3f ms\n", what, first_ns / 1e6, n_turns,
-	              longest_ns / 1e6);
+		      longest_ns / 1e6);
 }
 
 /* -- Walks of slots --- */
@@ -53,7 +53,7 @@ static void a_method_with_as_many_slots_as_may_be(void **state)
 	begin = clock_ns();
 	assert_int_equal(core_revert(fm->module, 0), 0);
 	print_message("rejit of a method with %u slots: %.3f ms, revert: %.3f ms\n", SHARE_METHOD_SLOTS, rejit_ns / 1e6,
-	              (clock_ns() - begin) / 1e6);
+		      (clock_ns() - begin) / 1e6);
 }
 
 /* Each of them is walked when counting begins, under forwarder. */
@@ -81,6 +81,105 @@ static void methods_with_many_slots_that_are_counted_at_once(void **state)
 	tell("counting begins for methods with 65536 slots", 0, n_turns, longest_ns);
 	for (uint32_t i = 0; i < METHODS; i++)
 		assert_int_equal(ladder_stage(fm, i), TIER_STAGE_COUNTING);
+	fake_check(fake);
+	fake_free(fake);
+}
+
+/* -- Inliners --- */
+#define INLINERS 3000u
+
+/* All but the first inlined the first. */
+static struct fake_module *load_inliners(struct fake *fake)
+{
+	struct fake_module *fm = fake_load_virtual(fake, LADDER_UID, "inliners", INLINERS + 1, INLINERS + 1, 1);
+
+	for (uint32_t i = 0; i < ARRAY_SIZE(fm->inlines); i++)
+		fm->inlines[i] = 1;
+	for (uint32_t i = 1; i <= INLINERS; i++) {
+		fake_call(fm, i);
+		fake_calls(fm, i, FAKE_N);
+		assert_true(fake_end(fake, fm, i, TIER_REASON_NONE));
+	}
+	return fm;
+}
+
+/* What runs now ends well. */
+static void end_jobs(struct fake *fake)
+{
+	const uint32_t n = fake->n_jobs;
+
+	for (uint32_t i = 0; i < n; i++)
+		if (fake->jobs[i].is_active)
+			fake_end_job(fake, &fake->jobs[i], TIER_REASON_NONE);
+}
+
+/* As the daemon does it: the same call in each turn, while jobs end. @body 0: revert. Returns how many turns it took. */
+static uint32_t replace(struct fake_module *fm, uint32_t body, uint64_t *longest_ns)
+{
+	const uint32_t before = core_method_body(fm->module, 0);
+	uint32_t n = 0;
+	int r;
+
+	*longest_ns = 0;
+	do {
+		uint64_t begin = clock_ns();
+
+		r = body ? core_rejit(fm->module, 0, body) : core_revert(fm->module, 0);
+		*longest_ns = MAX(*longest_ns, clock_ns() - begin);
+		assert_int_equal(core_method_body(fm->module, 0), r ? before : body);
+		for (int i = 0; i < 4 && r; i++)
+			end_jobs(fm->fake);
+		if (n++ % 10 == 0)
+			fake_check(fm->fake);
+	} while (r == CORE_E_AGAIN);
+	assert_int_equal(r, 0);
+	return n;
+}
+
+static void a_method_that_thousands_inlined_is_replaced_in_slices(void **state)
+{
+	struct core_config config = fake_config;
+	struct fake_module *fm;
+	struct fake *fake;
+	uint64_t longest_ns;
+	uint32_t n;
+
+	config.delay_ns = 0;
+	fake = fake_new(&config);
+	fm = load_inliners(fake);
+	for (uint32_t body = 2; body--;) { /* and back */
+		n = replace(fm, body, &longest_ns);
+		assert_true(n > INLINERS * SLICE_TRANSITION / SLICE_BUDGET);
+		print_message("replacing a body that %u inlined: %u turns, the longest %.3f ms\n", INLINERS, n,
+			      longest_ns / 1e6);
+		for (uint32_t i = 0; i <= INLINERS; i++)
+			fake_call(fm, i); /* runs what is current */
+		while (core_pending(fake->core, CORE_SCOPE_ALL, NULL, 0))
+			end_jobs(fake);
+		fake_check(fake);
+	}
+	assert_true(core_counters(fake->core)->n_withdrawn >= 2 * INLINERS);
+	fake_free(fake);
+}
+
+/* Who asked for it may go in between: the old body stays, and whoever was withdrawn climbs again. */
+static void a_replacement_that_nobody_goes_on_with_leaves_the_old_body(void **state)
+{
+	struct core_config config = fake_config;
+	struct fake_module *fm;
+	struct fake *fake;
+	uint64_t longest_ns;
+
+	config.delay_ns = 0;
+	fake = fake_new(&config);
+	fm = load_inliners(fake);
+	assert_int_equal(core_rejit(fm->module, 0, 1), CORE_E_AGAIN);
+	fake_restart(fake);
+	fake_assert_runs(fm, INLINERS, 0, TIER_LEVEL_TIER1);
+	fake_assert_runs(fm, 1, 0, TIER_LEVEL_TIER0);
+	ladder_climb(fm, 1, FAKE_WAY_PRECODE);
+	fake_assert_runs(fm, 1, 0, TIER_LEVEL_TIER1);
+	replace(fm, 2, &longest_ns);
 	fake_check(fake);
 	fake_free(fake);
 }
@@ -155,10 +254,12 @@ static void a_successor_finds_nothing_of_a_module_that_was_going(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        FAKE_TEST(a_method_with_as_many_slots_as_may_be),
-	        cmocka_unit_test(methods_with_many_slots_that_are_counted_at_once),
-	        FAKE_TEST(a_large_module_goes_in_slices),
-	        FAKE_TEST(a_successor_finds_nothing_of_a_module_that_was_going),
+		FAKE_TEST(a_method_with_as_many_slots_as_may_be),
+		cmocka_unit_test(methods_with_many_slots_that_are_counted_at_once),
+		cmocka_unit_test(a_method_that_thousands_inlined_is_replaced_in_slices),
+		cmocka_unit_test(a_replacement_that_nobody_goes_on_with_leaves_the_old_body),
+		FAKE_TEST(a_large_module_goes_in_slices),
+		FAKE_TEST(a_successor_finds_nothing_of_a_module_that_was_going),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
