@@ -70,6 +70,7 @@ struct server_config {
 	uint32_t sessions_per_uid, lanes_per_session, modules_per_uid, waits_per_session, loads_per_uid;
 	uint32_t closings_per_uid;	/* descriptors it sent that are not closed yet */
 	uint32_t watches_per_uid;	/* methods for which processes have slots of their own, summed up */
+	uint32_t watches_per_session;	/* the same of one process: they end in one turn of the loop */
 	uint64_t settle_ns;		/* how long those have to set them when a body is replaced */
 	uint64_t object_max;		/* bytes of an object file */
 	uint64_t objects_per_uid;	/* bytes of the object files that are being loaded */
@@ -77,8 +78,8 @@ struct server_config {
 };
 #define SERVER_CONFIG_DEFAULT                                                                                          \
 	{ .sessions_per_uid = 4096, .lanes_per_session = 8, .modules_per_uid = 1024, .waits_per_session = 1024,        \
-	  .loads_per_uid = 64, .closings_per_uid = 512, .watches_per_uid = 65536, .settle_ns = 5000000000,           \
-	  .object_max = 32u << 20, .objects_per_uid = 256u << 20, .owner = (uid_t)-1 }
+	  .loads_per_uid = 64, .closings_per_uid = 512, .watches_per_uid = 65536, .watches_per_session = 4096,       \
+	  .settle_ns = 5000000000, .object_max = 32u << 20, .objects_per_uid = 256u << 20, .owner = (uid_t)-1 }
 
 /* Cuts what a uid may have so that it fits into half of @n_files open files, less a reserve for the daemon's own. */
 void server_config_fit(struct server_config *config, uint64_t n_files);

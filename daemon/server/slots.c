@@ -261,6 +261,7 @@ void slots_method_changed(struct server *server, const struct module *module, ui
 static void watch_free(struct watch *watch)
 {
 	watch->lane->n_told -= watch->is_told;
+	watch->lane->session->n_watches--;
 	list_remove(&watch->link);
 	list_remove(&watch->lane_link);
 	list_remove(&watch->state_link);
@@ -291,19 +292,28 @@ static struct change *change_init(struct change *change, struct watch *watch)
 	return change;
 }
 
-/* 0, CHARGE_E_QUOTA, -ENOMEM */
+enum {
+	_WATCH_E_SUCCESS,
+	WATCH_E_UID,		/* its uid has as many as may be */
+	WATCH_E_SESSION,	/* its process has */
+};
+
+/* 0, WATCH_E_*, -ENOMEM */
 static int watch_new(struct lane *lane, const struct module *module, struct resident *resident, uint32_t method)
 {
 	struct server *server = lane->server;
-	struct watch *watch = calloc(1, sizeof(*watch));
+	struct watch *watch;
 	int r;
 
+	if (lane->session->n_watches >= server->config.watches_per_session)
+		return WATCH_E_SESSION;
+	watch = calloc(1, sizeof(*watch));
 	if (!watch)
 		return -ENOMEM;
 	r = charge_take(&server->charges, &watch->charge, lane->uid, SERVER_SLOT_WATCHES, 1);
 	if (r) {
 		free(watch);
-		return r;
+		return r == CHARGE_E_QUOTA ? WATCH_E_UID : r;
 	}
 	watch->lane = lane;
 	watch->resident = resident;
@@ -313,6 +323,7 @@ static int watch_new(struct lane *lane, const struct module *module, struct resi
 	watch->marked = change_init(&watch->changes[1], watch);
 	list_init(&watch->state_link);
 	list_append(&lane->watches, &watch->lane_link);
+	lane->session->n_watches++;
 	list_append(watch_bucket(server, resident->id, method), &watch->link);
 	return 0;
 }
@@ -360,7 +371,10 @@ int slots_watch(struct lane *lane, const struct request *request)
 		return lane_error(lane, request->serial, TIER_ERROR_NO_MODULE, "this session does not hold module %llu",
 				  (unsigned long long)ref->module);
 	r = watch_find(lane, ref->module, ref->method) ? 0 : watch_new(lane, module, hold->resident, ref->method);
-	if (r == CHARGE_E_QUOTA)
+	if (r == WATCH_E_SESSION)
+		return lane_error(lane, request->serial, TIER_ERROR_QUOTA, "this process has slots of its own for %u methods already",
+				  lane->server->config.watches_per_session);
+	if (r == WATCH_E_UID)
 		return lane_error(lane, request->serial, TIER_ERROR_QUOTA, "this user's processes have slots of their own for %u methods already",
 				  lane->server->config.watches_per_uid);
 	if (r)

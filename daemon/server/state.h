@@ -80,7 +80,7 @@ struct session {
 	pid_t pid;
 	struct charge charge;
 	struct list lanes, holds;
-	uint32_t n_lanes, n_holds, n_waits;
+	uint32_t n_lanes, n_holds, n_waits, n_watches;
 	uint32_t path;			/* enum wire_path_kind */
 	char why[WIRE_TEXT_MAX];
 	char program[32];

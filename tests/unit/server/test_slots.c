@@ -266,6 +266,37 @@ static void watches_have_a_quota_and_end_with_the_hold(void **state)
 	watcher_leave(&a);
 }
 
+/* They end in one turn of the loop: its length is for people to read. */
+static void a_process_watches_so_many_methods(void **state)
+{
+	struct server_config config = SERVER_CONFIG_DEFAULT;
+	struct wire_method_ref ref = { .method = config.watches_per_session };
+	struct world *world = world_new(&config, -1);
+	struct fake_module *fm = world_module(world, 1000, "m", true, 2 * ref.method);
+	struct watcher a, b;
+	uint64_t begin;
+
+	ref.module = fm->id;
+	for (int detach = 0; detach < 2; detach++) {
+		watcher_init(&a, world, 1001, fm, 10);
+		watcher_init(&b, world, 1001, fm, 11);
+		for (uint32_t i = 0; i < ref.method; i++)
+			watch(&a, fm, i);
+		client_ask_error(&a.slots, WIRE_SLOT_WATCH, &ref, TIER_ERROR_QUOTA);
+		watch(&a, fm, 0);	/* it is there */
+		watch(&b, fm, ref.method);
+		begin = clock_now_ns();
+		if (detach)
+			client_ask(&a.api, WIRE_DETACH, &(struct wire_module_ref){ .module = fm->id }, WIRE_DONE);
+		else
+			lane_deinit(&a.slots.lane);
+		print_message("the end of %u watches: %.3f ms\n", ref.method, (clock_now_ns() - begin) / 1e6);
+		watcher_leave(&b);
+		watcher_leave(&a);
+	}
+	world_free(world);
+}
+
 /* -- Settling --- */
 static void without_slots_it_has_settled_at_once(void **state)
 {
@@ -602,6 +633,7 @@ int main(void)
 		WORLD_TEST(a_session_watches_on_one_lane_only),
 		WORLD_TEST(only_methods_of_held_modules_are_watched),
 		WORLD_TEST(watches_have_a_quota_and_end_with_the_hold),
+		cmocka_unit_test(a_process_watches_so_many_methods),
 		WORLD_TEST(without_slots_it_has_settled_at_once),
 		WORLD_TEST(it_has_settled_when_all_have_answered),
 		WORLD_TEST(changes_of_other_methods_do_not_hold_it_up),
