@@ -20,10 +20,12 @@
  * method. The pipeline runs with that machine and its data layout, without which the vectorizers stay out. */
 
 /* Inlining is over before the pipeline begins; it finds single functions. Long ones, and those of many loops, get what makes
- * values of registers and frame, what simplifies them, and what finds values again: nothing is unrolled or vectorized. */
+ * values of registers and frame, what simplifies them, and what finds values again: nothing is unrolled or vectorized. Questions
+ * that were answered are gone before values are found again: thousands of slot calls through one table ask the same one, and GVN
+ * would look at each for each. */
 #define CODEGEN_PASSES "always-inline,default<O2>"
 #define CODEGEN_LONG_PASSES                                                                                            \
-	"always-inline,function(sroa,early-cse<memssa>,simplifycfg," CODEGEN_COMBINE ",simplifycfg,gvn,loop-mssa(licm),"    \
+	"always-inline,function(sroa,early-cse<memssa>,simplifycfg," CODEGEN_COMBINE ",jump-threading,simplifycfg,gvn,loop-mssa(licm),"    \
 	"dse,simplifycfg,instsimplify)"
 #if LLVM_VERSION_MAJOR >= 18	/* where it would otherwise check that a second round finds nothing */
 #define CODEGEN_COMBINE "instcombine<no-verify-fixpoint>"

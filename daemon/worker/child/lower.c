@@ -35,6 +35,8 @@ struct lower {
 	bool opaque;
 };
 
+#define CALLS_IN_BLOCK 128u
+
 struct body {
 	struct lower *lower;
 	LLVMBuilderRef builder;		/* lower's */
@@ -50,6 +52,7 @@ struct body {
 	uint16_t known;			/* registers that keep their base before the current instruction */
 	LLVMValueRef slot;		/* base of the newest FLOW_SLOT_LOAD, an i64 */
 	int16_t slot_offset;
+	uint32_t n_calls;		/* lowered so far */
 };
 
 /* -- Registers ----------------------------------------------------------------------------------------------------- */
@@ -369,9 +372,27 @@ static LLVMValueRef call_slot(struct body *body, const struct insn *insn, LLVMVa
 	});
 }
 
+/* For the code generator, calls in a row take time that grows with the square of those in one block. So a block ends after some,
+ * by a branch that is never taken: LLVM does not know that the number is not 0, and takes no two of them for one. */
+static void end_block(struct body *body)
+{
+	LLVMContextRef context = body->lower->context;
+	LLVMBasicBlockRef next = LLVMAppendBasicBlockInContext(context, body->function, "");
+	LLVMBasicBlockRef never = LLVMAppendBasicBlockInContext(context, body->function, "");
+	LLVMValueRef number = LLVMConstIntToPtr(constant(body, body->n_calls), body->lower->ptr);
+
+	LLVMBuildCondBr(body->builder, LLVMBuildIsNull(body->builder, slot_opaque(body->builder, number), ""), never, next);
+	LLVMPositionBuilderAtEnd(body->builder, never);
+	LLVMBuildRet(body->builder, constant(body, 0));
+	LLVMPositionBuilderAtEnd(body->builder, next);
+}
+
 static void lower_call(struct body *body, const struct insn *insn, uint32_t pc)
 {
 	LLVMValueRef arguments[ARGUMENTS], result;
+
+	if (++body->n_calls % CALLS_IN_BLOCK == 0)
+		end_block(body);
 
 	for (unsigned int i = 0; i < ARGUMENTS; i++)
 		arguments[i] = reg_integer(body, INSN_R1 + i);
