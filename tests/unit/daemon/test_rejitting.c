@@ -34,6 +34,8 @@ struct world {
 	struct module *module;
 	struct task brake;	/* keeps the checker thread until it is let go */
 	sem_t held, go;
+	bool takes_jobs;	/* which the test ends; else every method is too large */
+	uint64_t job;		/* the version of the newest */
 };
 
 static char worker_path[4096];
@@ -67,7 +69,10 @@ static int op_forwarder(void *context, void *host, uint32_t method, uint64_t tar
 static void *op_alias(void *context, void *host, uint64_t address) { return host_alias(host, address); }
 static int op_compile(void *context, void *host, uint32_t method, uint32_t body, uint64_t version, enum tier_level level)
 {
-	return CORE_E_TOO_LARGE;
+	struct world *w = context;
+
+	w->job = version;
+	return w->takes_jobs ? 0 : CORE_E_TOO_LARGE;
 }
 static void op_event(void *context, const struct tier_event *event) { }
 static void op_changed(void *context, struct module *module, uint32_t method) { }
@@ -119,11 +124,11 @@ static void world_init_core(struct world *w)
 	assert_int_equal(core_new(&w->core, &config, &ops, w, w->ledger, ledger_size()), 0);
 }
 
-static void world_load(struct world *w)
+static void world_load(struct world *w, const char *source)
 {
 	struct server_load load = { .done = false };
 	uint64_t n;
-	int fd = memfd_with(target_source, &n);
+	int fd = memfd_with(source, &n);
 
 	assert_int_equal(loading_start(&w->loading, UID, "shapes", false, fd, n, &load), 0);
 	turn_until(w, &load.done);
@@ -151,7 +156,7 @@ static void world_init(struct world *w, uint64_t n_code)
 	w->loading.checker = w->rejitting.checker = w->checker;
 	w->loading.n_code = n_code;
 	w->rejitting.charges = &w->loading.charges;
-	world_load(w);
+	world_load(w, target_source);
 	n_ended = 0;
 }
 
@@ -370,6 +375,70 @@ static void rejits_of_a_method_end_in_the_order_in_which_they_were_asked_for(voi
 	world_deinit(&w);
 }
 
+/* -- Inliners --- */
+#define INLINERS 150u	/* more than the core withdraws in one turn */
+
+/* area, and functions whose optimized code has it inlined, as far as the core is told */
+static void world_load_inliners(struct world *w)
+{
+	char source[256 + INLINERS * 64];
+	int n = snprintf(source, sizeof(source), "typedef unsigned long long u64; u64 counter; u64 area(u64 x) { return counter + x; }\n");
+
+	for (unsigned int i = 0; i < INLINERS; i++)
+		n += snprintf(source + n, sizeof(source) - n, "u64 f%u(u64 x) { return area(x) + %u; }\n", i, i);
+	world_remove_module(w);
+	world_load(w, source);
+	n_ended = 0;
+}
+
+/* As calls and a worker bring it to its final tier; its code is the one that it has. */
+static void inline_area(struct world *w, uint32_t method, uint32_t area)
+{
+	struct arena *arena = world_host(w)->arena;
+	const struct tier_record *record = arena_record(arena, method);
+	struct core_result result = { .inlined = &area, .n_inlined = 1 };
+	struct core_module_info info;
+
+	assert_int_equal(core_prepare(w->module, method), 0);
+	arena_counters(arena)[record->cell] = 0;
+	core_module_info(w->module, &info);
+	assert_int_equal(core_look(w->module, method), 1);
+	result.code = (struct core_code){ .address = record->code, .size = 16, .code_used = info.code_used };
+	core_compile_done(w->core, info.id, method, w->job, TIER_REASON_NONE, &result);
+	assert_int_equal(core_answer(w->module, method).tier, TIER_LEVEL_TIER1);
+}
+
+static void a_body_that_many_inlined_goes_in_several_turns_and_in_order(void **state)
+{
+	struct server_load loads[2];
+	unsigned int n_between = 0;
+	uint32_t area;
+	struct world w;
+
+	world_init(&w, 0);
+	world_load_inliners(&w);
+	area = method_of(&w, "area");
+	w.takes_jobs = true;
+	for (uint32_t i = 0; i <= INLINERS; i++)
+		if (i != area)
+			inline_area(&w, i, area);
+	for (unsigned int i = 0; i < 2; i++)
+		assert_int_equal(rejit(&w, small_source, "area", false, &loads[i]), 0);
+	while (!loads[1].done) {
+		const uint64_t n = core_counters(w.core)->n_withdrawn;
+
+		assert_int_equal(dispatch_turn(&w.dispatch, 100), 0);
+		n_between += n && n < INLINERS;
+		assert_true(!n || n == INLINERS || !core_method_body(w.module, area) || loads[0].done);
+	}
+	assert_true(n_between > 0);
+	assert_true(loads[0].order == 1 && loads[1].order == 2 && loads[0].module && loads[1].module);
+	assert_int_equal(core_method_body(w.module, area), 2);
+	assert_int_equal(core_counters(w.core)->n_withdrawn, INLINERS);
+	assert_null(core_check(w.core));
+	world_deinit(&w);
+}
+
 static void a_module_that_goes_while_the_worker_reads_is_missed(void **state)
 {
 	struct server_load load;
@@ -464,6 +533,7 @@ int main(void)
 		cmocka_unit_test(without_room_for_its_rodata_a_body_is_refused),
 		cmocka_unit_test(whoever_was_told_of_a_new_body_can_call_it),
 		cmocka_unit_test(rejits_of_a_method_end_in_the_order_in_which_they_were_asked_for),
+		cmocka_unit_test(a_body_that_many_inlined_goes_in_several_turns_and_in_order),
 		cmocka_unit_test(a_module_that_goes_while_the_worker_reads_is_missed),
 		cmocka_unit_test(a_module_that_goes_while_its_names_are_read_is_missed),
 		cmocka_unit_test(a_canceled_rejit_changes_nothing),
