@@ -159,6 +159,71 @@ static void each_of_several_slots_is_judged_by_itself(void **state)
 		}
 }
 
+/* Calls what stands @near behind r1 and what stands @far behind r2, each with 7, and returns both results. */
+static void load_two_bases(struct tiers *t, int16_t near, int16_t far)
+{
+	LOAD_MODULE(t, MOV(6, 1), MOV(7, 2), LOAD(3, 6, near), INSN(BPF_ALU64 | BPF_MOV | BPF_K, 1, 0, 0, 7), CALLX(3), MOV(8, 0),
+		    LOAD(3, 7, far), INSN(BPF_ALU64 | BPF_MOV | BPF_K, 1, 0, 0, 7), CALLX(3),
+		    INSN(BPF_ALU64 | BPF_LSH | BPF_K, 0, 0, 0, 16), ADD(0, 8), EXIT);
+}
+
+/* Offsets up to the whole reach of an instruction, of which only one base is .rodata, or both, or neither */
+static void a_table_and_a_larger_struct_are_called_in_one_method(void **state)
+{
+	static const int16_t fars[] = { 0, 8, 16, 24, 32, 72, 792, 13, 1001, -8, -24, -800, -13, 32760, INT16_MAX, INT16_MIN };
+	struct tiers *t = *state;
+	uint64_t copy[N_WORDS], two;
+
+	for (enum tiers_kind kind = TIERS_0; kind <= TIERS_1; kind++)
+		for (size_t i = 0; i < ARRAY_SIZE(fars); i++) {
+			load_two_bases(t, 8, fars[i]);
+			memcpy(copy, word(t, 0), sizeof(copy));
+			two = copy[2];
+			assert_int_equal(run(t, kind, (uintptr_t)word(t, 0), (uintptr_t)&two - fars[i], true), 207 << 16 | 107);
+			assert_int_equal(run(t, kind, (uintptr_t)copy, (uintptr_t)word(t, 2) - fars[i], true), 207 << 16 | 107);
+			assert_int_equal(run(t, kind, (uintptr_t)copy, (uintptr_t)&two - fars[i], true), 207 << 16 | 107);
+			assert_int_equal(run(t, kind, (uintptr_t)word(t, 0), (uintptr_t)word(t, 2) - fars[i], true), 207 << 16 | 107);
+			*cell(t, 2) = (uintptr_t)tell_cell;
+			assert_int_equal(run(t, kind, (uintptr_t)copy, (uintptr_t)word(t, 2) - fars[i], false),
+					 ((uint64_t)(uintptr_t)cell(t, 2) << 16) + 107);
+		}
+}
+
+/* As an interpreter has it whose operations lie on the stack, beside a table */
+static void a_frame_and_a_table_are_called_in_one_method(void **state)
+{
+	struct tiers *t = *state;
+
+	for (enum tiers_kind kind = TIERS_0; kind <= TIERS_1; kind++)
+		for (int16_t at = -8; at >= -512; at -= 56) {
+			LOAD_MODULE(t, MOV(6, 1), LOAD(3, 6, 16), STORE(10, at, 3), LOAD(3, 6, 8),
+				    INSN(BPF_ALU64 | BPF_MOV | BPF_K, 1, 0, 0, 7), CALLX(3), MOV(8, 0), LOAD(3, 10, at),
+				    INSN(BPF_ALU64 | BPF_MOV | BPF_K, 1, 0, 0, 9), CALLX(3),
+				    INSN(BPF_ALU64 | BPF_LSH | BPF_K, 0, 0, 0, 16), ADD(0, 8), EXIT);
+			assert_int_equal(run(t, kind, (uintptr_t)word(t, 0), 0, true), 209 << 16 | 107);
+		}
+}
+
+/* The base of the far call is the table or the struct, by the second argument. */
+static void a_base_is_the_table_only_sometimes(void **state)
+{
+	struct tiers *t = *state;
+	uint64_t copy[N_WORDS];
+
+	for (enum tiers_kind kind = TIERS_0; kind <= TIERS_1; kind++) {
+		LOAD_MODULE(t, MOV(6, 1), LDDW(7, INSN_REF_RODATA, 16), INSN(BPF_JMP | BPF_JEQ | BPF_K, 2, 0, 1, 0), MOV(7, 2),
+			    ADD_K(7, -800), LDDW(3, INSN_REF_RODATA, 8), LOAD(3, 3, 0), CALLX(3), MOV(8, 0), LOAD(3, 7, 800),
+			    INSN(BPF_ALU64 | BPF_MOV | BPF_K, 1, 0, 0, 9), CALLX(3), INSN(BPF_ALU64 | BPF_LSH | BPF_K, 0, 0, 0, 16),
+			    ADD(0, 8), EXIT);
+		memcpy(copy, word(t, 0), sizeof(copy));
+		assert_int_equal(run(t, kind, 7, 0, true), 209 << 16 | 107);
+		assert_int_equal(run(t, kind, 7, (uintptr_t)&copy[1], true), 109 << 16 | 107);
+		*cell(t, 2) = (uintptr_t)tell_cell;
+		assert_int_equal(run(t, kind, 7, 0, false), ((uint64_t)(uintptr_t)cell(t, 2) << 16) + 107);
+		assert_int_equal(run(t, kind, 7, (uintptr_t)&copy[2], false), 209 << 16 | 107);
+	}
+}
+
 /* LLVM sees which slot it is; the cell is read at each call all the same. */
 static void a_slot_that_is_known_is_read_anew_by_every_call(void **state)
 {
@@ -245,6 +310,9 @@ int main(void)
 		cmocka_unit_test(a_virtual_call_goes_through_the_cell_and_tells_it),
 		cmocka_unit_test(a_copied_table_is_called_by_value),
 		cmocka_unit_test(each_of_several_slots_is_judged_by_itself),
+		cmocka_unit_test(a_table_and_a_larger_struct_are_called_in_one_method),
+		cmocka_unit_test(a_frame_and_a_table_are_called_in_one_method),
+		cmocka_unit_test(a_base_is_the_table_only_sometimes),
 		cmocka_unit_test(a_slot_that_is_known_is_read_anew_by_every_call),
 		cmocka_unit_test(slots_are_slots_when_addresses_are_opaque),
 		cmocka_unit_test(a_loop_sees_the_cell_change),

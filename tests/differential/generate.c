@@ -439,10 +439,14 @@ static void point_to_method(struct generator *g, uint32_t reg, uint32_t callee)
 {
 	const uint32_t other = (reg + 1) % 10 < 3 ? 3 + reg % 2 : (reg + 1) % 10, n = 8 * (callee + 1);
 
-	switch (has_slot(callee) ? random_below(4) : 1) {
-	case 0:		/* a copy */
+	switch (has_slot(callee) ? random_below(5) : 1) {
+	case 0:		/* a copy in the frame */
 		ADD(g, LDDW(other, INSN_REF_RODATA, TABLE, 0), LOAD(BPF_DW, other, other, n - 8), STORE(BPF_DW, INSN_R10, SPILL, other));
 		ADD(g, ALU_X(BPF_MOV, reg, INSN_R10), ALU_K(BPF_ADD, reg, SPILL));
+		break;
+	case 4:		/* a copy in .data or .bss */
+		ADD(g, LDDW(other, INSN_REF_RODATA, TABLE, 0), LOAD(BPF_DW, other, other, n - 8));
+		ADD(g, LDDW(reg, INSN_REF_DATA + random_below(2), random_below(N_ARRAY - 8), 0), STORE(BPF_DW, reg, 0, other));
 		break;
 	case 1:		/* not aligned: there is no slot */
 		ADD(g, LDDW(reg, INSN_REF_RODATA, TABLE + TABLE_WORDS(g->n_methods) + 3, 0), ALU_K(BPF_ADD, reg, n - 8));
@@ -456,10 +460,21 @@ static void point_to_method(struct generator *g, uint32_t reg, uint32_t callee)
 	}
 }
 
+/* Of a member from its struct, which may be larger than any table of the module */
+static int16_t any_member(void)
+{
+	switch (random_below(6)) {
+	case 0: return 8 * (int16_t)random_below(16) - 64;
+	case 1: return (int16_t)random_next();
+	case 2: return random_below(1024) - 512;
+	default: return 0;
+	}
+}
+
 /* A virtual call: r1 and r2 are set. Sometimes a second one through the register that was loaded, or the value is looked at. */
 static void call_by_table(struct generator *g, uint32_t reg, uint32_t callee)
 {
-	const int16_t off = random_below(3) ? 0 : 8 * (int16_t)random_below(16) - 64;
+	const int16_t off = any_member();
 
 	point_to_method(g, reg, callee);
 	if (off)
