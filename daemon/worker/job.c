@@ -41,8 +41,20 @@ struct code_header {
 };
 static_assert(sizeof(struct code_header) % 8 == 0, "relocations follow aligned");
 
-/* A jump takes LLVM as long as so many straight slots, if there are many. */
+/* A jump or a call takes LLVM as long as so many straight slots more, if there are many; a callx may be one through a slot, with
+ * jumps of its own. */
 #define JUMP_WEIGHT 6u
+#define CALLX_WEIGHT 3u
+#define CALL_WEIGHT 1u
+
+static uint32_t weight_of(const struct insn *insn)
+{
+	if (insn_is_jump(insn))
+		return JUMP_WEIGHT;
+	if (insn_is_callx(insn))
+		return CALLX_WEIGHT;
+	return insn->code == (BPF_JMP | BPF_CALL) ? CALL_WEIGHT : 0;
+}
 
 bool job_is_too_large(const struct insn *insns, uint32_t n_insns)
 {
@@ -51,7 +63,7 @@ bool job_is_too_large(const struct insn *insns, uint32_t n_insns)
 	if (n_insns <= JOB_INSNS_SURE || n_insns > JOB_INSNS_MAX)
 		return n_insns > JOB_INSNS_MAX;
 	for (uint32_t pc = 0; pc < n_insns; pc += insn_slots(&insns[pc]))
-		weight += insn_is_jump(&insns[pc]) ? JUMP_WEIGHT : 0;
+		weight += weight_of(&insns[pc]);
 	return weight > JOB_INSNS_MAX;
 }
 

@@ -57,7 +57,7 @@ static inline uint64_t job_output_max(enum job_kind kind, uint64_t n_input)
 _Static_assert(CODE_RELOCS_MAX * sizeof(struct code_reloc) + 65536 < CODE_BYTES_MAX, "beside them, who was inlined fits");
 
 /* What compiles in a third of the default time limit: any method of up to JOB_INSNS_SURE slots, and one of up to JOB_INSNS_MAX
- * if its jumps let it: LLVM's time for those grows with the square of their number. */
+ * if its jumps and calls let it: LLVM's time for those grows with the square of their number. */
 #define JOB_INSNS_SURE 10240u
 #define JOB_INSNS_MAX 32768u
 bool job_is_too_large(const struct insn *insns, uint32_t n_insns);

@@ -56,8 +56,8 @@ static void a_compile_job_comes_back_as_it_was(void **state)
 	free(got.bodies);
 }
 
-/* Whether a method of @n slots is too large, every @every-th of which is a jump over @off slots */
-static bool is_too_large(uint32_t n, uint32_t every, int16_t off)
+/* Whether a method of @n slots is too large, every @every-th of which is @insn */
+static bool is_too_large_with(uint32_t n, uint32_t every, struct insn insn)
 {
 	_cleanup_(freep) struct insn *method = calloc(n, sizeof(*method));
 
@@ -65,9 +65,15 @@ static bool is_too_large(uint32_t n, uint32_t every, int16_t off)
 	for (uint32_t pc = 0; pc < n; pc++)
 		method[pc] = insns[0];
 	for (uint32_t pc = every; every && pc < n; pc += every)
-		method[pc] = (struct insn){ .code = BPF_JMP | BPF_JEQ | BPF_K, .off = off };
+		method[pc] = insn;
 	method[n - 1] = insns[1];
 	return job_is_too_large(method, n);
+}
+
+/* ... a jump over @off slots */
+static bool is_too_large(uint32_t n, uint32_t every, int16_t off)
+{
+	return is_too_large_with(n, every, (struct insn){ .code = BPF_JMP | BPF_JEQ | BPF_K, .off = off });
 }
 
 static void a_method_is_too_large_by_its_slots_or_by_its_jumps(void **state)
@@ -80,6 +86,18 @@ static void a_method_is_too_large_by_its_slots_or_by_its_jumps(void **state)
 	assert_true(is_too_large(32700, 1635, 0));
 	assert_false(is_too_large(16384, 7, -2));
 	assert_true(is_too_large(16384, 5, -2));
+}
+
+static void a_method_is_too_large_by_its_calls(void **state)
+{
+	const struct insn call = { .code = BPF_JMP | BPF_CALL, .src = INSN_CALL_METHOD };
+	const struct insn callx = { .code = BPF_JMP | BPF_CALL | BPF_X, .dst = 3 };
+
+	assert_false(is_too_large_with(10240, 1, callx));
+	assert_false(is_too_large_with(16000, 1, call));
+	assert_true(is_too_large_with(17000, 1, call));
+	assert_false(is_too_large_with(13000, 2, callx));
+	assert_true(is_too_large_with(14000, 2, callx));
 }
 
 static void constants_may_stay_at_home(void **state)
@@ -278,6 +296,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_compile_job_comes_back_as_it_was),
 		cmocka_unit_test(a_method_is_too_large_by_its_slots_or_by_its_jumps),
+		cmocka_unit_test(a_method_is_too_large_by_its_calls),
 		cmocka_unit_test(constants_may_stay_at_home),
 		cmocka_unit_test(a_compile_job_of_any_other_length_is_refused),
 		cmocka_unit_test(a_compile_job_with_a_flipped_byte_stays_inside),
