@@ -131,7 +131,6 @@ static inline void place_check(const struct place *place, const struct segment *
 static _Atomic unsigned int fault_countdown;	/* the call at which it happens, from 1 on; 0: never */
 static _Atomic bool fault_kills;		/* the process ends there, else the call fails with fault_errno */
 static _Atomic int fault_errno;
-static _Atomic bool fault_stays;		/* and at every call after it */
 static _Atomic size_t fault_write_max;		/* a write takes at most so many bytes; 0: all */
 static struct segment_io fault_real;
 
@@ -139,7 +138,6 @@ static inline bool fault_comes(void)
 {
 	if (!fault_countdown || --fault_countdown)
 		return false;
-	fault_countdown = fault_stays;
 	if (fault_kills)
 		_exit(77);
 	errno = fault_errno;
