@@ -22,7 +22,7 @@
  * Each policy has a daemon of its own; this process is a client of all of them. Everything is printed and written to
  * build/bench/backpatch.json; the exit status is 1 when a promise of the lazy policy was not kept. */
 
-#define ROUNDS 15
+#define ROUNDS 21
 #define STEADY_ROUNDS 31
 #define STEADY_ROUND_NS 3000000u
 #define POOL 64				/* figures */
@@ -339,10 +339,10 @@ static void print_counters(const struct policy *policies)
 
 static void json_counters(FILE *file, const char *name, const struct wire_counters *counters)
 {
-	fprintf(file, "      \"%s\": {\n", name);
-#define JSON(key, field) fprintf(file, "        \"" key "\": %" PRIu64 ",\n", counters->field);
+	fprintf(file, "    \"%s\": {\n", name);
+#define JSON(key, field) fprintf(file, "      \"" key "\": %" PRIu64 ",\n", counters->field);
 	COUNTER_LIST(JSON)
-	fprintf(file, "        \"prestub_visits\": %" PRIu64 "\n      },\n", sum(counters->n_visits, _TIER_VISIT_N));
+	fprintf(file, "      \"prestub_visits\": %" PRIu64 "\n    },\n", sum(counters->n_visits, _TIER_VISIT_N));
 }
 
 static void json_write(const struct policy *policies, const struct series *native)
@@ -357,17 +357,17 @@ static void json_write(const struct policy *policies, const struct series *nativ
 		fprintf(stderr, "bench-backpatch: %s: %s\n", path, strerror(errno));
 		exit(2);
 	}
-	fprintf(file, "{\n  \"slots_called_through\": %d,\n  \"policies\": {\n", FIGURE_KINDS * FIGURE_SLOTS);
+	fprintf(file, "{\n");
 	for (unsigned int i = 0; i < _TIER_BACKPATCH_N; i++) {
-		fprintf(file, "    \"%s\": {\n", tier_backpatch_name(i));
+		fprintf(file, "  \"%s\": {\n    \"slots_called_through\": %d,\n", tier_backpatch_name(i), FIGURE_KINDS * FIGURE_SLOTS);
 		json_counters(file, "before_first_final", &policies[i].before);
 		json_counters(file, "total", &policies[i].total);
-		fprintf(file, "      \"startup_calls_per_s\": %.0f,\n      \"steady_ns_per_call\": %.4f,\n      \"native_ns_per_call\": %.4f,\n"
-			      "      \"lazy_startup_ratio\": %.4f\n    }%s\n",
+		fprintf(file, "    \"startup_calls_per_s\": %.0f,\n    \"steady_ns_per_call\": %.4f,\n    \"native_ns_per_call\": %.4f,\n"
+			      "    \"lazy_startup_ratio\": %.4f\n  }%s\n",
 			series_median(&policies[i].start_up), series_median(&policies[i].steady), series_median(native),
 			median(policies[i].ratios, ROUNDS), i + 1 < _TIER_BACKPATCH_N ? "," : "");
 	}
-	fprintf(file, "  }\n}\n");
+	fprintf(file, "}\n");
 	if (fclose(file)) {
 		fprintf(stderr, "bench-backpatch: %s: %s\n", path, strerror(errno));
 		exit(2);
