@@ -70,8 +70,7 @@ static void compile_complain(struct compiling *compiling, int r)
 	log_line(LOG_WARNING, "cannot start a compile job: %s", strerrordesc_np(-r));
 }
 
-int compiling_start(struct compiling *compiling, struct host *host, uint32_t method, uint32_t body, uint64_t version,
-		    enum tier_level level)
+int compiling_start(struct compiling *compiling, struct host *host, const struct core_compile *wanted)
 {
 	_cleanup_(compile_freep) struct compile *compile = calloc(1, sizeof(*compile));
 	_cleanup_(closep) int fd = -1;
@@ -80,10 +79,11 @@ int compiling_start(struct compiling *compiling, struct host *host, uint32_t met
 
 	if (!compile)
 		return error_origin(-ENOMEM);
-	*compile = (struct compile){ .compiling = compiling, .module = host->id, .version = version, .method = method };
+	*compile = (struct compile){ .compiling = compiling, .module = host->id, .version = wanted->version,
+				     .method = wanted->method };
 	list_init(&compile->link);
 	list_append(&compiling->compiles, &compile->link);
-	r = host_compile_job(host, method, body, level, &compile->bodies, &fd, &n);
+	r = host_compile_job(host, wanted->method, wanted->body, wanted->level, &compile->bodies, &fd, &n);
 	if (r == CORE_E_TOO_LARGE)
 		return CORE_E_TOO_LARGE;
 	if (!r)

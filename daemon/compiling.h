@@ -22,7 +22,6 @@ void compiling_init(struct compiling *compiling);
 void compiling_stop(struct compiling *compiling);
 
 /* As struct core_ops.compile */
-int compiling_start(struct compiling *compiling, struct host *host, uint32_t method, uint32_t body, uint64_t version,
-		    enum tier_level level);
+int compiling_start(struct compiling *compiling, struct host *host, const struct core_compile *wanted);
 /* The module goes: its jobs end, and nobody hears of them. They are as many as there are jobs at a time at the most. */
 void compiling_cancel(struct compiling *compiling, uint64_t module);

@@ -74,9 +74,9 @@ static int core_timer_due(struct dispatch_timer *timer, uint64_t now_ns)
 }
 
 /* -- Code --- */
-static int op_tier0(void *context, void *host, uint32_t method, uint32_t body, struct core_code *ret)
+static int op_first(void *context, void *host, const struct core_compile *compile, struct core_code *ret)
 {
-	return host_tier0(host, method, body, ret);
+	return host_tier0(host, compile->method, compile->body, ret);
 }
 
 static int op_stub(void *context, void *host, uint32_t method, uint32_t cell, uint64_t version, uint64_t code,
@@ -95,11 +95,11 @@ static void *op_alias(void *context, void *host, uint64_t address)
 	return host_alias(host, address);
 }
 
-static int op_compile(void *context, void *host, uint32_t method, uint32_t body, uint64_t version, enum tier_level level)
+static int op_compile(void *context, void *host, const struct core_compile *compile)
 {
 	struct tierd *tierd = context;
 
-	return compiling_start(&tierd->compiling, host, method, body, version, level);
+	return compiling_start(&tierd->compiling, host, compile);
 }
 
 /* -- News of the core --- */
@@ -273,7 +273,7 @@ static uint64_t effective_delay(const struct options *options)
 static int tierd_init_core(struct tierd *tierd)
 {
 	static const struct core_ops ops = {
-		.now = op_now, .wall = op_wall, .arm = op_arm, .tier0 = op_tier0, .stub = op_stub, .compile = op_compile,
+		.now = op_now, .wall = op_wall, .arm = op_arm, .first = op_first, .stub = op_stub, .compile = op_compile,
 		.forwarder = op_forwarder, .alias = op_alias,
 		.event = op_event, .changed = op_changed,
 	};

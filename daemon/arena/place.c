@@ -15,6 +15,7 @@
 static const char *const target_names[] = {
 	[CODE_TARGET_ENTRY] = "entry cell", [CODE_TARGET_METHOD] = "method", [CODE_TARGET_IMPORT] = "import",
 	[CODE_TARGET_RODATA] = ".rodata", [CODE_TARGET_DATA] = ".data", [CODE_TARGET_BSS] = ".bss",
+	[CODE_TARGET_CELLS] = "cells",
 };
 _Static_assert(ARRAY_SIZE(target_names) == _CODE_TARGET_N, "name every target");
 
@@ -49,8 +50,10 @@ static uint64_t target_address(struct arena *arena, uint32_t target, uint32_t in
 		return layout->base + layout->rodata;
 	case CODE_TARGET_DATA:
 		return layout->base + layout->data;
-	default:
+	case CODE_TARGET_BSS:
 		return layout->base + layout->bss;
+	default:
+		return tier_layout_cell(layout, 0);
 	}
 }
 

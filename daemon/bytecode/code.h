@@ -17,6 +17,7 @@ enum code_target {
 	CODE_TARGET_RODATA,	/* .rodata; index 0 */
 	CODE_TARGET_DATA,	/* .data; index 0 */
 	CODE_TARGET_BSS,	/* .bss; index 0 */
+	CODE_TARGET_CELLS,	/* the module's cells (the counters segment's start); index 0 */
 	_CODE_TARGET_N,
 };
 

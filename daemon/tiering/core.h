@@ -29,12 +29,18 @@ enum {
 	CORE_E_AGAIN,		/* the first part is done; go on with the same call in the next turn of the loop */
 	CORE_E_TOO_LARGE,	/* no compiler takes a method of that size */
 	CORE_E_QUOTA,		/* the ledger, or the uid's share of it, has no room for that many methods or versions */
+	CORE_E_LATER,		/* the method's first code is being compiled: ask again when it has changed */
 };
 
 struct core_config {
 	uint32_t threshold;		/* N, 1..65535 (reference §10: 0 → 1) */
 	uint64_t delay_ns;		/* call-counting delay; 0: counting starts with tier 0 */
 	bool call_counting;		/* off: methods stay at their initial tier, final at once */
+	bool no_tiers;			/* --tiered-compilation=off: every method is compiled by the optimizer at its first call, and final */
+	bool no_quick_jit;		/* --quick-jit=off: likewise what has no precompiled code */
+	bool no_quick_jit_loops;	/* --quick-jit-for-loops=off: likewise what has loops */
+	bool pgo;			/* there are instrumented tiers */
+	bool instrument_all;		/* --instrument-only-hot-code=off: bytecode starts at Tier0Instrumented, precompiled code is not instrumented */
 	uint32_t jobs_per_uid;		/* background jobs of one uid at a time, default 1 */
 	uint32_t jobs_total;		/* background jobs at a time, at least 1 */
 	uint64_t sweep_ns;		/* period of the sweep over armed cells, default 1 s */
@@ -49,6 +55,24 @@ struct core_code {
 	uint64_t code_used;		/* of the module's code segment, after it: goes into the ledger */
 };
 
+/* What of a method's body decides its ladder (reference §2, §7) */
+enum core_trait {
+	CORE_TRAIT_NO_OPTIMIZATION = 1u << 0,		/* MinOptJitted, final */
+	CORE_TRAIT_AGGRESSIVE_OPTIMIZATION = 1u << 1,	/* Optimized before its first call returns, final */
+	CORE_TRAIT_PINNED = 1u << 2,			/* stays at its precompiled code */
+	CORE_TRAIT_PRECOMPILED = 1u << 3,		/* has precompiled code: starts there, as ReadyToRun */
+	CORE_TRAIT_LOOPS = 1u << 4,
+};
+
+/* A compilation that the core asks for */
+struct core_compile {
+	uint64_t version;	/* id that the code will have */
+	uint32_t method, body;
+	enum tier_level level;
+	uint32_t profile;	/* instrumented levels: index of the first of the cells that it counts in; even */
+	uint32_t patchpoint;	/* OSR: number of the patchpoint in the module */
+	bool is_urgent;		/* a caller waits for it */
+};
 
 /* A place in new code that leads to another method directly: the address of an aligned displacement that leads to the
  * method's one address as long as nobody knows better. */
@@ -65,10 +89,14 @@ struct core_ops {
 	void (*arm)(void *context, uint64_t deadline_ns);	/* call core_tick() then; 0: nothing to wait for */
 
 	/* @body: 0 is the method's own, others are as core_rejit() named them. It need not be the current one when a job is started again
-	 * after a takeover; what it inlines of itself is that body, of others the current ones.
-	 * Compile tier 0 of a method now, or make a call-counting stub for a version. 0, CORE_E_FULL or -errno (a stub that
-	 * cannot be made leaves the method final with ARENA_FULL). */
-	int (*tier0)(void *context, void *module_context, uint32_t method, uint32_t body, struct core_code *ret);
+	 * after a takeover; what it inlines of itself is that body, of others the current ones. */
+	uint32_t (*traits)(void *context, void *module_context, uint32_t method, uint32_t body);	/* enum core_trait */
+	/* How many cells instrumented code of the body counts in, an even number; 0: it cannot be instrumented. */
+	uint32_t (*n_profile)(void *context, void *module_context, uint32_t method, uint32_t body);
+	/* Make a method's first code now, at level TIER0, TIER0_INSTRUMENTED, MIN_OPT_JITTED or READY_TO_RUN; or make a call-counting
+	 * stub for a version. 0, CORE_E_FULL or -errno (a stub that cannot be made leaves the method final with ARENA_FULL; where
+	 * precompiled code cannot be placed, Tier0 is asked for instead). */
+	int (*first)(void *context, void *module_context, const struct core_compile *compile, struct core_code *ret);
 	int (*stub)(void *context, void *module_context, uint32_t method, uint32_t cell, uint64_t version, uint64_t code,
 		    struct core_code *ret);
 	/* Make a forwarder stub that leads to @target, for --backpatch=forwarder: 0 and its address in *ret, CORE_E_FULL, -errno.
@@ -77,12 +105,13 @@ struct core_ops {
 	/* Where the daemon may write what clients see at @address; NULL: it is in neither code nor records segment of the module. */
 	void *(*alias)(void *context, void *module_context, uint64_t address);
 
-	/* Start an optimizing compile; it ends with one core_compile_done(), from the loop, never from inside. 0, CORE_E_TOO_LARGE
+	/* Start a compilation at level TIER0_INSTRUMENTED, TIER1_INSTRUMENTED, TIER1, OPTIMIZED or OSR; it ends with one core_compile_done(), from the loop, never from inside. 0, CORE_E_TOO_LARGE
 	 * (the method becomes final with TOO_LARGE) or -errno: after -EMFILE, -ENFILE and -ENOMEM the method stays queued and is
 	 * tried again a moment later; after any other the method becomes final with NO_WORKER. Nobody waits for jobs of a module that was removed: they may end
 	 * or be cancelled. After a takeover a job is started again if its end had not come. */
-	int (*compile)(void *context, void *module_context, uint32_t method, uint32_t body, uint64_t version,
-		       enum tier_level level);
+	int (*compile)(void *context, void *module_context, const struct core_compile *compile);
+	/* The last compilation of a module that is frozen has ended: nothing of it is being compiled. */
+	void (*quiet)(void *context, struct module *module);
 
 	/* A transition is committed and visible. @event has its number; the order of calls is the order of numbers. Time,
 	 * version and tiers are as tier/events.h has them; for QUEUED, COMPILE_STARTED and COMPILE_ENDED @to is the tier of the
@@ -141,8 +170,28 @@ struct module *core_module_by_name(struct core *core, uid_t uid, const char *nam
 struct module *core_module_next(struct core *core, struct module *after);		/* in order of ids; NULL starts and ends */
 
 /* -- What happens to methods --- */
-/* The prestub's question: makes sure that the method has code. 0, CORE_E_FULL, -errno. Idempotent. */
-int core_prepare(struct module *module, uint32_t method);	/* -EINVAL: no such method */
+/* The prestub's question: makes sure that the method has code. 0, CORE_E_FULL, -errno (-EINVAL: no such method), or CORE_E_LATER: the
+ * optimizer has been asked, before others and whatever delay or freeze says; ops->changed() tells when there is code, or none could
+ * be made, which the next call says. Idempotent. */
+int core_prepare(struct module *module, uint32_t method);
+
+/* -- On-stack replacement (reference §8; osr.c) --- */
+/* A frame of the method's own body has hit the patchpoint so often that it wants optimized code. Queues a version of tier OSR, unless
+ * there is one or one failed; its code goes into the patchpoint's record. No entry point, no count, no status changes. Garbage
+ * is harmless. Events: OSR_REQUESTED, later COMPILE_STARTED, COMPILE_ENDED and OSR_READY, all with the version. A replaced body in the
+ * module takes the OSR code of all its methods away, which may have inlined it. */
+void core_osr_request(struct core *core, uint64_t module, uint32_t patchpoint);
+
+/* -- Freezing (freeze.c): not durable, it ends with who asked for it --- */
+/* No compilation of the module starts any more (but for first calls, whose callers wait), until as many thaws have come as freezes.
+ * Thresholds are journalled, and their methods queued. Events: FROZEN and THAWED, of the first and the last. */
+void core_freeze(struct module *module);
+void core_thaw(struct module *module);
+bool core_is_frozen(const struct module *module);
+uint32_t core_n_compiling(const struct module *module);		/* compilations of it under way, those of first calls included */
+
+/* The cells in which the newest instrumented version of the method's current body counts. False: it has none. */
+bool core_profile(const struct module *module, uint32_t method, uint32_t *ret_cell);
 
 /* A bell: somebody says that @version of the method crossed its threshold. The counter decides: returns true when it
  * confirms (and the threshold had not been handled yet). @time_ns: CLOCK_MONOTONIC of the crossing call; 0 or implausible

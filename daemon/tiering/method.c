@@ -264,6 +264,7 @@ static void method_publish_first(struct method *method, const struct core_code *
 int core_prepare(struct module *module, uint32_t index)
 {
 	struct core *core = module->core;
+	struct core_compile compile = { .method = index, .level = TIER_LEVEL_TIER0 };
 	struct method *method;
 	struct core_code code;
 	int r;
@@ -274,7 +275,8 @@ int core_prepare(struct module *module, uint32_t index)
 	if (method_stage(method) != TIER_STAGE_COLD)
 		return 0;
 	assert(module->records);
-	r = core->ops->tier0(core->context, module->context, index, method_body(method), &code);
+	compile.body = method_body(method);
+	r = core->ops->first(core->context, module->context, &compile, &code);
 	if (r == CORE_E_FULL)
 		return CORE_E_FULL;
 	if (r)

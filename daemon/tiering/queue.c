@@ -300,8 +300,11 @@ static int queue_submit(const struct job *job)
 	const struct module *module = job->module;
 	struct core *core = module->core;
 	const struct ledger_version *version = ledger_version(&core->ledger, job->row);
+	const struct core_compile compile = {
+		.version = version->id, .method = job->method, .body = version->body, .level = version->level,
+	};
 
-	return core->ops->compile(core->context, module->context, job->method, version->body, version->id, version->level);
+	return core->ops->compile(core->context, module->context, &compile);
 }
 
 /* @r: what became of the start */

@@ -16,6 +16,7 @@
 #include <stdint.h>
 #include "bytecode/code.h"
 #include "bytecode/image.h"
+#include "bytecode/profile.h"
 #include "tier/types.h"
 
 enum job_kind { JOB_LOAD = 1, JOB_COMPILE = 2 };
@@ -70,18 +71,26 @@ bool job_is_too_large(const struct insn *insns, uint32_t n_insns);
 
 /* A compile job names one method and carries the bytecode of every method that may be inlined into it. */
 struct job_compile {
-	uint32_t level;			/* enum tier_level to compile for: TIER1 */
+	uint32_t level;			/* enum tier_level to compile for: TIER1, OPTIMIZED, READY_TO_RUN, TIER1_INSTRUMENTED or OSR */
 	uint32_t method;		/* index in the module of the method to compile */
+	uint32_t osr_pc;		/* OSR: slot of the loop head in bodies[0] at which the code goes on; else 0 */
+	uint32_t profile, n_cells;	/* TIER1_INSTRUMENTED: the first cell that it counts in, and how many the module has; else 0 */
 	uint32_t n_methods, n_imports;	/* of the module: bounds for indices */
 	uint32_t n_rodata, n_data, n_bss;
 	uint32_t slots, n_slots;	/* the part of .rodata that holds vtable slots: offset, a multiple of 8, and bytes; 0: none */
 	uint32_t call_cells;		/* offset from .rodata's start of the copy whose words calls through slots use; behind .rodata */
-	const uint8_t *rodata;		/* n_rodata bytes, unrelocated fields as 0; NULL: not sent, codegen folds none */
+	uint64_t data, bss;		/* addresses of .data and .bss where they are another module's (an instantiation's are those of
+					 * the module that it was made of); 0: they lie in the module's span */
+	const uint8_t *rodata;		/* n_rodata bytes, relocated fields as 0; NULL: not sent, nothing is folded */
+	const struct image_reloc *relocs;	/* the pointers in it (segment IMAGE_RODATA), as the image has them */
+	uint32_t n_relocs;
 	struct job_body {
 		uint32_t method;	/* index in the module */
 		uint32_t n_insns;
 		const struct insn *insns;	/* verified by the daemon */
 		const char *name;
+		const struct profile_count *profile;	/* what was counted, its entry first, in the order of bytecode/profile.h; a hint */
+		uint32_t n_profile;			/* 0: nothing is known */
 	} *bodies;			/* bodies[0] is the method itself; others are candidates for inlining, each once */
 	uint32_t n_bodies;
 };

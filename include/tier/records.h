@@ -7,9 +7,9 @@
  *
  *   span ──► code      r-x shared    thunks | precodes[n_methods] | stubs and code, in order of publication
  *            (guard)
- *            records   r-- shared    header | record[n_methods] | .rodata | call cells
+ *            records   r-- shared    header | record[n_methods] | .rodata | call cells | patchpoints
  *            (guard)
- *            counters  rw- shared    uint32_t cell[n_cells] | visits
+ *            counters  rw- shared    uint32_t cell[n_cells] | visits | hits[n_patchpoints]
  *            (guard)
  *            private   rw- private   table | imports[] | .data | .bss
  *
@@ -24,7 +24,7 @@
 #include "tier/types.h"
 
 #define TIER_RECORDS_MAGIC 0x3144524345524954ull	/* "TIRECRD1" */
-#define TIER_RECORDS_VERSION 2u
+#define TIER_RECORDS_VERSION 3u
 
 #define TIER_SPAN_MAX (2ull << 30)
 #define TIER_WINDOW_LOW 0x200000000000ull
@@ -38,7 +38,7 @@ struct tier_layout {
 	uint64_t base;				/* address of the span */
 	uint64_t size;				/* bytes of the span, guards included */
 	struct { uint64_t offset, size; } segment[_TIER_SEGMENT_N];
-	uint32_t n_methods, n_imports, n_cells, reserved;
+	uint32_t n_methods, n_imports, n_cells, n_patchpoints;
 	uint64_t rodata, data, bss;		/* offsets from base */
 	uint64_t n_rodata, n_data, n_bss;	/* bytes */
 	/* The part of .rodata that holds vtable slots (offset from base, a multiple of 8; bytes; 0: there are none), and the
@@ -46,6 +46,8 @@ struct tier_layout {
 	 * Words of the copy that are no vtable slots hold what .rodata holds. */
 	uint64_t slots, n_slots, call_cells;
 	uint64_t visits;			/* offset of struct tier_visits, in the counters segment */
+	uint64_t patchpoints;			/* offset of struct tier_patchpoint[n_patchpoints], in the records segment */
+	uint64_t hits;				/* offset of uint32_t[n_patchpoints], in the counters segment */
 };
 
 #define TIER_THUNK_SIZE 16u	/* one jump through a private table entry, padded */
@@ -65,6 +67,11 @@ struct tier_records_header {
 	uint32_t version, record_size;
 	uint64_t module;			/* the module's id */
 	struct tier_layout layout;
+	/* What tier_changed_since() goes by. changes grows by one before and by one after each publication and reset of any of the
+	 * module's methods is visible, so an odd value says that one is under way, and by two when a compilation begins or ends. */
+	uint64_t changes;
+	uint32_t n_compiling;			/* compilations under way */
+	uint32_t is_frozen;			/* 1: no promotion starts (tier_freeze()) */
 };
 _Static_assert(sizeof(struct tier_records_header) <= TIER_RECORDS_OFFSET, "the header ends before the first record");
 
@@ -86,8 +93,8 @@ enum tier_record_flags {
 };
 _Static_assert(sizeof(struct tier_record) == 64, "a record is one cache line");
 
-/* The state word: generation << 24 | reason << 16 | tier << 8 | stage.
- * The generation grows with each publication and each reset and is never 0 for a method that has code. */
+/* The state word: generation << 24 | reason << 16 | tier << 8 | frozen << 7 | stage.
+ * frozen: the stage will not go on, because the module is frozen. The generation grows with each publication and each reset and is never 0 for a method that has code. */
 #define TIER_STATE_GENERATION_SHIFT 24
 static inline uint64_t tier_state_make(uint64_t generation, unsigned int reason, unsigned int tier, unsigned int stage)
 {
@@ -96,7 +103,8 @@ static inline uint64_t tier_state_make(uint64_t generation, unsigned int reason,
 static inline uint64_t tier_state_generation(uint64_t state) { return state >> TIER_STATE_GENERATION_SHIFT; }
 static inline unsigned int tier_state_reason(uint64_t state) { return state >> 16 & 0xff; }
 static inline unsigned int tier_state_tier(uint64_t state) { return state >> 8 & 0xff; }
-static inline unsigned int tier_state_stage(uint64_t state) { return state & 0xff; }
+#define TIER_STATE_FROZEN 0x80u
+static inline unsigned int tier_state_stage(uint64_t state) { return state & 0x7f; }
 
 /* Start of the private segment. libtier fills the first five before any code of the module can run in the process. */
 struct tier_private {
@@ -116,6 +124,19 @@ struct tier_visits {
 	uint64_t ns[_TIER_VISIT_N];	/* CLOCK_MONOTONIC spent in them, waiting included */
 	uint64_t n_slot_writes;		/* writes of slots in the clients' own memory, registration not counted */
 };
+
+/* A loop of a method's own body, at whose head its unoptimized code looks whether optimized code for the running frame is there
+ * (on-stack replacement). Written only by the daemon; the hits that its limit is for lie in the counters segment. */
+struct tier_patchpoint {
+	uint64_t code;		/* r0 = code(const uint64_t registers[10], frame): goes on at the loop; 0: none */
+	uint32_t method;	/* index */
+	uint32_t pc;		/* instruction slot of the loop's head */
+	uint32_t number;	/* of the patchpoint in the module: index of its hits */
+	uint32_t limit;		/* so many hits ask for code */
+	uint32_t bump;		/* what the frame's counter gets at a hit */
+	uint32_t reserved;
+};
+_Static_assert(sizeof(struct tier_patchpoint) == 32, "records format 3");
 
 /* What a call-counting stub hands to the threshold entry in r10: lies in the code segment beside the stub. */
 struct tier_stub_data {
@@ -176,6 +197,10 @@ static inline uint64_t tier_layout_cell(const struct tier_layout *layout, uint32
 {
 	return tier_layout_segment(layout, TIER_SEGMENT_COUNTERS) + (uint64_t)cell * sizeof(uint32_t);
 }
+static inline uint64_t tier_layout_patchpoint(const struct tier_layout *layout, uint32_t patchpoint)
+{
+	return layout->base + layout->patchpoints + (uint64_t)patchpoint * sizeof(struct tier_patchpoint);
+}
 static inline uint64_t tier_layout_import(const struct tier_layout *layout, uint32_t import)
 {
 	return tier_layout_segment(layout, TIER_SEGMENT_PRIVATE) + offsetof(struct tier_private, imports)
@@ -199,12 +224,13 @@ struct tier_answer {
 	enum tier_reason reason;	/* why final; NONE otherwise */
 	uint64_t generation;
 	uint32_t remaining;		/* calls to the next tier, as DESIGN §5 defines them */
+	bool is_frozen;			/* it will not go on: its module is frozen */
 };
 
-/* Whether a wait on this answer is over: final, cold, or counting with calls left. */
+/* Whether a wait on this answer is over: final, cold, frozen, or counting with calls left. */
 static inline bool tier_answer_is_quiet(const struct tier_answer *answer)
 {
-	return answer->stage == TIER_STAGE_FINAL || answer->stage == TIER_STAGE_COLD
+	return answer->stage == TIER_STAGE_FINAL || answer->stage == TIER_STAGE_COLD || answer->is_frozen
 	    || (answer->stage == TIER_STAGE_COUNTING && answer->remaining > 0);
 }
 
@@ -229,6 +255,7 @@ static inline struct tier_answer tier_record_answer(const struct tier_record *re
 		answer.tier = (enum tier_level)tier_state_tier(state);
 		answer.reason = TIER_REASON_NONE;
 		answer.generation = tier_state_generation(state);
+		answer.is_frozen = state & TIER_STATE_FROZEN;
 		switch (answer.stage) {
 		case TIER_STAGE_COLD:
 			answer.status = TIER_STATUS_COLD;

@@ -56,7 +56,14 @@
 	_(TOO_LARGE, 14, "the method is too large to optimize")                                                        \
 	_(REJIT, 15, "its body was replaced")                                                                          \
 	_(REVERT, 16, "its own body came back")                                                                        \
-	_(INLINEE_REPLACED, 17, "a method that it had inlined was replaced")
+	_(INLINEE_REPLACED, 17, "a method that it had inlined was replaced")                                           \
+	_(NO_OPTIMIZATION, 18, "its attribute asks for no optimization")                                               \
+	_(AGGRESSIVE_OPTIMIZATION, 19, "its attribute asks for optimization at once")                                  \
+	_(PINNED, 20, "its attribute keeps it at its precompiled code")                                                \
+	_(TIERING_OFF, 21, "tiered compilation is off")                                                                \
+	_(QUICK_JIT_OFF, 22, "quick compilation is off")                                                               \
+	_(LOOP, 23, "a loop of it runs for long")                                                                      \
+	_(CLIENT, 24, "a client asked for it")
 
 /* What can go wrong in an answer: number on the wire, errno that libtier returns (negated), text */
 #define TIER_ERROR_LIST(_)                                                                                             \
@@ -96,7 +103,11 @@
 	_(DELAY_RESUMED, 11, "delay-resumed")                                                                          \
 	_(REJITTED, 12, "rejitted")                                                                                    \
 	_(REVERTED, 13, "reverted")                                                                                    \
-	_(WITHDRAWN, 14, "withdrawn")
+	_(WITHDRAWN, 14, "withdrawn")                                                                                  \
+	_(OSR_REQUESTED, 15, "osr-requested")                                                                          \
+	_(OSR_READY, 16, "osr-ready")                                                                                  \
+	_(FROZEN, 17, "frozen")                                                                                        \
+	_(THAWED, 18, "thawed")
 
 /* What a code version is: on its way, in use (or kept for activations that still run in it), or given up */
 #define TIER_VERSION_LIST(_)                                                                                           \

@@ -244,6 +244,7 @@ static bool is_near(const struct code_result *code, const struct job_compile *jo
 {
 	const uint32_t sizes[_CODE_TARGET_N] = {
 		[CODE_TARGET_RODATA] = job->n_rodata, [CODE_TARGET_DATA] = job->n_data, [CODE_TARGET_BSS] = job->n_bss,
+		[CODE_TARGET_CELLS] = job->n_cells * (uint32_t)sizeof(uint32_t),
 	};
 
 	for (uint32_t i = 0; i < code->n_relocs; i++) {

@@ -33,6 +33,7 @@ struct object {
 static const char *const target_names[_CODE_TARGET_N] = {
 	[CODE_TARGET_ENTRY] = "tier.entry",   [CODE_TARGET_METHOD] = "tier.method", [CODE_TARGET_IMPORT] = "tier.import",
 	[CODE_TARGET_RODATA] = "tier.rodata", [CODE_TARGET_DATA] = "tier.data",	    [CODE_TARGET_BSS] = "tier.bss",
+	[CODE_TARGET_CELLS] = "tier.cells",
 };
 
 void object_symbol(char ret[OBJECT_SYMBOL_MAX], enum code_target target, uint32_t index)

@@ -54,9 +54,9 @@ void server_loaded(struct server_load *load, struct module *module, enum tier_er
 /* -- The core's outside --- */
 static uint64_t op_now(void *context) { return 1000000000; }
 static void op_arm(void *context, uint64_t deadline_ns) { }
-static int op_tier0(void *context, void *host, uint32_t method, uint32_t body, struct core_code *ret)
+static int op_first(void *context, void *host, const struct core_compile *compile, struct core_code *ret)
 {
-	return host_tier0(host, method, body, ret);
+	return host_tier0(host, compile->method, compile->body, ret);
 }
 static int op_stub(void *context, void *host, uint32_t method, uint32_t cell, uint64_t version, uint64_t code, struct core_code *ret)
 {
@@ -67,11 +67,11 @@ static int op_forwarder(void *context, void *host, uint32_t method, uint64_t tar
 	return host_forwarder(host, target, ret);
 }
 static void *op_alias(void *context, void *host, uint64_t address) { return host_alias(host, address); }
-static int op_compile(void *context, void *host, uint32_t method, uint32_t body, uint64_t version, enum tier_level level)
+static int op_compile(void *context, void *host, const struct core_compile *compile)
 {
 	struct world *w = context;
 
-	w->job = version;
+	w->job = compile->version;
 	return w->takes_jobs ? 0 : CORE_E_TOO_LARGE;
 }
 static void op_event(void *context, const struct tier_event *event) { }
@@ -112,7 +112,7 @@ static void turn_until(struct world *w, const bool *done)
 static void world_init_core(struct world *w)
 {
 	static const struct core_ops ops = {
-		.now = op_now, .wall = op_now, .arm = op_arm, .tier0 = op_tier0, .stub = op_stub, .forwarder = op_forwarder,
+		.now = op_now, .wall = op_now, .arm = op_arm, .first = op_first, .stub = op_stub, .forwarder = op_forwarder,
 		.alias = op_alias, .compile = op_compile, .event = op_event, .changed = op_changed,
 	};
 	const struct core_config config = {

@@ -353,8 +353,10 @@ static inline void fake_write_head(struct fake_module *module)
 {
 	const struct tier_layout *layout = &module->info.layout;
 	static const uint8_t entries[] = { 0, 8, 16 };
-	struct tier_records_header header = { TIER_RECORDS_MAGIC, TIER_RECORDS_VERSION, sizeof(struct tier_record),
-					      module->info.module, *layout };
+	const struct tier_records_header header = {
+		.magic = TIER_RECORDS_MAGIC, .version = TIER_RECORDS_VERSION, .record_size = sizeof(struct tier_record),
+		.module = module->info.module, .layout = *layout,
+	};
 
 	memcpy(module->alias[TIER_SEGMENT_RECORDS], &header, sizeof(header));
 	for (uint32_t i = 0; i < _TIER_THUNK_N; i++) {

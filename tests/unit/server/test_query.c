@@ -97,9 +97,9 @@ static void prepare_without_room_fails_clearly(void **state)
 	struct client a;
 
 	client_hello(&a, world, 1000);
-	world->fake->tier0_result = CORE_E_FULL;
+	world->fake->first_result = CORE_E_FULL;
 	client_ask_error(&a, WIRE_PREPARE, &ref, TIER_ERROR_CODE_FULL);
-	world->fake->tier0_result = -ENOMEM;
+	world->fake->first_result = -ENOMEM;
 	client_ask_error(&a, WIRE_PREPARE, &ref, TIER_ERROR_NO_MEMORY);
 	client_leave(&a);
 }

@@ -57,7 +57,7 @@ struct fake {
 	struct tier_event *events; /* all that were told */
 	uint32_t n_events, n_events_max;
 	uint32_t n_changed;
-	int tier0_result, stub_result, forwarder_result, compile_result; /* what the next ones return */
+	int first_result, stub_result, forwarder_result, compile_result; /* what the next ones return */
 	void (*on_event)(struct fake *fake, const struct tier_event *event);
 	void (*on_changed)(struct fake *fake, struct module *module, uint32_t method);
 	void *test;
@@ -77,18 +77,18 @@ static inline void fake_crash_point(void)
 		ledger_crash_point();
 }
 
-static inline int fake_tier0(void *context, void *module_context, uint32_t method, uint32_t body, struct core_code *ret)
+static inline int fake_first(void *context, void *module_context, const struct core_compile *compile, struct core_code *ret)
 {
 	struct fake *fake = context;
 	struct fake_code *code;
 
-	if (fake->tier0_result)
-		return fake->tier0_result;
+	if (fake->first_result)
+		return fake->first_result;
 	code = fake_take_code(module_context, ret);
 	code->kind = FAKE_BODY;
-	code->level = TIER_LEVEL_TIER0;
-	code->method = method;
-	code->body = body;
+	code->level = compile->level;
+	code->method = compile->method;
+	code->body = compile->body;
 	fake_crash_point();
 	return 0;
 }
@@ -153,8 +153,7 @@ static inline void fake_see_bodies(struct fake_job *job, const struct fake_modul
 			};
 }
 
-static inline int fake_compile(void *context, void *module_context, uint32_t method, uint32_t body, uint64_t version,
-			       enum tier_level level)
+static inline int fake_compile(void *context, void *module_context, const struct core_compile *compile)
 {
 	struct fake *fake = context;
 	struct fake_module *fm = module_context;
@@ -171,10 +170,10 @@ static inline int fake_compile(void *context, void *module_context, uint32_t met
 	}
 	fake->jobs[fake->n_jobs] = (struct fake_job){
 		.module = fm->id,
-		.version = version,
-		.method = method,
-		.body = body,
-		.level = level,
+		.version = compile->version,
+		.method = compile->method,
+		.body = compile->body,
+		.level = compile->level,
 		.is_active = true,
 	};
 	fake_see_bodies(&fake->jobs[fake->n_jobs++], fm);
@@ -218,7 +217,7 @@ static const struct core_ops fake_ops = {
 	.now = fake_now,
 	.wall = fake_wall,
 	.arm = fake_arm,
-	.tier0 = fake_tier0,
+	.first = fake_first,
 	.stub = fake_stub,
 	.forwarder = fake_forwarder,
 	.alias = fake_alias,

@@ -241,7 +241,7 @@ static void revert_needs_neither_compiler_nor_calls(void **state)
 	assert_int_equal(core_rejit(fm->module, LADDER_METHOD, 1), 0);
 	fake_run_slot(fm, 0);
 	n_jobs = fake->n_jobs;
-	fake->tier0_result = fake->stub_result = CORE_E_FULL;
+	fake->first_result = fake->stub_result = CORE_E_FULL;
 	fake->compile_result = -ENOMEM;
 	assert_int_equal(core_revert(fm->module, LADDER_METHOD), 0);
 	assert_int_equal(fake_answer(fm, LADDER_METHOD).status, TIER_STATUS_FINAL);
@@ -546,11 +546,11 @@ static void a_rejitted_method_without_room_for_code_asks_again(void **state)
 
 	ladder_to_final(fm, LADDER_METHOD);
 	assert_int_equal(core_rejit(fm->module, LADDER_METHOD, 1), 0);
-	fake->tier0_result = CORE_E_FULL;
+	fake->first_result = CORE_E_FULL;
 	assert_int_equal(core_prepare(fm->module, LADDER_METHOD), CORE_E_FULL);
 	assert_int_equal(fake_answer(fm, LADDER_METHOD).status, TIER_STATUS_COLD);
 	ladder_check_all(fake);
-	fake->tier0_result = 0;
+	fake->first_result = 0;
 	fake_assert_runs(fm, LADDER_METHOD, 1, TIER_LEVEL_TIER0);
 }
 

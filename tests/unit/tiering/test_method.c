@@ -115,12 +115,12 @@ static void a_refused_tier0_leaves_the_method_cold(void **state)
 	uint32_t n_events = fake->n_events;
 
 	for (unsigned int i = 0; i < ARRAY_SIZE(results); i++) {
-		fake->tier0_result = results[i];
+		fake->first_result = results[i];
 		assert_int_equal(core_prepare(fm->module, 0), results[i]);
 		assert_int_equal(fake_answer(fm, 0).status, TIER_STATUS_COLD);
 	}
 	assert_int_equal(fake->n_events, n_events);
-	fake->tier0_result = 0;
+	fake->first_result = 0;
 	assert_int_equal(core_prepare(fm->module, 0), 0);
 }
 
