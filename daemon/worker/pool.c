@@ -354,8 +354,8 @@ int pool_submit(struct pool *pool, uid_t uid, enum job_kind kind, int input_fd, 
 	return 0;
 }
 
-/* The lane goes on in the next turn: whoever cancels may stand in the middle of anything. */
-/* Most jobs are over in milliseconds, and a warm worker is worth them; one that goes on loses its worker. */
+/* The lane goes on in the next turn: whoever cancels may stand in the middle of anything. Most jobs are over in milliseconds, and
+ * a warm worker is worth them; one that goes on loses its worker. */
 void pool_cancel(struct pool_job *job)
 {
 	struct lane *lane = job->lane;
