@@ -69,6 +69,10 @@ bool job_is_too_large(const struct insn *insns, uint32_t n_insns);
 /* Between .rodata and the call cells is but a gap for alignment. */
 #define JOB_CALL_CELLS_MAX (IMAGE_SEGMENT_MAX + 4096u)
 
+/* A module's span is smaller than 2 GiB, and no process has memory above 128 TiB. */
+#define JOB_CELLS_MAX (1u << 29)
+#define JOB_ADDRESS_MAX ((1ull << 47) - 1)
+
 /* A compile job names one method and carries the bytecode of every method that may be inlined into it. */
 struct job_compile {
 	uint32_t level;			/* enum tier_level to compile for: TIER1, OPTIMIZED, READY_TO_RUN, TIER1_INSTRUMENTED or OSR */
@@ -100,6 +104,8 @@ struct job_compile {
 int job_put_compile(const struct job_compile *job, void **ret_bytes, size_t *ret_n);
 int job_put_code(const struct code_result *code, void **ret_bytes, size_t *ret_n);
 
-/* Each borrows from @bytes (8-byte aligned), except job->bodies, which the caller frees with free(). False: @refusal. */
+/* Each borrows from @bytes (8-byte aligned), except job->bodies, which the caller frees with free(). False: @refusal.
+ * What job_get_compile() accepts is all in range; profiles keep the promises of bytecode/profile.h, but need not fit the
+ * instructions. */
 bool job_get_compile(struct job_compile *ret, const void *bytes, size_t n, struct refusal *refusal);
 bool job_get_code(struct code_result *ret, const void *bytes, size_t n, struct refusal *refusal);
