@@ -41,8 +41,19 @@ static const struct option_row rows[] = {
 	ROW("call-count-threshold", NUMBER, threshold, 1, 65535, "30", "counted calls until a method is promoted", "TC_CallCountThreshold"),
 	ROW("call-counting-delay", DURATION, delay_ns, 0, HOUR, "100ms", "quiet time before calls are counted; 0 turns the delay off", "TC_CallCountingDelayMs"),
 	ROW("delay-single-proc-multiplier", NUMBER, delay_multiplier, 1, 1000, "10", "factor on the delay where there is one processor", "TC_DelaySingleProcMultiplier"),
+	ROW("aggressive-tiering", SWITCH, aggressive_tiering, 0, 0, "off", "on: a threshold of 1 and no delay, whatever the options above say", "TC_AggressiveTiering"),
 	ROW("call-counting", SWITCH, call_counting, 0, 0, "on", "off: methods stay at their initial tier", "TC_CallCounting"),
 	ROW("call-counting-stubs", SWITCH, call_counting_stubs, 0, 0, "on", "off: calls are counted by libtier, on a longer way", "TC_UseCallCountingStubs"),
+	ROW("tiered-compilation", SWITCH, tiered_compilation, 0, 0, "on", "off: every method is optimized at its first call", "TieredCompilation"),
+	ROW("quick-jit", SWITCH, quick_jit, 0, 0, "on", "off: methods without precompiled code are optimized at their first call", "TC_QuickJit"),
+	ROW("quick-jit-for-loops", SWITCH, quick_jit_for_loops, 0, 0, "on", "off: of those, the ones that have loops are", "TC_QuickJitForLoops"),
+	ROW("ready-to-run", SWITCH, ready_to_run, 0, 0, "on", "off: precompiled code in objects is ignored", "ReadyToRun"),
+	ROW("tiered-pgo", SWITCH, tiered_pgo, 0, 0, "off", "on: there are instrumented tiers, whose profiles the optimizer goes by", "TieredPGO"),
+	ROW("instrument-only-hot-code", SWITCH, instrument_only_hot_code, 0, 0, "on", "off: methods start at Tier0Instrumented, precompiled ones are not instrumented", "TieredPGO_InstrumentOnlyHotCode"),
+	ROW("osr", SWITCH, osr, 0, 0, "off", "on: a frame whose loop runs for long goes on in optimized code", "TC_OnStackReplacement"),
+	ROW("osr-hit-limit", NUMBER, osr_hit_limit, 1, INT32_MAX, "10", "hits of a loop, over all frames, that ask for optimized code", "OSR_HitLimit"),
+	ROW("osr-counter-bump", NUMBER, osr_counter_bump, 1, INT32_MAX, "1000", "iterations from one hit of a frame to its next", "OSR_CounterBump"),
+	ROW("osr-initial-counter", NUMBER, osr_initial_counter, 1, INT32_MAX, "1000", "iterations before a frame's first hit", "TC_OnStackReplacement_InitialCounter"),
 	ROW("backpatch", BACKPATCH, backpatch, 0, 0, "lazy", "how entry points are kept: lazy, eager or forwarder", NULL),
 	ROW("background-worker-timeout", DURATION, worker_timeout_ns, MS, HOUR, "4s", "idle time after which a compile worker ends", "TC_BackgroundWorkerTimeoutMs"),
 	ROW("background-workers", NUMBER, background_workers, 1, 64, "2", "compilations at a time, over all users; one per user", NULL),
@@ -117,18 +128,17 @@ static bool word_of(const char *text, const char *const *names, unsigned int n, 
 	return false;
 }
 
+static const char *const events_names[] = { "auto", "kernel", "socket" };
+static const char *const sync_names[] = { "record", "interval", "never" };
+
 static bool events_of(const char *text, enum options_events *ret)
 {
-	static const char *const names[] = { "auto", "kernel", "socket" };
-
-	return word_of(text, names, ARRAY_SIZE(names), ret);
+	return word_of(text, events_names, ARRAY_SIZE(events_names), ret);
 }
 
 static bool sync_of(const char *text, enum options_sync *ret)
 {
-	static const char *const names[] = { "record", "interval", "never" };
-
-	return word_of(text, names, ARRAY_SIZE(names), ret);
+	return word_of(text, sync_names, ARRAY_SIZE(sync_names), ret);
 }
 
 static bool backpatch_of(const char *text, enum tier_backpatch *ret)
@@ -219,6 +229,92 @@ static void range_text(const struct option_row *row, char *text, size_t n)
 		*text = '\0';
 }
 
+/* 100ms rather than 100000000ns */
+static void duration_text(uint64_t ns, char *text, size_t n)
+{
+	static const char *const units[] = { "ns", "us", "ms", "s", "min", "h" };
+	static const uint64_t factors[] = { 1000, 1000, 1000, 60, 60 };
+	unsigned int unit = ns ? 0 : 2;
+
+	while (unit < ARRAY_SIZE(factors) && ns && !(ns % factors[unit]))
+		ns /= factors[unit++];
+	snprintf(text, n, "%" PRIu64 "%s", ns, units[unit]);
+}
+
+/* -- Knobs --- */
+static void value_text(const struct options *options, const struct option_row *row, char *text, size_t n)
+{
+	const void *field = (const char *)options + row->field;
+	const char *word = "";
+
+	switch (row->kind) {
+	case OPTION_NUMBER:
+		snprintf(text, n, "%" PRIu64, *(const uint64_t *)field);
+		return;
+	case OPTION_SIZE:
+		size_text(*(const uint64_t *)field, text, n);
+		return;
+	case OPTION_DURATION:
+		duration_text(*(const uint64_t *)field, text, n);
+		return;
+	case OPTION_TEXT:
+		word = *(const char *const *)field;
+		break;
+	case OPTION_SWITCH:
+		word = *(const bool *)field ? "on" : "off";
+		break;
+	case OPTION_EVENTS:
+		word = events_names[*(const enum options_events *)field];
+		break;
+	case OPTION_SYNC:
+		word = sync_names[*(const enum options_sync *)field];
+		break;
+	case OPTION_BACKPATCH:
+		word = tier_backpatch_name(*(const enum tier_backpatch *)field);
+		break;
+	default:	/* neither has a default */
+		break;
+	}
+	snprintf(text, n, "%s", word);
+}
+
+static const char *words_of(enum option_kind kind)
+{
+	switch (kind) {
+	case OPTION_SWITCH:
+		return "on, off";
+	case OPTION_EVENTS:
+		return "auto, kernel, socket";
+	case OPTION_SYNC:
+		return "record, interval, never";
+	case OPTION_BACKPATCH:
+		return "lazy, eager, forwarder";
+	default:
+		return "";
+	}
+}
+
+bool options_knob(const struct options *options, uint32_t i, struct options_knob *ret)
+{
+	const struct option_row *row = NULL;
+
+	for (size_t k = 0; k < ARRAY_SIZE(rows) && !row; k++)
+		if (rows[k].value && !i--)
+			row = &rows[k];
+	if (!row)
+		return false;
+	*ret = (struct options_knob){ .name = "" };
+	snprintf(ret->name, sizeof(ret->name), "%s", row->name);
+	value_text(options, row, ret->value, sizeof(ret->value));
+	snprintf(ret->standard, sizeof(ret->standard), "%s", row->value);
+	range_text(row, ret->range, sizeof(ret->range));
+	if (!*ret->range)
+		snprintf(ret->range, sizeof(ret->range), "%s", words_of(row->kind));
+	snprintf(ret->mirrors, sizeof(ret->mirrors), "%s", row->knob ? row->knob : "");
+	return true;
+}
+
+/* -- The command line --- */
 static void options_help(void)
 {
 	char range[64];
@@ -236,7 +332,8 @@ static void options_help(void)
 			printf(" [%s]", rows[i].knob);
 		putchar('\n');
 	}
-	printf("  --help\n  --version\n");
+	printf("  --help\n  --version\n\n"
+	       "What mirrors a knob named TC_... is also understood with that prefix, as in --tc-call-counting=off.\n");
 }
 
 static enum options_end refuse_option(const char *before, const char *name, const char *after)
@@ -245,11 +342,20 @@ static enum options_end refuse_option(const char *before, const char *name, cons
 	return OPTIONS_ERROR;
 }
 
+/* Also with the prefix of the knob that it mirrors */
 static const struct option_row *row_find(const char *name, size_t n)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
-		if (strlen(rows[i].name) == n && !strncmp(rows[i].name, name, n))
-			return &rows[i];
+	const bool has_prefix = n > 3 && !strncmp(name, "tc-", 3);
+
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		const struct option_row *row = &rows[i];
+
+		if (strlen(row->name) == n && !strncmp(row->name, name, n))
+			return row;
+		if (has_prefix && row->knob && !strncmp(row->knob, "TC_", 3) && strlen(row->name) == n - 3
+		    && !strncmp(row->name, name + 3, n - 3))
+			return row;
+	}
 	return NULL;
 }
 
@@ -297,5 +403,9 @@ enum options_end options_parse(struct options *ret, int argc, char **argv)
 		return refuse_option("--journal: '", ret->journal, "' is neither memory, off nor a folder's path with a /");
 	if (ret->ring_bytes & (ret->ring_bytes - 1))
 		return refuse_option("--", "ring-bytes", ": not a power of two");
+	if (ret->aggressive_tiering) {
+		ret->threshold = 1;
+		ret->delay_ns = 0;
+	}
 	return OPTIONS_RUN;
 }

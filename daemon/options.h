@@ -29,6 +29,11 @@ struct options {
 	uint64_t journal_size, journal_age_ns;	/* 0: any */
 	uint64_t window;		/* base address; 0: random */
 	bool call_counting, call_counting_stubs;
+	bool tiered_compilation, quick_jit, quick_jit_for_loops, ready_to_run;
+	bool tiered_pgo, instrument_only_hot_code;
+	bool osr;
+	uint64_t osr_hit_limit, osr_counter_bump, osr_initial_counter;	/* at most INT32_MAX each */
+	bool aggressive_tiering;	/* threshold and delay_ns are what it makes of them */
 	enum tier_backpatch backpatch;
 	enum options_events events;
 	uint64_t log_level;
@@ -41,6 +46,15 @@ enum options_end { OPTIONS_RUN, OPTIONS_DONE, OPTIONS_ERROR };
 /* Fills @ret with defaults, then from the arguments. OPTIONS_DONE: --help or --version was printed. OPTIONS_ERROR: the
  * sentence is on standard error. */
 enum options_end options_parse(struct options *ret, int argc, char **argv);
+
+/* A knob as people are told of it: any option that has a default */
+struct options_knob {
+	char name[40], value[64], standard[64];	/* as on the command line; in force, and by default */
+	char range[64];		/* "1 to 65535", or the words that there are; "": any text */
+	char mirrors[48];	/* CoreCLR's knob of that meaning; "": none */
+};
+/* The @i-th one. False: there are no more. */
+bool options_knob(const struct options *options, uint32_t i, struct options_knob *ret);
 
 /* A duration: a number with ns, us, ms, s, min or h; without a unit milliseconds. False: not one. */
 bool options_duration(const char *text, uint64_t *ret_ns);

@@ -68,6 +68,9 @@ static void values_out_of_range_are_refused_with_the_range(void **state)
 		{ "--ring-bytes=2K", "4K to 1G" },
 		{ "--journal-events=0", "1 to 67108864" },
 		{ "--log-level=4", "0 to 3" },
+		{ "--osr-hit-limit=0", "1 to 2147483647" },
+		{ "--osr-counter-bump=0", "1 to 2147483647" },
+		{ "--osr-initial-counter=2147483648", "1 to 2147483647" },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
@@ -85,6 +88,7 @@ static void values_of_another_kind_are_refused(void **state)
 		"--call-count-threshold=many", "--call-count-threshold=-1", "--call-count-threshold=30x", "--call-count-threshold=",
 		"--call-count-threshold=18446744073709551616", "--call-counting-delay=5 s", "--call-counting-delay=1d",
 		"--call-counting-delay=99999999999999999999h", "--worker-memory=2T", "--call-counting=maybe", "--events=loud",
+		"--osr=1", "--tiered-pgo=yes", "--quick-jit=", "--tiered-compilation=0", "--aggressive-tiering=very",
 		"--socket=",
 	};
 
@@ -102,6 +106,7 @@ static void what_is_no_option_is_refused(void **state)
 	is_refused("here", "--help", ARGS("here"));
 	is_refused("--sweep", "value", ARGS("--sweep"));
 	is_refused("--user", "no value", ARGS("--user=me"));
+	is_refused("--tc-sweep", "--help", ARGS("--tc-sweep=1s"));	/* mirrors nothing */
 }
 
 static void help_and_version_are_printed(void **state)
