@@ -56,7 +56,8 @@ static void load_fail(struct load_under_way *load, enum tier_error error, const 
 	load_end(load, NULL);
 }
 
-/* What the daemon holds of a module besides code: nobody writes its .bss here. */
+/* What a module may take besides code: nobody writes its .bss here, but its clients may write to all of the counters, however
+ * sparse those are. */
 static uint64_t load_memory(const struct load_under_way *load)
 {
 	const struct tier_layout *layout = arena_layout(load->host->arena);

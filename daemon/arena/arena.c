@@ -23,8 +23,8 @@
 #define ARENA_CELLS_MIN 65536u
 #define ARENA_CODE_MIN (16u << 20)	/* nothing of it is used again after a rejit */
 
-/* Generous: three tiers of 160 bytes per instruction, room for stubs and frames. Least: every method's tier 0. */
-#define ARENA_CODE_PER_INSN (3u * 160u)
+/* Generous: five versions of 160 bytes per instruction, room for stubs and frames. Least: every method's tier 0. */
+#define ARENA_CODE_PER_INSN (5u * 160u)
 #define ARENA_CODE_PER_METHOD 1024u
 #define ARENA_LEAST_PER_INSN 64u
 #define ARENA_LEAST_PER_METHOD 256u
@@ -85,28 +85,30 @@ static uint64_t plan_code(const struct arena_needs *needs, uint64_t n_free)
 
 static uint64_t plan_cells(const struct arena_needs *needs)
 {
-	return MAX(needs->n_methods * (uint64_t)ARENA_CELLS_PER_METHOD, (uint64_t)ARENA_CELLS_MIN);
+	return MAX(needs->n_methods * (uint64_t)ARENA_CELLS_PER_METHOD, (uint64_t)ARENA_CELLS_MIN) + needs->n_profile;
 }
 
 int arena_plan(struct tier_layout *ret, const struct arena_needs *needs)
 {
 	struct tier_layout layout = {
-		.n_methods = needs->n_methods, .n_imports = needs->n_imports,
+		.n_methods = needs->n_methods, .n_imports = needs->n_imports, .n_patchpoints = needs->n_patchpoints,
 		.n_rodata = needs->n_rodata, .n_data = needs->n_data, .n_bss = needs->n_bss,
 	};
-	uint64_t rodata, cells, visits, data, bss, taken = 0, offset = 0, size[_TIER_SEGMENT_N];
+	uint64_t rodata, cells, patchpoints, visits, hits, data, bss, taken = 0, offset = 0, size[_TIER_SEGMENT_N];
 
 	if (needs->n_rodata > TIER_SPAN_MAX || needs->n_data > TIER_SPAN_MAX || needs->n_bss > TIER_SPAN_MAX
-	    || needs->n_code > TIER_SPAN_MAX)
+	    || needs->n_code > TIER_SPAN_MAX || needs->n_profile > TIER_SPAN_MAX)
 		return ARENA_E_TOO_LARGE;
 
 	rodata = align_up(TIER_RECORDS_OFFSET + needs->n_methods * sizeof(struct tier_record), MAX(needs->align_rodata, 8u));
 	data = align_up(offsetof(struct tier_private, imports) + needs->n_imports * sizeof(uint64_t), MAX(needs->align_data, 8u));
 	bss = align_up(data + needs->n_data, MAX(needs->align_bss, 8u));
 	cells = align_up(rodata + needs->n_rodata, 64);
+	patchpoints = align_up(cells + needs->n_slots, 64);
 	visits = align_up(plan_cells(needs) * sizeof(uint32_t), 64);
-	size[TIER_SEGMENT_RECORDS] = plan_page_up(cells + needs->n_slots);
-	size[TIER_SEGMENT_COUNTERS] = plan_page_up(visits + sizeof(struct tier_visits));
+	hits = align_up(visits + sizeof(struct tier_visits), 64);
+	size[TIER_SEGMENT_RECORDS] = plan_page_up(patchpoints + needs->n_patchpoints * sizeof(struct tier_patchpoint));
+	size[TIER_SEGMENT_COUNTERS] = plan_page_up(hits + needs->n_patchpoints * sizeof(uint32_t));
 	size[TIER_SEGMENT_PRIVATE] = plan_page_up(bss + needs->n_bss);
 	for (int i = TIER_SEGMENT_RECORDS; i < _TIER_SEGMENT_N; i++)
 		taken += size[i] + ARENA_PAGE;
@@ -129,6 +131,8 @@ int arena_plan(struct tier_layout *ret, const struct arena_needs *needs)
 	layout.slots = layout.rodata + needs->slots;
 	layout.n_slots = needs->n_slots;
 	layout.call_cells = layout.segment[TIER_SEGMENT_RECORDS].offset + cells;
+	layout.patchpoints = layout.segment[TIER_SEGMENT_RECORDS].offset + patchpoints;
+	layout.hits = layout.segment[TIER_SEGMENT_COUNTERS].offset + hits;
 	layout.data = layout.segment[TIER_SEGMENT_PRIVATE].offset + data;
 	layout.bss = layout.segment[TIER_SEGMENT_PRIVATE].offset + bss;
 	*ret = layout;
@@ -267,6 +271,11 @@ uint8_t *arena_rodata(struct arena *arena)
 uint8_t *arena_call_cells(struct arena *arena)
 {
 	return arena_at(arena, TIER_SEGMENT_RECORDS, arena->layout.call_cells);
+}
+
+struct tier_patchpoint *arena_patchpoint(struct arena *arena, uint32_t patchpoint)
+{
+	return (struct tier_patchpoint *)arena_at(arena, TIER_SEGMENT_RECORDS, arena->layout.patchpoints) + patchpoint;
 }
 
 struct tier_visits *arena_visits(struct arena *arena)

@@ -25,6 +25,8 @@ struct arena_needs {
 	uint32_t n_methods, n_imports, n_insns;
 	uint64_t n_rodata, n_data, n_bss;
 	uint32_t align_rodata, align_data, align_bss;
+	uint32_t n_patchpoints;
+	uint64_t n_profile;	/* cells for profiles, beside those that count calls */
 	uint64_t slots, n_slots;	/* part of .rodata that holds vtable slots: offset in it (a multiple of 8) and bytes; n_slots 0: none */
 	uint64_t n_code;	/* bytes of code segment beyond precodes; 0: generous, from n_insns and n_methods */
 };
@@ -47,6 +49,7 @@ uint32_t *arena_counters(struct arena *arena);
 uint8_t *arena_head(struct arena *arena);	/* start of the code segment, up to the end of the last precode */
 uint8_t *arena_rodata(struct arena *arena);
 uint8_t *arena_call_cells(struct arena *arena);	/* layout.n_slots bytes */
+struct tier_patchpoint *arena_patchpoint(struct arena *arena, uint32_t patchpoint);
 struct tier_visits *arena_visits(struct arena *arena);
 /* The alias of what clients see at @address in the code or records segment; NULL: [address, address + n) is elsewhere */
 void *arena_alias(struct arena *arena, uint64_t address, size_t n);

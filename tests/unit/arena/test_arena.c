@@ -27,7 +27,7 @@
 
 static const struct arena_needs small = {
 	.n_methods = 3, .n_imports = 2, .n_insns = 100, .n_rodata = 5000, .n_data = 100, .n_bss = 20000,
-	.align_rodata = 64, .align_data = 4096, .align_bss = 32,
+	.align_rodata = 64, .align_data = 4096, .align_bss = 32, .slots = 8, .n_slots = 48, .n_patchpoints = 200, .n_profile = 70000,
 };
 
 static struct window window;
@@ -75,7 +75,7 @@ static void a_plan_puts_everything_where_it_fits_and_is_aligned(void **state)
 		end = layout.segment[i].offset + layout.segment[i].size;
 	}
 	assert_true(layout.size >= end + 4096 && layout.size < TIER_SPAN_MAX);
-	assert_true(layout.n_cells >= 8 * small.n_methods);
+	assert_true(layout.n_cells >= 8 * small.n_methods + small.n_profile);
 	assert_true(tier_layout_cell(&layout, layout.n_cells)
 		    <= tier_layout_segment(&layout, TIER_SEGMENT_COUNTERS) + layout.segment[TIER_SEGMENT_COUNTERS].size);
 	assert_int_equal(layout.rodata % 64, 0);
@@ -84,6 +84,16 @@ static void a_plan_puts_everything_where_it_fits_and_is_aligned(void **state)
 	assert_true(layout.rodata >= tier_layout_record(&layout, 3));
 	assert_true(layout.rodata + layout.n_rodata
 		    <= layout.segment[TIER_SEGMENT_RECORDS].offset + layout.segment[TIER_SEGMENT_RECORDS].size);
+	assert_true(layout.call_cells >= layout.rodata + layout.n_rodata);
+	assert_true(layout.patchpoints >= layout.call_cells + layout.n_slots);
+	assert_int_equal(layout.patchpoints % 64, 0);		/* two to a cache line */
+	assert_int_equal(layout.n_patchpoints, 200);
+	assert_true(tier_layout_patchpoint(&layout, 200)
+		    <= layout.segment[TIER_SEGMENT_RECORDS].offset + layout.segment[TIER_SEGMENT_RECORDS].size);
+	assert_true(layout.visits >= tier_layout_cell(&layout, layout.n_cells));
+	assert_true(layout.hits >= layout.visits + sizeof(struct tier_visits) && layout.hits % 4 == 0);
+	assert_true(layout.hits + 200 * sizeof(uint32_t)
+		    <= layout.segment[TIER_SEGMENT_COUNTERS].offset + layout.segment[TIER_SEGMENT_COUNTERS].size);
 	assert_true(layout.data >= tier_layout_import(&layout, 2));
 	assert_true(layout.bss >= layout.data + layout.n_data);
 	assert_true(layout.bss + layout.n_bss <= end);
@@ -123,6 +133,14 @@ static void what_does_not_fit_a_span_is_too_large(void **state)
 	needs.n_rodata = needs.n_data = needs.n_bss = TIER_SPAN_MAX;
 	assert_int_equal(arena_plan(&layout, &needs), ARENA_E_TOO_LARGE);
 	needs = small;
+	needs.n_profile = TIER_SPAN_MAX / sizeof(uint32_t);
+	assert_int_equal(arena_plan(&layout, &needs), ARENA_E_TOO_LARGE);
+	needs.n_profile = UINT64_MAX;
+	assert_int_equal(arena_plan(&layout, &needs), ARENA_E_TOO_LARGE);
+	needs = small;
+	needs.n_patchpoints = UINT32_MAX;
+	assert_int_equal(arena_plan(&layout, &needs), ARENA_E_TOO_LARGE);
+	needs = small;
 	needs.n_insns = 1u << 24;			/* the loader's limit still has room for its tier 0 */
 	assert_int_equal(arena_plan(&layout, &needs), 0);
 	assert_true(layout.size < TIER_SPAN_MAX);
@@ -155,6 +173,8 @@ static void a_new_arena_is_cold_everywhere(void **state)
 		assert_int_equal(record->index, i);
 		assert_true(record->code == 0 && record->version == 0);
 	}
+	assert_ptr_equal(arena_alias(arena, tier_layout_patchpoint(layout, 199), sizeof(struct tier_patchpoint)),
+			 arena_patchpoint(arena, 199));
 	arena_free(arena);
 	assert_null(arena_free(NULL));
 }

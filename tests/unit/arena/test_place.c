@@ -122,6 +122,7 @@ static void every_target_is_where_the_layout_says(void **state)
 	add_reloc(fixture, 4, CODE_TARGET_RODATA, 0, 99 - 4);
 	add_reloc(fixture, 30, CODE_TARGET_DATA, 0, -8);
 	add_reloc(fixture, 20, CODE_TARGET_BSS, 0, 0);
+	add_reloc(fixture, 40, CODE_TARGET_CELLS, 0, 70 * 4 - 4);
 	bytes = expect_placed(fixture);
 	assert_true(field_target(fixture, bytes, 60) + 4 == tier_layout_entry(layout, 4));
 	assert_true(field_target(fixture, bytes, 0) + 4 == tier_layout_precode(layout, 2));
@@ -129,7 +130,8 @@ static void every_target_is_where_the_layout_says(void **state)
 	assert_true(field_target(fixture, bytes, 4) + 4 == layout->base + layout->rodata + 99);
 	assert_true(field_target(fixture, bytes, 30) + 8 == layout->base + layout->data);
 	assert_true(field_target(fixture, bytes, 20) == layout->base + layout->bss);
-	assert_memory_equal(bytes + 34, fixture->bytes + 34, 26);	/* nothing beside the fields */
+	assert_true(field_target(fixture, bytes, 40) + 4 == tier_layout_cell(layout, 70));
+	assert_memory_equal(bytes + 44, fixture->bytes + 44, 16);	/* nothing beside the fields */
 	assert_int_equal(bytes[8], 9);
 }
 
@@ -261,7 +263,7 @@ static void a_target_that_nobody_knows_is_refused(void **state)
 	struct fixture *fixture = *state;
 
 	add_reloc(fixture, 0, _CODE_TARGET_N, 0, -4);
-	expect_refusal(fixture, "unknown target 6");
+	expect_refusal(fixture, "unknown target 7");
 	fixture->relocs[0].target = UINT16_MAX;
 	expect_refusal(fixture, "unknown target 65535");
 }
@@ -275,6 +277,7 @@ static void an_index_out_of_range_is_refused(void **state)
 		{ CODE_TARGET_RODATA, 1, ".rodata 1 does not exist" },
 		{ CODE_TARGET_DATA, 1, ".data 1 does not exist" },
 		{ CODE_TARGET_BSS, 1, ".bss 1 does not exist" },
+		{ CODE_TARGET_CELLS, 1, "cells 1 does not exist" },
 	};
 	struct fixture *fixture = *state;
 
