@@ -108,8 +108,8 @@ static void load_built(struct task *task)
 		return load_fail(load, error, refused);
 	arena = load->host->arena;
 	r = core_module_add(&module, load->loading->core, load->host->id, load->uid, load->name, load->shared,
-			    arena_layout(arena), arena_code_used(arena), arena_record(arena, 0), arena_counters(arena),
-			    load->host);
+			    arena_layout(arena), arena_code_used(arena), arena_header(arena), arena_record(arena, 0),
+			    arena_counters(arena), load->host);
 	switch (r) {
 	case 0:
 		load->host->module = module;

@@ -248,6 +248,11 @@ const struct tier_layout *arena_layout(const struct arena *arena)
 	return &arena->layout;
 }
 
+struct tier_records_header *arena_header(struct arena *arena)
+{
+	return (struct tier_records_header *)arena->files[TIER_SEGMENT_RECORDS].alias;
+}
+
 struct tier_record *arena_record(struct arena *arena, uint32_t method)
 {
 	return (struct tier_record *)(arena->files[TIER_SEGMENT_RECORDS].alias + TIER_RECORDS_OFFSET) + method;

@@ -43,7 +43,8 @@ struct arena *arena_free(struct arena *arena);	/* takes NULL; returns NULL */
 
 const struct tier_layout *arena_layout(const struct arena *arena);
 
-/* The daemon's aliases. records: n_methods of them; counters: n_cells; the others as long as the layout says. */
+/* The daemon's aliases. header: of the records segment; records: n_methods of them; counters: n_cells; the others as long as the layout says. */
+struct tier_records_header *arena_header(struct arena *arena);
 struct tier_record *arena_record(struct arena *arena, uint32_t method);
 uint32_t *arena_counters(struct arena *arena);
 uint8_t *arena_head(struct arena *arena);	/* start of the code segment, up to the end of the last precode */

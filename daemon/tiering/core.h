@@ -150,16 +150,17 @@ struct core_module_info {
 	uint64_t code_used;
 };
 
-/* Adds a module whose records and counters (the daemon's aliases, all cold) are given. @name: 1..63 bytes. The core
- * writes through @records from now on. The id was taken with core_take_module_id(). Event: MODULE_LOADED.
+/* Adds a module whose records, their header and counters (the daemon's aliases, all cold) are given. @name: 1..63 bytes. The
+ * core writes through @header and @records from now on. The id was taken with core_take_module_id(). Event: MODULE_LOADED.
  * 0, CORE_E_EXISTS, CORE_E_QUOTA, -EINVAL (the name), -ENOMEM. */
 int core_module_add(struct module **ret, struct core *core, uint64_t id, uid_t uid, const char *name, bool shared,
-		    const struct tier_layout *layout, uint64_t code_used, struct tier_record *records, uint32_t *cells,
-		    void *module_context);
+		    const struct tier_layout *layout, uint64_t code_used, struct tier_records_header *header,
+		    struct tier_record *records, uint32_t *cells, void *module_context);
 uint64_t core_take_module_id(struct core *core);	/* 1, 2, … never reused, also over takeovers */
 /* After a takeover: writes what clients see of each method (nothing changes unless the predecessor died in the middle of
  * it). Its batches, jobs and the takeover's sweep begin with the next core_tick(), so attach all modules first. */
-int core_module_attach(struct module *module, struct tier_record *records, uint32_t *cells, void *module_context);
+int core_module_attach(struct module *module, struct tier_records_header *header, struct tier_record *records, uint32_t *cells,
+		       void *module_context);
 void core_module_unname(struct module *module);		/* unload: event MODULE_UNLOADED; idempotent */
 /* Withdraws its queued versions and forgets its jobs; unnames it if need be. The pointer is dead afterwards. */
 void core_module_remove(struct module *module);
@@ -189,6 +190,7 @@ void core_freeze(struct module *module);
 void core_thaw(struct module *module);
 bool core_is_frozen(const struct module *module);
 uint32_t core_n_compiling(const struct module *module);		/* compilations of it under way, those of first calls included */
+struct tier_records_mark core_mark(const struct module *module);	/* what its clients see */
 
 /* The cells in which the newest instrumented version of the method's current body counts. False: it has none. */
 bool core_profile(const struct module *module, uint32_t method, uint32_t *ret_cell);

@@ -15,7 +15,7 @@
  * is T while they are not), no slot ever holds a counting stub, and what clients see is a function of the ledger, so that a
  * successor can write it again.
  *
- * Order of stores: fields, then entry points, then the state word that announces them. Where a call could find nothing but the
+ * Order of stores: the mark, if the generation grows (mark.c); fields, then entry points, then the state word that announces them. Where a call could find nothing but the
  * prestub on its way, the state word says so first (cold), or P leads to code before the slots lead to T.
  *
  * For the count of oscillations it is remembered when a value was an entry point: a slot held a value before if it was
@@ -267,15 +267,21 @@ static void entry_take(struct method *method, enum tier_path path, struct tier_r
 void entry_refresh(struct method *method, enum tier_path path)
 {
 	struct tier_record before;
+	bool is_change;
 
 	if (!method->durable)
 		return;		/* a record is made cold */
 	before = *method_record(method);
+	is_change = tier_state_generation(before.state) != method->durable->generation;
+	if (is_change)
+		mark_begin(method->module);
 	entry_fill(method);
 	if (path != PATH_KEPT)
 		entry_take(method, path, before);
 	/* Synchronizes with the acquire load in tier_record_answer(): first the fields, then the word that announces them. */
 	store(&method_record(method)->state, entry_state(method));
+	if (is_change)
+		mark_end(method->module);
 	assert(!entry_check(method, CHECK_SLOTS_MAX));
 }
 

@@ -105,7 +105,8 @@ struct module {
 	struct core *core;
 	struct user *user;		/* NULL: it is gone */
 	struct ledger_module *durable;
-	struct tier_record *records;	/* NULL until it is attached */
+	struct tier_records_header *header;	/* NULL until it is attached, like the next */
+	struct tier_record *records;
 	uint32_t *cells;
 	void *context;
 	struct list name_link, sweep_link, gone_link;
@@ -113,6 +114,7 @@ struct module {
 	struct list looked;		/* those that it has looked at */
 	uint64_t id;
 	uint32_t n_methods, n_pending;
+	uint32_t n_compiling;		/* compilations that have begun, a predecessor's too */
 	uint32_t n_forgotten;		/* of its methods, once it is gone */
 	uint32_t rows[_ROWS_N];
 	struct method *methods;
@@ -275,6 +277,13 @@ void entry_store_precode(struct method *method, uint64_t value);
 void entry_store_entry(struct method *method, uint64_t value);
 /* Slots, F and E get @value; returns early when E holds it already. */
 void entry_backpatch(struct method *method, uint64_t value);
+
+/* -- mark.c --- */
+/* Around the stores of a publication or reset. What a predecessor began and did not live to end is ended by mark_recover(). */
+void mark_begin(struct module *module);
+void mark_end(struct module *module);
+void mark_compiling(struct module *module, int n);	/* one compilation more or less */
+void mark_recover(struct module *module);		/* once all that clients see was written again */
 
 /* -- slot.c --- */
 /* All recorded slots of the method get @value. @held: what is known of it; NULL: every slot began with it. */

@@ -187,8 +187,8 @@ static void module_commit_new(struct module *module, struct user *user, const st
 }
 
 int core_module_add(struct module **ret, struct core *core, uint64_t id, uid_t uid, const char *name, bool shared,
-		    const struct tier_layout *layout, uint64_t code_used, struct tier_record *records, uint32_t *cells,
-		    void *module_context)
+		    const struct tier_layout *layout, uint64_t code_used, struct tier_records_header *header,
+		    struct tier_record *records, uint32_t *cells, void *module_context)
 {
 	struct ledger_module record = { .id = id, .uid = uid, .is_shared = shared, .is_named = true, .code_used = code_used };
 	struct module *module;
@@ -217,6 +217,7 @@ int core_module_add(struct module **ret, struct core *core, uint64_t id, uid_t u
 		}
 		return error_origin(-ENOMEM);
 	}
+	module->header = header;
 	module->records = records;
 	module->cells = cells;
 	module->context = module_context;
@@ -227,16 +228,19 @@ int core_module_add(struct module **ret, struct core *core, uint64_t id, uid_t u
 	return 0;
 }
 
-int core_module_attach(struct module *module, struct tier_record *records, uint32_t *cells, void *module_context)
+int core_module_attach(struct module *module, struct tier_records_header *header, struct tier_record *records, uint32_t *cells,
+		       void *module_context)
 {
 	struct core *core = module->core;
 
 	assert(!module->records);
+	module->header = header;
 	module->records = records;
 	module->cells = cells;
 	module->context = module_context;
 	for (uint32_t i = 0; i < module->n_methods; i++)
 		entry_refresh(&module->methods[i], TIER_PATH_RECOVERED);
+	mark_recover(module);
 	if (core->unsettled_module == module->id) {
 		core->unsettled_module = 0;
 		core->ops->changed(core->context, module, core->unsettled_method);

@@ -106,6 +106,7 @@ bool queue_recover(struct method *method, uint32_t row)
 		pos = pos->next;
 	list_insert_before(pos, &job->link);
 	method->module->user->n_lost++;
+	mark_compiling(method->module, 1);
 	job_count(job, 1);
 	return true;
 }
@@ -269,6 +270,7 @@ void core_compile_done(struct core *core, uint64_t module, uint32_t index, uint6
 		end.reason = queue_take(method, &end, job->n_replacements);
 	job_end(job);
 	queue_settle(method, &end);
+	mark_compiling(method->module, -1);
 	core_proceed(core);
 }
 
@@ -320,6 +322,7 @@ static void queue_started(struct job *job, int r)
 		error_fold(r);
 	job_end(job);
 	queue_settle(method, &end);
+	mark_compiling(method->module, -1);
 }
 
 /* The history says that a job began once it has: until then its method is queued. */
@@ -333,6 +336,7 @@ static void queue_start(struct method *method)
 		free(job);
 		return;
 	}
+	mark_compiling(method->module, 1);
 	job_go_out(job);
 	queue_announce(method);
 	queue_started(job, r);

@@ -67,8 +67,9 @@ struct tier_records_header {
 	uint32_t version, record_size;
 	uint64_t module;			/* the module's id */
 	struct tier_layout layout;
-	/* What tier_changed_since() goes by. changes grows by one before and by one after each publication and reset of any of the
-	 * module's methods is visible, so an odd value says that one is under way, and by two when a compilation begins or ends. */
+	/* What tier_changed_since() goes by, see tier_records_mark(). changes grows by one before and by one after each publication
+	 * and reset of any of the module's methods is visible, so an odd value says that one is under way, and by two when a
+	 * compilation begins or ends. */
 	uint64_t changes;
 	uint32_t n_compiling;			/* compilations under way */
 	uint32_t is_frozen;			/* 1: no promotion starts (tier_freeze()) */
@@ -137,6 +138,29 @@ struct tier_patchpoint {
 	uint32_t reserved;
 };
 _Static_assert(sizeof(struct tier_patchpoint) == 32, "records format 3");
+
+/* What a measurement must find the same before and after it */
+struct tier_records_mark {
+	uint64_t changes;
+	uint32_t n_compiling;
+	bool is_frozen;
+};
+
+/* Nothing was compiled, published or reset between two of these if changes is the same and even, and n_compiling 0 in both. Any
+ * thread, signal handlers too. */
+static inline struct tier_records_mark tier_records_mark(const struct tier_records_header *header)
+{
+	struct tier_records_mark mark;
+
+	/* Synchronizes with the release fence in mark_begin(): whoever has met something new finds it in changes. */
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	/* Synchronizes with the release stores in mark.c: when nothing is compiled any more, the ends were counted; and what
+	 * changes has counted is there. */
+	mark.n_compiling = __atomic_load_n(&header->n_compiling, __ATOMIC_ACQUIRE);
+	mark.changes = __atomic_load_n(&header->changes, __ATOMIC_ACQUIRE);
+	mark.is_frozen = __atomic_load_n(&header->is_frozen, __ATOMIC_RELAXED);
+	return mark;
+}
 
 /* What a call-counting stub hands to the threshold entry in r10: lies in the code segment beside the stub. */
 struct tier_stub_data {

@@ -346,7 +346,7 @@ static inline struct fake_module *world_module_virtual(struct world *world, uid_
 	fake_module_make_virtual(fm, core_take_module_id(world->fake->core), uid, n_methods, 2 * n_methods, n_backpatchable, 2);
 	fm->fake = world->fake;
 	assert_int_equal(core_module_add(&fm->module, world->fake->core, fm->id, uid, name, shared, &fm->layout, fm->code_used,
-					 fm->records, fm->cells, fm),
+					 fm->header, fm->records, fm->cells, fm),
 			 0);
 	return fm;
 }

@@ -304,7 +304,7 @@ static inline void fake_succeed(struct fake *fake)
 		assert_non_null(fm);
 		fm->module = module;
 		fm->code_used = info.code_used;
-		assert_int_equal(core_module_attach(module, fm->records, fm->cells, fm), 0);
+		assert_int_equal(core_module_attach(module, fm->header, fm->records, fm->cells, fm), 0);
 	}
 	for (int i = 0; i < FAKE_MODULES_MAX; i++)
 		if (fake->modules[i].id && !fake->modules[i].module)
@@ -329,8 +329,8 @@ static inline int fake_add_module(struct fake *fake, uid_t uid, const char *name
 	assert_non_null(fm);
 	fake_module_make_virtual(fm, core_take_module_id(fake->core), uid, n_methods, n_cells, n_backpatchable, n_each);
 	fm->fake = fake;
-	r = core_module_add(&fm->module, fake->core, fm->id, uid, name, false, &fm->layout, fm->code_used, fm->records,
-			    fm->cells, fm);
+	r = core_module_add(&fm->module, fake->core, fm->id, uid, name, false, &fm->layout, fm->code_used, fm->header,
+			    fm->records, fm->cells, fm);
 	if (r)
 		fake_module_drop(fm);
 	*ret = r ? NULL : fm;

@@ -49,6 +49,7 @@ struct fake_module {
 	uid_t uid;
 	struct tier_layout layout;
 	uint8_t *segment; /* the records segment */
+	struct tier_records_header *header;
 	struct tier_record *records;
 	uint32_t *cells;
 	uint8_t *code; /* the code segment */
@@ -255,6 +256,7 @@ static inline void fake_module_make_virtual(struct fake_module *fm, uint64_t id,
 	fm->posted = calloc(fm->n_slots + 1, 1);
 	fm->code = fake_code_memory();
 	assert_true(fm->segment && fm->cells && fm->posted);
+	fm->header = (struct tier_records_header *)fm->segment;
 	fm->records = (struct tier_record *)(fm->segment + TIER_RECORDS_OFFSET);
 	fake_module_fill(fm);
 }
@@ -287,6 +289,7 @@ static inline void fake_module_copy(struct fake_module *to, const struct fake_mo
 	if (!from->id)
 		return;
 	to->segment = fake_copy_of(from->segment, fake_segment_size(from));
+	to->header = (struct tier_records_header *)to->segment;
 	to->records = (struct tier_record *)(to->segment + TIER_RECORDS_OFFSET);
 	to->cells = fake_copy_of(from->cells, (from->layout.n_cells + 1) * sizeof(*from->cells));
 	to->posted = fake_copy_of(from->posted, from->n_slots + 1);

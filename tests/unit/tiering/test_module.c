@@ -70,8 +70,8 @@ static void modules_come_in_the_order_of_their_ids_however_long_they_took_to_loa
 
 		fake_module_make(fm, ids[i], UID, 1, 2);
 		fm->fake = fake;
-		assert_int_equal(core_module_add(&fm->module, fake->core, ids[i], UID, name, true, &fm->layout, 0, fm->records,
-						 fm->cells, fm), 0);
+		assert_int_equal(core_module_add(&fm->module, fake->core, ids[i], UID, name, true, &fm->layout, 0, fm->header,
+						 fm->records, fm->cells, fm), 0);
 	}
 	for (int i = 0; i < 3; i++) {
 		module = core_module_next(fake->core, module);

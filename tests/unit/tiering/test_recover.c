@@ -295,7 +295,7 @@ static void a_module_that_cannot_be_attached_again_can_be_removed(void **state)
 	for (uint32_t i = 0; i < fake->n_jobs; i++)
 		fake->jobs[i].is_active = false;
 	other->module = core_module_by_id(fake->core, other->id);
-	assert_int_equal(core_module_attach(other->module, other->records, other->cells, other), 0);
+	assert_int_equal(core_module_attach(other->module, other->header, other->records, other->cells, other), 0);
 	fake_fire(fake);
 	assert_false(fake_job(fake, other, 0)); /* the other module's job comes first */
 	module = core_module_by_id(fake->core, id);
