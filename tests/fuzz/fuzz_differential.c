@@ -2,6 +2,7 @@
 /* The differential test at length: the input is nothing but a seed, so it is the sanitizers and the time that count.
  *
  * links: daemon/worker/child/lower.c daemon/worker/child/arith.c daemon/worker/child/plan.c
+ * links: daemon/worker/child/body.c daemon/worker/child/entry.c daemon/worker/child/access.c daemon/worker/child/call.c
  * links: daemon/worker/child/provenance.c daemon/worker/child/codegen.c daemon/worker/child/object.c daemon/worker/child/slots.c
  * links: tests/differential/generate.c tests/differential/check.c tests/tiers/tiers.c tests/reference/reference.c
  * links: daemon/jit/alu.c daemon/jit/baseline.c daemon/jit/memory.c daemon/jit/stubs.c daemon/jit/x86.c daemon/worker/job.c

@@ -3,6 +3,7 @@
  * refusal would be a method that stays slow for ever, so it is a finding like a crash.
  *
  * links: daemon/worker/child/elf*.c daemon/worker/child/btf*.c daemon/worker/child/lower.c daemon/worker/child/arith.c
+ * links: daemon/worker/child/body.c daemon/worker/child/entry.c daemon/worker/child/access.c daemon/worker/child/call.c
  * links: daemon/worker/child/plan.c daemon/worker/child/provenance.c daemon/worker/child/codegen.c
  * links: daemon/worker/child/object.c daemon/worker/child/slots.c tests/tiers/program.c
  * links: -lelf llvm */

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <stdio.h>
 #include <string.h>
-#include "bytecode/flow.h"
 #include "util/base.h"
 #include "util/error.h"
+#include "worker/child/access.h"
 #include "worker/child/arith.h"
+#include "worker/child/call.h"
+#include "worker/child/entry.h"
 #include "worker/child/lower.h"
 #include "worker/child/object.h"
-#include "worker/child/provenance.h"
-#include "worker/child/slots.h"
 
 /* One body at a time, one instruction after the other
  *
@@ -22,135 +22,7 @@
  *   slots      a callx whose register was loaded just before goes through the slot's call cell (slots.c).
  *   outside    cells, addresses and segments are hidden external symbols: pc-relative, filled in by the daemon. */
 
-#define ARGUMENTS 5
-
-struct lower {
-	LLVMModuleRef module;
-	LLVMContextRef context;
-	LLVMBuilderRef builder;
-	const struct job_compile *job;
-	const struct plan *plan;
-	LLVMTypeRef i8, i64, ptr, function_type;
-	LLVMValueRef *functions;	/* per body, NULL: not used */
-	bool opaque;
-};
-
-#define CALLS_IN_BLOCK 128u
-
-struct body {
-	struct lower *lower;
-	LLVMBuilderRef builder;		/* lower's */
-	uint32_t index;
-	const struct insn *insns;
-	uint32_t n_insns;
-	struct provenance *provenance;
-	const struct flow *flow;
-	struct slot_range slot_range;
-	LLVMBasicBlockRef *blocks;	/* per slot that starts a block, else NULL */
-	LLVMValueRef function, frame_end;
-	LLVMValueRef integers[INSN_R10], pointers[INSN_R10];
-	uint16_t known;			/* registers that keep their base before the current instruction */
-	LLVMValueRef slot;		/* base of the newest FLOW_SLOT_LOAD, an i64 */
-	int16_t slot_offset;
-	uint32_t n_calls;		/* lowered so far */
-};
-
-/* -- Registers ----------------------------------------------------------------------------------------------------- */
-static LLVMValueRef reg_pointer(struct body *body, unsigned int reg)
-{
-	if (reg == INSN_R10)
-		return body->frame_end;
-	if (body->known >> reg & 1)
-		return LLVMBuildLoad2(body->builder, body->lower->ptr, body->pointers[reg], "");
-	return LLVMBuildIntToPtr(body->builder, LLVMBuildLoad2(body->builder, body->lower->i64, body->integers[reg], ""),
-				 body->lower->ptr, "");
-}
-
-static LLVMValueRef reg_integer(struct body *body, unsigned int reg)
-{
-	if (body->known >> reg & 1)
-		return LLVMBuildPtrToInt(body->builder, reg_pointer(body, reg), body->lower->i64, "");
-	return LLVMBuildLoad2(body->builder, body->lower->i64, body->integers[reg], "");
-}
-
-static void reg_set(struct body *body, unsigned int reg, LLVMValueRef value)
-{
-	LLVMBuildStore(body->builder, value, body->integers[reg]);
-}
-
-static void reg_set_pointer(struct body *body, unsigned int reg, LLVMValueRef pointer)
-{
-	LLVMBuildStore(body->builder, pointer, body->pointers[reg]);
-	reg_set(body, reg, LLVMBuildPtrToInt(body->builder, pointer, body->lower->i64, ""));
-}
-
-static LLVMValueRef constant(struct body *body, int64_t value)
-{
-	return LLVMConstInt(body->lower->i64, value, 1);
-}
-
-static LLVMTypeRef type_of_bits(struct body *body, unsigned int bits)
-{
-	return LLVMIntTypeInContext(body->lower->context, bits);
-}
-
-/* src or the immediate, 64 bits wide */
-static LLVMValueRef operand(struct body *body, const struct insn *insn)
-{
-	return BPF_SRC(insn->code) == BPF_X ? reg_integer(body, insn->src) : constant(body, insn->imm);
-}
-
-static LLVMValueRef narrow(struct body *body, LLVMValueRef value, unsigned int bits)
-{
-	return bits == 64 ? value : LLVMBuildTrunc(body->builder, value, type_of_bits(body, bits), "");
-}
-
-static LLVMValueRef widen(struct body *body, LLVMValueRef value)
-{
-	return LLVMBuildZExtOrBitCast(body->builder, value, body->lower->i64, "");
-}
-
-static LLVMValueRef offset_pointer(struct body *body, LLVMValueRef pointer, LLVMValueRef offset)
-{
-	return LLVMBuildGEP2(body->builder, body->lower->i8, pointer, &offset, 1, "");
-}
-
-/* -- What lies outside the method ---------------------------------------------------------------------------------- */
-static LLVMValueRef outside(struct lower *lower, enum code_target target, uint32_t index, uint32_t size)
-{
-	char name[OBJECT_SYMBOL_MAX];
-	LLVMValueRef global;
-
-	object_symbol(name, target, index);
-	global = LLVMGetNamedGlobal(lower->module, name);
-	if (global)
-		return global;
-	global = LLVMAddGlobal(lower->module, LLVMArrayType(lower->i8, size), name);
-	LLVMSetVisibility(global, LLVMHiddenVisibility);
-	LLVMSetAlignment(global, 1);
-	LLVMSetGlobalConstant(global, target == CODE_TARGET_RODATA);
-	return global;
-}
-
-static LLVMValueRef load_cell(struct body *body, enum code_target target, uint32_t index)
-{
-	LLVMValueRef load;
-
-	if (target == CODE_TARGET_ENTRY)
-		slot_load_anew(body->builder);
-	load = LLVMBuildLoad2(body->builder, body->lower->i64, outside(body->lower, target, index, 8), "");
-	LLVMSetAlignment(load, 8);
-	return load;
-}
-
-/* The address of what @outside names, as the program gets it */
-static LLVMValueRef address_of(struct body *body, enum code_target target, uint32_t index, uint32_t size)
-{
-	LLVMValueRef pointer = outside(body->lower, target, index, size);
-
-	return body->lower->opaque ? slot_opaque(body->builder, pointer) : pointer;
-}
-
+/* -- Instructions -------------------------------------------------------------------------------------------------- */
 static void lower_lddw(struct body *body, const struct insn *insn)
 {
 	const struct job_compile *job = body->lower->job;
@@ -159,30 +31,29 @@ static void lower_lddw(struct body *body, const struct insn *insn)
 
 	switch (insn->src) {
 	case INSN_REF_METHOD:
-		value = LLVMBuildPtrToInt(body->builder, address_of(body, CODE_TARGET_METHOD, index, 1), body->lower->i64, "");
-		reg_set(body, insn->dst, LLVMBuildAdd(body->builder, value, constant(body, insn->imm), ""));
+		value = LLVMBuildPtrToInt(body->builder, body_address_of(body, CODE_TARGET_METHOD, index, 1), body->lower->i64, "");
+		body_set(body, insn->dst, LLVMBuildAdd(body->builder, value, body_constant(body, insn->imm), ""));
 		return;
 	case INSN_REF_IMPORT:
-		value = load_cell(body, CODE_TARGET_IMPORT, index);
-		reg_set(body, insn->dst, LLVMBuildAdd(body->builder, value, constant(body, insn->imm), ""));
+		value = body_load_cell(body, CODE_TARGET_IMPORT, index);
+		body_set(body, insn->dst, LLVMBuildAdd(body->builder, value, body_constant(body, insn->imm), ""));
 		return;
 	case INSN_REF_RODATA:
-		value = address_of(body, CODE_TARGET_RODATA, 0, job->n_rodata);
+		value = body_address_of(body, CODE_TARGET_RODATA, 0, job->n_rodata);
 		break;
 	case INSN_REF_DATA:
-		value = address_of(body, CODE_TARGET_DATA, 0, job->n_data);
+		value = body_address_of(body, CODE_TARGET_DATA, 0, job->n_data);
 		break;
 	case INSN_REF_BSS:
-		value = address_of(body, CODE_TARGET_BSS, 0, job->n_bss);
+		value = body_address_of(body, CODE_TARGET_BSS, 0, job->n_bss);
 		break;
 	default:
-		reg_set(body, insn->dst, constant(body, insn_imm64(insn)));
+		body_set(body, insn->dst, body_constant(body, insn_imm64(insn)));
 		return;
 	}
-	reg_set_pointer(body, insn->dst, offset_pointer(body, value, constant(body, insn->imm)));
+	body_set_pointer(body, insn->dst, body_offset(body, value, body_constant(body, insn->imm)));
 }
 
-/* -- Arithmetic ---------------------------------------------------------------------------------------------------- */
 
 /* MOV, ADD or SUB whose result keeps a base: on pointers, the integer operand becomes an offset */
 static LLVMValueRef pointer_result(struct body *body, const struct insn *insn)
@@ -191,13 +62,13 @@ static LLVMValueRef pointer_result(struct body *body, const struct insn *insn)
 	LLVMValueRef offset;
 
 	if (BPF_OP(insn->code) == BPF_MOV)
-		return reg_pointer(body, insn->src);
+		return body_pointer(body, insn->src);
 	if (!dst_is_base)
-		return offset_pointer(body, reg_pointer(body, insn->src), reg_integer(body, insn->dst));
-	offset = operand(body, insn);
+		return body_offset(body, body_pointer(body, insn->src), body_integer(body, insn->dst));
+	offset = body_operand(body, insn);
 	if (BPF_OP(insn->code) == BPF_SUB)
 		offset = LLVMBuildNeg(body->builder, offset, "");
-	return offset_pointer(body, reg_pointer(body, insn->dst), offset);
+	return body_offset(body, body_pointer(body, insn->dst), offset);
 }
 
 static void lower_alu(struct body *body, const struct insn *insn)
@@ -207,202 +78,13 @@ static void lower_alu(struct body *body, const struct insn *insn)
 	LLVMValueRef a, b, result;
 
 	if (provenance_after(body->known, insn) >> insn->dst & 1) {
-		reg_set_pointer(body, insn->dst, pointer_result(body, insn));
+		body_set_pointer(body, insn->dst, pointer_result(body, insn));
 		return;
 	}
-	a = narrow(body, reg_integer(body, insn->dst), bits);
-	b = is_end ? a : narrow(body, operand(body, insn), bits);
+	a = body_narrow(body, body_integer(body, insn->dst), bits);
+	b = is_end ? a : body_narrow(body, body_operand(body, insn), bits);
 	result = arith_alu(body->builder, insn, a, b);
-	reg_set(body, insn->dst, widen(body, result));
-}
-
-/* -- Memory -------------------------------------------------------------------------------------------------------- */
-static unsigned int access_bits(const struct insn *insn)
-{
-	switch (BPF_SIZE(insn->code)) {
-	case BPF_B:
-		return 8;
-	case BPF_H:
-		return 16;
-	case BPF_W:
-		return 32;
-	default:
-		return 64;
-	}
-}
-
-static LLVMValueRef address(struct body *body, unsigned int reg, int16_t off)
-{
-	LLVMValueRef pointer = reg_pointer(body, reg);
-
-	return off ? offset_pointer(body, pointer, constant(body, off)) : pointer;
-}
-
-static void lower_load(struct body *body, const struct insn *insn, bool is_slot)
-{
-	LLVMTypeRef type = type_of_bits(body, access_bits(insn));
-	LLVMValueRef load = LLVMBuildLoad2(body->builder, type, address(body, insn->src, insn->off), "");
-
-	LLVMSetAlignment(load, 1);
-	if (is_slot) {
-		body->slot = reg_integer(body, insn->src);
-		body->slot_offset = insn->off;
-	}
-	if (BPF_MODE(insn->code) == BPF_MEMSX)
-		reg_set(body, insn->dst, LLVMBuildSExt(body->builder, load, body->lower->i64, ""));
-	else
-		reg_set(body, insn->dst, widen(body, load));
-}
-
-static void lower_store(struct body *body, const struct insn *insn)
-{
-	LLVMValueRef value = BPF_CLASS(insn->code) == BPF_ST ? constant(body, insn->imm) : reg_integer(body, insn->src);
-	LLVMValueRef store = LLVMBuildStore(body->builder, narrow(body, value, access_bits(insn)),
-					    address(body, insn->dst, insn->off));
-
-	LLVMSetAlignment(store, 1);
-}
-
-static LLVMAtomicRMWBinOp atomic_operation(int32_t imm)
-{
-	switch (imm & ~BPF_FETCH) {
-	case BPF_ADD:
-		return LLVMAtomicRMWBinOpAdd;
-	case BPF_OR:
-		return LLVMAtomicRMWBinOpOr;
-	case BPF_AND:
-		return LLVMAtomicRMWBinOpAnd;
-	case BPF_XOR:
-		return LLVMAtomicRMWBinOpXor;
-	default:
-		return LLVMAtomicRMWBinOpXchg;
-	}
-}
-
-static void lower_compare_exchange(struct body *body, const struct insn *insn)
-{
-	unsigned int bits = access_bits(insn);
-	LLVMValueRef pair;
-
-	pair = LLVMBuildAtomicCmpXchg(body->builder, address(body, insn->dst, insn->off),
-				      narrow(body, reg_integer(body, INSN_R0), bits),
-				      narrow(body, reg_integer(body, insn->src), bits),
-				      LLVMAtomicOrderingSequentiallyConsistent, LLVMAtomicOrderingSequentiallyConsistent, 0);
-	reg_set(body, INSN_R0, widen(body, LLVMBuildExtractValue(body->builder, pair, 0, "")));
-}
-
-/* Load-acquire and store-release are plain moves of this processor, at any alignment, if the compiler keeps the order: volatile
- * and a fence for this thread alone. LLVM's own atomic accesses promise an alignment, which SROA may break when the frame
- * is accessed in other ways as well; what is left then is a call of a library that is not there. */
-static void lower_acquire(struct body *body, const struct insn *insn)
-{
-	LLVMTypeRef type = type_of_bits(body, access_bits(insn));
-	LLVMValueRef load = LLVMBuildLoad2(body->builder, type, address(body, insn->src, insn->off), "");
-
-	LLVMSetVolatile(load, 1);
-	LLVMSetAlignment(load, 1);
-	LLVMBuildFence(body->builder, LLVMAtomicOrderingAcquire, 1, "");
-	reg_set(body, insn->dst, widen(body, load));
-}
-
-static void lower_release(struct body *body, const struct insn *insn)
-{
-	LLVMValueRef value = narrow(body, reg_integer(body, insn->src), access_bits(insn)), store;
-
-	LLVMBuildFence(body->builder, LLVMAtomicOrderingRelease, 1, "");
-	store = LLVMBuildStore(body->builder, value, address(body, insn->dst, insn->off));
-	LLVMSetVolatile(store, 1);
-	LLVMSetAlignment(store, 1);
-}
-
-static void lower_atomic(struct body *body, const struct insn *insn)
-{
-	LLVMValueRef old;
-
-	switch (insn->imm) {
-	case BPF_CMPXCHG:
-		lower_compare_exchange(body, insn);
-		return;
-	case BPF_LOAD_ACQ:
-		lower_acquire(body, insn);
-		return;
-	case BPF_STORE_REL:
-		lower_release(body, insn);
-		return;
-	default:
-		old = LLVMBuildAtomicRMW(body->builder, atomic_operation(insn->imm), address(body, insn->dst, insn->off),
-					 narrow(body, reg_integer(body, insn->src), access_bits(insn)),
-					 LLVMAtomicOrderingSequentiallyConsistent, 0);
-		if (insn->imm & BPF_FETCH)
-			reg_set(body, insn->src, widen(body, old));
-	}
-}
-
-/* -- Calls and jumps ----------------------------------------------------------------------------------------------- */
-static LLVMValueRef callee_of(struct body *body, const struct insn *insn, uint32_t pc)
-{
-	int64_t inlined = plan_callee(body->lower->plan, body->lower->job, body->index, pc);
-	LLVMValueRef target;
-
-	if (inlined >= 0)
-		return body->lower->functions[inlined];
-	if (insn_is_callx(insn))
-		target = reg_integer(body, insn->dst);
-	else if (insn->src == INSN_CALL_METHOD)
-		target = load_cell(body, CODE_TARGET_ENTRY, insn->imm);
-	else
-		target = load_cell(body, CODE_TARGET_IMPORT, insn->imm);
-	return LLVMBuildIntToPtr(body->builder, target, body->lower->ptr, "");
-}
-
-static LLVMValueRef call_slot(struct body *body, const struct insn *insn, LLVMValueRef arguments[ARGUMENTS])
-{
-	const struct job_compile *job = body->lower->job;
-
-	return slot_call_lower(&(struct slot_call){
-		.job = job,
-		.builder = body->builder,
-		.rodata = address_of(body, CODE_TARGET_RODATA, 0, job->n_rodata),
-		.base = body->slot,
-		.offset = body->slot_offset,
-		.range = body->slot_range,
-		.value = reg_integer(body, insn->dst),
-		.arguments = arguments,
-		.n_arguments = ARGUMENTS,
-	});
-}
-
-/* For the code generator, calls in a row take time that grows with the square of those in one block. So a block ends after some,
- * by a branch that is never taken: LLVM does not know that the number is not 0, and takes no two of them for one. */
-static void end_block(struct body *body)
-{
-	LLVMContextRef context = body->lower->context;
-	LLVMBasicBlockRef next = LLVMAppendBasicBlockInContext(context, body->function, "");
-	LLVMBasicBlockRef never = LLVMAppendBasicBlockInContext(context, body->function, "");
-	LLVMValueRef number = LLVMConstIntToPtr(constant(body, body->n_calls), body->lower->ptr);
-
-	LLVMBuildCondBr(body->builder, LLVMBuildIsNull(body->builder, slot_opaque(body->builder, number), ""), never, next);
-	LLVMPositionBuilderAtEnd(body->builder, never);
-	LLVMBuildRet(body->builder, constant(body, 0));
-	LLVMPositionBuilderAtEnd(body->builder, next);
-}
-
-static void lower_call(struct body *body, const struct insn *insn, uint32_t pc)
-{
-	LLVMValueRef arguments[ARGUMENTS], result;
-
-	if (++body->n_calls % CALLS_IN_BLOCK == 0)
-		end_block(body);
-
-	for (unsigned int i = 0; i < ARGUMENTS; i++)
-		arguments[i] = reg_integer(body, INSN_R1 + i);
-	if (body->flow->marks[pc] & FLOW_SLOT_CALL && body->lower->job->n_slots)
-		result = call_slot(body, insn, arguments);
-	else
-		result = LLVMBuildCall2(body->builder, body->lower->function_type, callee_of(body, insn, pc), arguments, ARGUMENTS, "");
-	reg_set(body, INSN_R0, result);
-	for (unsigned int i = 0; i < ARGUMENTS; i++)
-		reg_set(body, INSN_R1 + i, constant(body, 0));
+	body_set(body, insn->dst, body_widen(body, result));
 }
 
 static void lower_jump(struct body *body, const struct insn *insn, uint32_t pc)
@@ -415,8 +97,8 @@ static void lower_jump(struct body *body, const struct insn *insn, uint32_t pc)
 		LLVMBuildBr(body->builder, target);
 		return;
 	}
-	a = narrow(body, reg_integer(body, insn->dst), bits);
-	b = narrow(body, operand(body, insn), bits);
+	a = body_narrow(body, body_integer(body, insn->dst), bits);
+	b = body_narrow(body, body_operand(body, insn), bits);
 	LLVMBuildCondBr(body->builder, arith_condition(body->builder, insn, a, b), target, body->blocks[pc + 1]);
 }
 
@@ -427,16 +109,16 @@ static void lower_insn(struct body *body, const struct insn *insn, uint32_t pc)
 		lower_lddw(body, insn);
 		return;
 	case BPF_LDX:
-		lower_load(body, insn, body->flow->marks[pc] & FLOW_SLOT_LOAD);
+		access_load(body, insn, body->flow->marks[pc] & FLOW_SLOT_LOAD);
 		return;
 	case BPF_ST:
-		lower_store(body, insn);
+		access_store(body, insn);
 		return;
 	case BPF_STX:
 		if (BPF_MODE(insn->code) == BPF_ATOMIC)
-			lower_atomic(body, insn);
+			access_atomic(body, insn);
 		else
-			lower_store(body, insn);
+			access_store(body, insn);
 		return;
 	case BPF_ALU:
 	case BPF_ALU64:
@@ -446,9 +128,9 @@ static void lower_insn(struct body *body, const struct insn *insn, uint32_t pc)
 		if (insn_is_jump(insn))
 			lower_jump(body, insn, pc);
 		else if (BPF_OP(insn->code) == BPF_EXIT)
-			LLVMBuildRet(body->builder, reg_integer(body, INSN_R0));
+			LLVMBuildRet(body->builder, body_integer(body, INSN_R0));
 		else
-			lower_call(body, insn, pc);
+			call_lower(body, insn, pc);
 	}
 }
 
@@ -471,73 +153,9 @@ static void body_blocks(struct body *body)
 	}
 }
 
-/* How far below r10 the method gets: by constant offsets, from r10 itself or from a copy of it where that is made. */
-static uint32_t frame_reach(const struct insn *insns, uint32_t n_insns)
-{
-	int32_t low = 0;
-
-	for (uint32_t pc = 0; pc < n_insns; pc += insn_slots(&insns[pc])) {
-		const struct insn *insn = &insns[pc];
-		unsigned int class = BPF_CLASS(insn->code);
-
-		if (!(insn_registers(insn).reads >> INSN_R10 & 1))
-			continue;
-		if (class == BPF_LDX || class == BPF_ST || (class == BPF_STX && insn->src != INSN_R10))
-			low = MIN(low, insn->off);
-		else if (insn->code == (BPF_ALU64 | BPF_MOV | BPF_X) && insn[1].code == (BPF_ALU64 | BPF_ADD | BPF_K)
-			 && insn[1].dst == insn->dst && insn[1].imm < 0)
-			low = MIN(low, insn[1].imm);
-		else
-			return INSN_FRAME_SIZE;
-	}
-	return MIN((uint32_t)-low, INSN_FRAME_SIZE);
-}
-
-/* Never a call of memset(), which is not there. SROA and DSE take away what is written before it is read. */
-static void clear_frame(struct body *body)
-{
-	struct lower *lower = body->lower;
-	uint32_t n = frame_reach(body->insns, body->n_insns);
-	LLVMTypeRef types[] = { lower->ptr, lower->i64 };
-	unsigned int id = LLVMLookupIntrinsicID("llvm.memset.inline", strlen("llvm.memset.inline"));
-	LLVMValueRef clear = LLVMGetIntrinsicDeclaration(lower->module, id, types, ARRAY_SIZE(types));
-	LLVMValueRef arguments[] = {
-		offset_pointer(body, body->frame_end, constant(body, -(int64_t)n)), LLVMConstNull(lower->i8), constant(body, n),
-		LLVMConstNull(LLVMInt1TypeInContext(lower->context)),
-	};
-
-	if (n)
-		LLVMBuildCall2(body->builder, LLVMGlobalGetValueType(clear), clear, arguments, ARRAY_SIZE(arguments), "");
-}
-
-/* The entry block: allocas, arguments, and 0 in the registers that hold none */
-static void body_prologue(struct body *body)
-{
-	struct lower *lower = body->lower;
-	LLVMValueRef frame;
-
-	LLVMPositionBuilderAtEnd(body->builder, LLVMAppendBasicBlockInContext(lower->context, body->function, ""));
-	frame = LLVMBuildAlloca(body->builder, LLVMArrayType(lower->i8, INSN_FRAME_SIZE), "");
-	LLVMSetAlignment(frame, 16);
-	for (unsigned int reg = 0; reg < INSN_R10; reg++) {
-		body->integers[reg] = LLVMBuildAlloca(body->builder, lower->i64, "");
-		body->pointers[reg] = LLVMBuildAlloca(body->builder, lower->ptr, "");
-	}
-	body->frame_end = offset_pointer(body, frame, constant(body, INSN_FRAME_SIZE));
-	clear_frame(body);
-	for (unsigned int reg = 0; reg < INSN_R10; reg++) {
-		bool is_argument = reg >= INSN_R1 && reg < INSN_R1 + ARGUMENTS;
-		LLVMValueRef value = is_argument ? LLVMGetParam(body->function, reg - INSN_R1) : constant(body, 0);
-
-		reg_set(body, reg, value);
-		if (body->provenance->arguments >> reg & 1)
-			LLVMBuildStore(body->builder, LLVMBuildIntToPtr(body->builder, value, lower->ptr, ""), body->pointers[reg]);
-	}
-}
-
 static void body_lower(struct body *body)
 {
-	body_prologue(body);
+	entry_lower(body);
 	body_blocks(body);
 	for (uint32_t pc = 0; pc < body->n_insns; pc += insn_slots(&body->insns[pc])) {
 		if (body->blocks[pc]) {
@@ -644,10 +262,10 @@ int lower_job(LLVMModuleRef module, const struct job_compile *job, const struct 
 		.i64 = LLVMInt64TypeInContext(context),
 		.ptr = LLVMPointerTypeInContext(context, 0),
 	};
-	LLVMTypeRef arguments[ARGUMENTS] = { lower.i64, lower.i64, lower.i64, lower.i64, lower.i64 };
+	LLVMTypeRef arguments[BODY_ARGUMENTS] = { lower.i64, lower.i64, lower.i64, lower.i64, lower.i64 };
 	int r;
 
-	lower.function_type = LLVMFunctionType(lower.i64, arguments, ARGUMENTS, 0);
+	lower.function_type = LLVMFunctionType(lower.i64, arguments, BODY_ARGUMENTS, 0);
 	lower.functions = calloc(job->n_bodies, sizeof(*lower.functions));
 	if (!lower.functions)
 		return error_origin(-ENOMEM);

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "worker/child/body.h"
+#include "worker/child/object.h"
+
+/* -- Registers and values --- */
+LLVMValueRef body_pointer(struct body *body, unsigned int reg)
+{
+	if (reg == INSN_R10)
+		return body->frame_end;
+	if (body->known >> reg & 1)
+		return LLVMBuildLoad2(body->builder, body->lower->ptr, body->pointers[reg], "");
+	return LLVMBuildIntToPtr(body->builder, LLVMBuildLoad2(body->builder, body->lower->i64, body->integers[reg], ""),
+				 body->lower->ptr, "");
+}
+
+LLVMValueRef body_integer(struct body *body, unsigned int reg)
+{
+	if (body->known >> reg & 1)
+		return LLVMBuildPtrToInt(body->builder, body_pointer(body, reg), body->lower->i64, "");
+	return LLVMBuildLoad2(body->builder, body->lower->i64, body->integers[reg], "");
+}
+
+void body_set(struct body *body, unsigned int reg, LLVMValueRef value)
+{
+	LLVMBuildStore(body->builder, value, body->integers[reg]);
+}
+
+void body_set_pointer(struct body *body, unsigned int reg, LLVMValueRef pointer)
+{
+	LLVMBuildStore(body->builder, pointer, body->pointers[reg]);
+	body_set(body, reg, LLVMBuildPtrToInt(body->builder, pointer, body->lower->i64, ""));
+}
+
+LLVMValueRef body_constant(struct body *body, int64_t value)
+{
+	return LLVMConstInt(body->lower->i64, value, 1);
+}
+
+LLVMTypeRef body_int_type(struct body *body, unsigned int bits)
+{
+	return LLVMIntTypeInContext(body->lower->context, bits);
+}
+
+LLVMValueRef body_operand(struct body *body, const struct insn *insn)
+{
+	return BPF_SRC(insn->code) == BPF_X ? body_integer(body, insn->src) : body_constant(body, insn->imm);
+}
+
+LLVMValueRef body_narrow(struct body *body, LLVMValueRef value, unsigned int bits)
+{
+	return bits == 64 ? value : LLVMBuildTrunc(body->builder, value, body_int_type(body, bits), "");
+}
+
+LLVMValueRef body_widen(struct body *body, LLVMValueRef value)
+{
+	return LLVMBuildZExtOrBitCast(body->builder, value, body->lower->i64, "");
+}
+
+LLVMValueRef body_offset(struct body *body, LLVMValueRef pointer, LLVMValueRef offset)
+{
+	return LLVMBuildGEP2(body->builder, body->lower->i8, pointer, &offset, 1, "");
+}
+
+/* -- What lies outside the method --- */
+static LLVMValueRef outside(struct lower *lower, enum code_target target, uint32_t index, uint32_t size)
+{
+	char name[OBJECT_SYMBOL_MAX];
+	LLVMValueRef global;
+
+	object_symbol(name, target, index);
+	global = LLVMGetNamedGlobal(lower->module, name);
+	if (global)
+		return global;
+	global = LLVMAddGlobal(lower->module, LLVMArrayType(lower->i8, size), name);
+	LLVMSetVisibility(global, LLVMHiddenVisibility);
+	LLVMSetAlignment(global, 1);
+	LLVMSetGlobalConstant(global, target == CODE_TARGET_RODATA);
+	return global;
+}
+
+LLVMValueRef body_load_cell(struct body *body, enum code_target target, uint32_t index)
+{
+	LLVMValueRef load;
+
+	if (target == CODE_TARGET_ENTRY)
+		slot_load_anew(body->builder);
+	load = LLVMBuildLoad2(body->builder, body->lower->i64, outside(body->lower, target, index, 8), "");
+	LLVMSetAlignment(load, 8);
+	return load;
+}
+
+LLVMValueRef body_address_of(struct body *body, enum code_target target, uint32_t index, uint32_t size)
+{
+	LLVMValueRef pointer = outside(body->lower, target, index, size);
+
+	return body->lower->opaque ? slot_opaque(body->builder, pointer) : pointer;
+}
