@@ -74,9 +74,9 @@ static int core_timer_due(struct dispatch_timer *timer, uint64_t now_ns)
 }
 
 /* -- Code --- */
-static int op_first(void *context, void *host, const struct core_compile *compile, struct core_code *ret)
+static int op_first(void *context, void *host, const struct core_compile *compile, struct core_result *ret)
 {
-	return host_tier0(host, compile->method, compile->body, ret);
+	return host_tier0(host, compile->method, compile->body, &ret->code);
 }
 
 static int op_stub(void *context, void *host, uint32_t method, uint32_t cell, uint64_t version, uint64_t code,

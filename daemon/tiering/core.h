@@ -81,6 +81,14 @@ struct core_call_site {
 	uint32_t method;	/* whom it calls */
 };
 
+/* What became of a compilation: code that is placed, and what the core has to know about it */
+struct core_result {
+	struct core_code code;
+	const uint32_t *inlined;		/* method indices, whose current bodies were used */
+	uint32_t n_inlined, n_sites;
+	const struct core_call_site *sites;
+};
+
 /* What the core needs from outside. @module_context is what core_module_add() or core_module_attach() was given. None may
  * call back into the core, except where it says so. */
 struct core_ops {
@@ -93,10 +101,12 @@ struct core_ops {
 	uint32_t (*traits)(void *context, void *module_context, uint32_t method, uint32_t body);	/* enum core_trait */
 	/* How many cells instrumented code of the body counts in, an even number; 0: it cannot be instrumented. */
 	uint32_t (*n_profile)(void *context, void *module_context, uint32_t method, uint32_t body);
-	/* Make a method's first code now, at level TIER0, TIER0_INSTRUMENTED, MIN_OPT_JITTED or READY_TO_RUN; or make a call-counting
-	 * stub for a version. 0, CORE_E_FULL or -errno (a stub that cannot be made leaves the method final with ARENA_FULL; where
-	 * precompiled code cannot be placed, Tier0 is asked for instead). */
-	int (*first)(void *context, void *module_context, const struct core_compile *compile, struct core_code *ret);
+	/* Make a method's first code now, at level TIER0, TIER0_INSTRUMENTED, MIN_OPT_JITTED or READY_TO_RUN. 0, CORE_E_FULL or -errno;
+	 * where it fails at a level that the method can do without, one with less is asked for at once. *ret is zero before. Only
+	 * READY_TO_RUN has call sites, or inlined anybody: always the methods' own bodies, and where one of these is replaced the code
+	 * is given up. The arrays are the outside's and valid until the next call of it. */
+	int (*first)(void *context, void *module_context, const struct core_compile *compile, struct core_result *ret);
+	/* Make a call-counting stub for a version: 0, CORE_E_FULL or -errno, which leave the method final with ARENA_FULL. */
 	int (*stub)(void *context, void *module_context, uint32_t method, uint32_t cell, uint64_t version, uint64_t code,
 		    struct core_code *ret);
 	/* Make a forwarder stub that leads to @target, for --backpatch=forwarder: 0 and its address in *ret, CORE_E_FULL, -errno.
@@ -208,12 +218,6 @@ uint32_t core_sweep(struct core *core, struct module *module_or_null);
 /* The end of a compile that ops->compile started. @reason NONE: @code is placed and will be published. Else the method
  * becomes final with @reason, on the code that it has. A version that is no longer wanted is ignored; one whose body was
  * replaced meanwhile is kept for that body's return; one that inlined a body replaced meanwhile is compiled again. */
-struct core_result {
-	struct core_code code;
-	const uint32_t *inlined;		/* method indices, whose current bodies were used */
-	uint32_t n_inlined, n_sites;
-	const struct core_call_site *sites;
-};
 void core_compile_done(struct core *core, uint64_t module, uint32_t method, uint64_t version, enum tier_reason reason,
 		       const struct core_result *result);
 

@@ -23,7 +23,7 @@
 #include "tier/records.h"
 
 #define LEDGER_MAGIC 0x3152474444454954ull /* "TIEDDGR1" */
-#define LEDGER_FORMAT 3u
+#define LEDGER_FORMAT 4u
 #define LEDGER_NAME_MAX 63u
 #define LEDGER_NONE UINT32_MAX	/* no row, no cell */
 #define LEDGER_EVENTS 4096u	/* the newest events, by number modulo this */
@@ -104,7 +104,10 @@ struct ledger_version {
 	uint32_t cell, threshold;
 	uint32_t older;			/* the method's version before this one */
 	uint32_t edges;			/* whom it inlined: first of a chain */
-	uint64_t level : 8, state : 8;
+	uint32_t profile;		/* first of the cells that it counts in; LEDGER_NONE: it is not instrumented */
+	uint32_t patchpoint;		/* OSR: its number in the module; else LEDGER_NONE */
+	uint64_t level : 8, state : 7;
+	uint64_t is_begun : 1;		/* while it is on its way: its compilation has begun */
 	uint64_t published_ms : 48;	/* CLOCK_REALTIME; 0 unless LIVE */
 };
 
@@ -127,8 +130,8 @@ struct ledger_edge {
 	uint32_t methods[LEDGER_EDGE_METHODS];	/* indices in the module */
 };
 
-_Static_assert(sizeof(struct ledger_method) == 96 && sizeof(struct ledger_version) == 64
-	       && sizeof(struct ledger_edge) == 64 && sizeof(struct ledger_slot) == 32, "ledger format 3");
+_Static_assert(sizeof(struct ledger_method) == 96 && sizeof(struct ledger_version) == 72
+	       && sizeof(struct ledger_edge) == 64 && sizeof(struct ledger_slot) == 32, "ledger format 4");
 
 struct ledger_header;
 struct ledger_redo;

@@ -265,8 +265,8 @@ int core_prepare(struct module *module, uint32_t index)
 {
 	struct core *core = module->core;
 	struct core_compile compile = { .method = index, .level = TIER_LEVEL_TIER0 };
+	struct core_result result = { .n_inlined = 0 };
 	struct method *method;
-	struct core_code code;
 	int r;
 
 	if (index >= module->n_methods)
@@ -276,12 +276,12 @@ int core_prepare(struct module *module, uint32_t index)
 		return 0;
 	assert(module->records);
 	compile.body = method_body(method);
-	r = core->ops->first(core->context, module->context, &compile, &code);
+	r = core->ops->first(core->context, module->context, &compile, &result);
 	if (r == CORE_E_FULL)
 		return CORE_E_FULL;
 	if (r)
 		return error_fold(r);
-	method_publish_first(method, &code);
+	method_publish_first(method, &result.code);
 	core_proceed(core);
 	return 0;
 }

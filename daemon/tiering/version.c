@@ -75,6 +75,8 @@ struct ledger_version *version_new(struct method *method, struct ledger_method *
 		.threshold = core->config.threshold,
 		.older = image->chain,
 		.edges = LEDGER_NONE,
+		.profile = LEDGER_NONE,
+		.patchpoint = LEDGER_NONE,
 		.level = level,
 		.state = LEDGER_MAKING,
 	};

@@ -54,9 +54,9 @@ void server_loaded(struct server_load *load, struct module *module, enum tier_er
 /* -- The core's outside --- */
 static uint64_t op_now(void *context) { return 1000000000; }
 static void op_arm(void *context, uint64_t deadline_ns) { }
-static int op_first(void *context, void *host, const struct core_compile *compile, struct core_code *ret)
+static int op_first(void *context, void *host, const struct core_compile *compile, struct core_result *ret)
 {
-	return host_tier0(host, compile->method, compile->body, ret);
+	return host_tier0(host, compile->method, compile->body, &ret->code);
 }
 static int op_stub(void *context, void *host, uint32_t method, uint32_t cell, uint64_t version, uint64_t code, struct core_code *ret)
 {

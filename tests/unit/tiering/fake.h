@@ -77,14 +77,14 @@ static inline void fake_crash_point(void)
 		ledger_crash_point();
 }
 
-static inline int fake_first(void *context, void *module_context, const struct core_compile *compile, struct core_code *ret)
+static inline int fake_first(void *context, void *module_context, const struct core_compile *compile, struct core_result *ret)
 {
 	struct fake *fake = context;
 	struct fake_code *code;
 
 	if (fake->first_result)
 		return fake->first_result;
-	code = fake_take_code(module_context, ret);
+	code = fake_take_code(module_context, &ret->code);
 	code->kind = FAKE_BODY;
 	code->level = compile->level;
 	code->method = compile->method;
