@@ -274,37 +274,13 @@ static bool host_fill_data(struct host *host, struct refusal *refusal)
 }
 
 /* -- Vtable slots --- */
-/* An aligned pointer to a method in .rodata. Relocations there come first, in ascending order. */
-static bool reloc_is_slot(const struct image_reloc *reloc)
-{
-	return reloc->segment == IMAGE_RODATA && reloc->ref == INSN_REF_METHOD && reloc->width == sizeof(uint64_t)
-	    && reloc->offset % sizeof(uint64_t) == 0;
-}
-
-/* The part of .rodata from the first slot to the end of the last */
-static void slots_extent(const struct image *image, struct arena_needs *needs)
-{
-	uint64_t end = 0;
-
-	for (uint32_t i = 0; i < image->n_relocs && image->relocs[i].segment == IMAGE_RODATA; i++) {
-		const struct image_reloc *reloc = &image->relocs[i];
-
-		if (!reloc_is_slot(reloc))
-			continue;
-		if (!end)
-			needs->slots = reloc->offset;
-		end = reloc->offset + sizeof(uint64_t);
-	}
-	needs->n_slots = end ? end - needs->slots : 0;
-}
-
 /* Before anything is written that holds an address of a method: which one it is depends on this. */
 static void host_mark_backpatchable(struct host *host)
 {
 	const struct image *image = &host->image;
 
 	for (uint32_t i = 0; i < image->n_relocs && image->relocs[i].segment == IMAGE_RODATA; i++)
-		if (reloc_is_slot(&image->relocs[i]))
+		if (image_reloc_is_slot(&image->relocs[i]))
 			arena_record(host->arena, image->relocs[i].index)->flags |= TIER_RECORD_BACKPATCHABLE;
 }
 
@@ -323,7 +299,7 @@ static void host_fill_call_cells(struct host *host)
 		const struct image_reloc *reloc = &image->relocs[i];
 		uint64_t entry = tier_layout_precode(layout, reloc->index);
 
-		if (reloc_is_slot(reloc))
+		if (image_reloc_is_slot(reloc))
 			memcpy(cells + (reloc->offset - first), &entry, sizeof(entry));
 	}
 }
@@ -347,7 +323,7 @@ int64_t host_slot_method(const struct host *host, uint64_t cell)
 		else
 			high = middle;
 	}
-	if (low == image->n_relocs || image->relocs[low].offset != at || !reloc_is_slot(&image->relocs[low]))
+	if (low == image->n_relocs || image->relocs[low].offset != at || !image_reloc_is_slot(&image->relocs[low]))
 		return -1;
 	return image->relocs[low].index;
 }
@@ -368,9 +344,11 @@ static enum tier_error host_make_arena(struct host *host, const struct host_plan
 		.n_code = plan->n_code,
 	};
 	struct tier_layout layout;
+	uint32_t n_slots;
 	int r;
 
-	slots_extent(image, &needs);
+	needs.slots = image_slots(image, &n_slots);
+	needs.n_slots = n_slots;
 	if (arena_plan(&layout, &needs)) {
 		refuse(refusal, "the module needs a span of 2 GiB or more");
 		return TIER_ERROR_BAD_MODULE;

@@ -4,6 +4,7 @@
  * One growing block per table; builder_finish() lays them one after another behind the header:
  *
  *   header | methods | insns | relocs | imports | strings | .rodata | .data | tags | files | lines | objects
+ *   | precompiled
  *
  * each at a multiple of 8. */
 #include <errno.h>
@@ -27,6 +28,7 @@ static const struct {
 	[BUILDER_FILES] = { sizeof(uint32_t), IMAGE_FILES_MAX },
 	[BUILDER_LINES] = { sizeof(struct image_line), IMAGE_INSNS_MAX },
 	[BUILDER_OBJECTS] = { sizeof(struct image_object), IMAGE_OBJECTS_MAX },
+	[BUILDER_PRECOMPILED] = { 1, IMAGE_PRECOMPILED_MAX },
 };
 _Static_assert(ARRAY_SIZE(parts) == _BUILDER_PART_N, "a limit for every table");
 
@@ -173,6 +175,11 @@ void builder_object(struct builder *builder, const char *name, const struct imag
 	builder_append(builder, BUILDER_OBJECTS, &named, sizeof(named));
 }
 
+void builder_precompiled(struct builder *builder, const void *bytes, size_t n)
+{
+	builder_append(builder, BUILDER_PRECOMPILED, bytes, n);
+}
+
 static enum builder_part segment_part(enum image_segment segment)
 {
 	return segment == IMAGE_RODATA ? BUILDER_RODATA : BUILDER_DATA;
@@ -243,6 +250,7 @@ int builder_finish(struct builder *builder, void **ret, size_t *ret_n)
 		.files = place[BUILDER_FILES],
 		.lines = place[BUILDER_LINES],
 		.objects = place[BUILDER_OBJECTS],
+		.precompiled = place[BUILDER_PRECOMPILED],
 		.n_bss = builder->n_bss,
 		.note = builder->note,
 		.hash = image_hash(bytes, size),

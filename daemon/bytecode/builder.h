@@ -17,7 +17,7 @@ struct builder_table {
 
 enum builder_part {
 	BUILDER_METHODS, BUILDER_INSNS, BUILDER_RELOCS, BUILDER_IMPORTS, BUILDER_STRINGS, BUILDER_RODATA, BUILDER_DATA,
-	BUILDER_TAGS, BUILDER_FILES, BUILDER_LINES, BUILDER_OBJECTS,
+	BUILDER_TAGS, BUILDER_FILES, BUILDER_LINES, BUILDER_OBJECTS, BUILDER_PRECOMPILED,
 	_BUILDER_PART_N,
 };
 
@@ -51,6 +51,8 @@ uint32_t builder_import(struct builder *builder, const char *name, uint32_t flag
 void builder_reloc(struct builder *builder, const struct image_reloc *reloc);
 /* A variable called @name; its other fields are @object's. In the order that struct image_object tells. */
 void builder_object(struct builder *builder, const char *name, const struct image_object *object);
+/* Precompiled code of @n bytes; once. */
+void builder_precompiled(struct builder *builder, const void *bytes, size_t n);
 /* Appends @n bytes (zeroes when @bytes is NULL, and always for .bss) aligned to @align, a power of two, and returns
  * their offset in the segment. */
 uint32_t builder_segment(struct builder *builder, enum image_segment segment, const void *bytes, uint64_t n,

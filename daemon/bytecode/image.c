@@ -24,14 +24,35 @@ void refuse(struct refusal *refusal, const char *format, ...)
 			*c = '?';
 }
 
-uint64_t image_hash(const void *bytes, size_t n)
-{
-	const uint8_t *p = (const uint8_t *)bytes + sizeof(struct image_header);
-	uint64_t hash = 0xcbf29ce484222325ull;
+#define FNV_BASIS 0xcbf29ce484222325ull
 
-	for (size_t i = 0; i + sizeof(struct image_header) < n; i++)
+static uint64_t fnv(uint64_t hash, const void *bytes, size_t n)
+{
+	const uint8_t *p = bytes;
+
+	for (size_t i = 0; i < n; i++)
 		hash = (hash ^ p[i]) * 0x100000001b3ull;
 	return hash;
+}
+
+uint64_t image_hash(const void *bytes, size_t n)
+{
+	const size_t head = sizeof(struct image_header);
+
+	return fnv(FNV_BASIS, (const uint8_t *)bytes + head, n > head ? n - head : 0);
+}
+
+uint64_t image_content_hash(const struct image *image)
+{
+	const struct image_header *header = image->header;
+	const uint32_t sizes[] = {
+		image->n_methods, image->n_insns, image->n_relocs, image->n_imports, header->strings.n, image->n_rodata,
+		image->n_data, image->n_bss, image->n_tags, image->n_files, image->n_lines, image->n_objects,
+	};
+	uint64_t hash = fnv(FNV_BASIS, sizes, sizeof(sizes));
+
+	hash = fnv(hash, header->align, sizeof(header->align));
+	return fnv(hash, header + 1, header->precompiled.offset - sizeof(*header));
 }
 
 static bool check_table(const struct image_header *header, const char *name, struct image_table table, size_t element,
@@ -66,7 +87,8 @@ static bool check_tables(const struct image_header *h, struct refusal *refusal)
 	    && check_table(h, "tags", h->tags, sizeof(uint32_t), IMAGE_TAGS_MAX, refusal)
 	    && check_table(h, "source files", h->files, sizeof(uint32_t), IMAGE_FILES_MAX, refusal)
 	    && check_table(h, "source lines", h->lines, sizeof(struct image_line), IMAGE_INSNS_MAX, refusal)
-	    && check_table(h, "variables", h->objects, sizeof(struct image_object), IMAGE_OBJECTS_MAX, refusal);
+	    && check_table(h, "variables", h->objects, sizeof(struct image_object), IMAGE_OBJECTS_MAX, refusal)
+	    && check_table(h, "precompiled code", h->precompiled, 1, IMAGE_PRECOMPILED_MAX, refusal);
 }
 
 static bool check_header(const struct image_header *header, size_t n, struct refusal *refusal)
@@ -336,6 +358,7 @@ bool image_check(const void *bytes, size_t n, struct image *ret, struct refusal 
 		.files = (const uint32_t *)(base + header->files.offset),
 		.lines = (const struct image_line *)(base + header->lines.offset),
 		.objects = (const struct image_object *)(base + header->objects.offset),
+		.precompiled = (const uint8_t *)base + header->precompiled.offset,
 		.n_methods = header->methods.n,
 		.n_insns = header->insns.n,
 		.n_relocs = header->relocs.n,
@@ -347,6 +370,7 @@ bool image_check(const void *bytes, size_t n, struct image *ret, struct refusal 
 		.n_files = header->files.n,
 		.n_lines = header->lines.n,
 		.n_objects = header->objects.n,
+		.n_precompiled = header->precompiled.n,
 	};
 	if (header->strings.n && image.strings[header->strings.n - 1]) {
 		refuse(refusal, "module image: its strings do not end in a NUL");
@@ -392,6 +416,29 @@ uint32_t image_lines_from(const struct image *image, uint32_t insn)
 			high = middle;
 	}
 	return low;
+}
+
+bool image_reloc_is_slot(const struct image_reloc *reloc)
+{
+	return reloc->segment == IMAGE_RODATA && reloc->ref == INSN_REF_METHOD && reloc->width == sizeof(uint64_t)
+	    && reloc->offset % sizeof(uint64_t) == 0;
+}
+
+uint32_t image_slots(const struct image *image, uint32_t *ret_n)
+{
+	uint32_t slots = 0, end = 0;
+
+	for (uint32_t i = 0; i < image->n_relocs && image->relocs[i].segment == IMAGE_RODATA; i++) {
+		const struct image_reloc *reloc = &image->relocs[i];
+
+		if (!image_reloc_is_slot(reloc))
+			continue;
+		if (!end)
+			slots = reloc->offset;
+		end = reloc->offset + sizeof(uint64_t);
+	}
+	*ret_n = end ? end - slots : 0;
+	return slots;
 }
 
 int64_t image_find_method(const struct image *image, const char *name)

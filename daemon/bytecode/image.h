@@ -8,7 +8,10 @@
  * offset, count and index in it may be followed without looking again.
  *
  *   header | methods[] | insns[] | relocs[] | imports[] | strings | rodata bytes | data bytes | tags[] | files[] | lines[]
- *   | objects[]
+ *   | objects[] | precompiled bytes
+ *
+ * Precompiled code, if the object has any, is bytes that nobody here looks at (worker/precompiled.h): they come last, so that
+ * everything before them is what the image would be without.
  *
  * What debug information told (signatures, tags, source lines) is there for people and for checks of a replaced body;
  * an image without any of it is just as good.
@@ -20,7 +23,7 @@
 #include <stdint.h>
 #include "bytecode/insn.h"
 
-#define IMAGE_MAGIC 0x33474d4952454954ull	/* "TIERIMG3" in little endian */
+#define IMAGE_MAGIC 0x34474d4952454954ull	/* "TIERIMG4" in little endian */
 
 /* Limits, checked by both sides; far above what compilers emit, far below what would hurt the daemon. */
 #define IMAGE_METHODS_MAX (1u << 15)
@@ -34,6 +37,7 @@
 #define IMAGE_TAGS_MAX (1u << 20)
 #define IMAGE_OBJECTS_MAX (1u << 20)	/* named variables */
 #define IMAGE_FILES_MAX (1u << 12)	/* source files; a name has at most IMAGE_NAME_MAX bytes */
+#define IMAGE_PRECOMPILED_MAX (256u << 20)	/* bytes */
 
 enum image_segment { IMAGE_RODATA, IMAGE_DATA, IMAGE_BSS, _IMAGE_SEGMENT_N };
 
@@ -44,6 +48,7 @@ struct image_header {
 	uint32_t size;				/* of the whole image in bytes */
 	uint32_t flags;				/* 0 */
 	struct image_table methods, insns, relocs, imports, strings, rodata, data, tags, files, lines, objects;
+	struct image_table precompiled;
 	uint32_t n_bss;				/* bytes */
 	uint32_t align[_IMAGE_SEGMENT_N];	/* powers of two, at most IMAGE_ALIGN_MAX */
 	uint32_t note;				/* offset in strings: why debug information was left out; 0: it was not */
@@ -124,7 +129,9 @@ struct image {
 	const uint32_t *tags, *files;	/* offsets in strings */
 	const struct image_line *lines;
 	const struct image_object *objects;
+	const uint8_t *precompiled;	/* 8-byte aligned */
 	uint32_t n_methods, n_insns, n_relocs, n_imports, n_rodata, n_data, n_bss, n_tags, n_files, n_lines, n_objects;
+	uint32_t n_precompiled;
 };
 
 /* A refusal: what, where, why. One sentence in @text, without a final full stop or newline. */
@@ -141,6 +148,8 @@ bool image_check(const void *bytes, size_t n, struct image *ret, struct refusal 
 
 /* FNV-1a 64 over everything after the header of an image of @n bytes. */
 uint64_t image_hash(const void *bytes, size_t n);
+/* The same kind of hash of what the image is without its precompiled code: sizes, alignments, and every table. */
+uint64_t image_content_hash(const struct image *image);
 /* Whether a reference (enum insn_ref, never NONE) of a lddw or a relocation names something of the image: an existing
  * method or import, with addend 0, or a byte of a segment or the place just after its last. */
 bool image_ref_exists(const struct image *image, unsigned int ref, uint32_t index, int64_t addend);
@@ -170,6 +179,11 @@ static inline const char *image_object_name(const struct image *image, uint32_t 
 /* The variable that the byte at @offset of @segment belongs to, or just follows: of those that begin last at or before it the
  * best known one. -1: none does. Logarithmic. */
 int64_t image_object_at(const struct image *image, enum image_segment segment, uint64_t offset);
+
+/* Vtable slots: aligned pointers to methods in .rodata. Relocations there come first, in ascending order. */
+bool image_reloc_is_slot(const struct image_reloc *reloc);
+/* Where in .rodata the first of them lies, and the bytes up to the end of the last; 0 and 0: there is none. */
+uint32_t image_slots(const struct image *image, uint32_t *ret_n);
 
 /* Index of the first line entry for instruction slot @insn or a later one; n_lines: none. */
 uint32_t image_lines_from(const struct image *image, uint32_t insn);

@@ -42,6 +42,9 @@ static void walk(const struct image *image)
 		sum += image->rodata[i];
 	for (uint32_t i = 0; i < image->n_data; i++)
 		sum += image->data[i];
+	for (uint32_t i = 0; i < image->n_precompiled; i++)
+		sum += image->precompiled[i];
+	sum += image_content_hash(image) == image->header->hash;
 	assert(image_find_method(image, "no such method") <= (int64_t)sum);
 }
 

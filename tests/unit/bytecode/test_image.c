@@ -141,6 +141,9 @@ static void hostile_variables_are_refused(void **state)
 	spoil(OBJECT(1)->segment = IMAGE_BSS; OBJECT(1)->offset = 0, "out of order");
 	spoil(h->objects.n = IMAGE_OBJECTS_MAX + 1, "variables");
 	spoil(h->objects.offset = h->size, "variables");
+	spoil(h->precompiled.n = IMAGE_PRECOMPILED_MAX + 1, "precompiled code");
+	spoil(h->precompiled.n = h->size, "precompiled code");
+	spoil(h->precompiled.offset = 8, "precompiled code");
 }
 
 static void a_note_says_what_is_missing(void **state)
@@ -158,6 +161,34 @@ static void a_note_says_what_is_missing(void **state)
 	assert_string_equal(image.strings + image.header->note, ".BTF is left out: no reason");
 	builder_deinit(&builder);
 	free(bytes);
+}
+
+static void precompiled_code_is_handed_on_and_does_not_change_what_the_image_is(void **state)
+{
+	static const char code[] = "anything";
+	struct refusal refusal = {};
+	struct image plain, image;
+	void *bytes[2];
+	size_t n;
+
+	for (int i = 0; i < 2; i++) {
+		struct builder builder = BUILDER_NULL;
+
+		builder_method(&builder, "m", builder_string(&builder, ".text"), 0, 0, (struct insn[]){ MOV_K(0, 7), EXIT }, 2);
+		if (i)
+			builder_precompiled(&builder, code, sizeof(code));
+		assert_int_equal(builder_finish(&builder, &bytes[i], &n), 0);
+		assert_true(image_check(bytes[i], n, i ? &image : &plain, &refusal));
+		builder_deinit(&builder);
+	}
+	assert_int_equal(plain.n_precompiled, 0);
+	assert_int_equal(image.n_precompiled, sizeof(code));
+	assert_memory_equal(image.precompiled, code, sizeof(code));
+	assert_int_equal((uintptr_t)image.precompiled % 8, 0);
+	assert_int_not_equal(image.header->hash, plain.header->hash);
+	assert_int_equal(image_content_hash(&image), image_content_hash(&plain));
+	for (int i = 0; i < 2; i++)
+		free(bytes[i]);
 }
 
 static void segments_are_merged_at_their_alignment(void **state)
@@ -439,6 +470,7 @@ int main(void)
 		cmocka_unit_test(a_variable_is_found_by_its_bytes),
 		cmocka_unit_test(hostile_variables_are_refused),
 		cmocka_unit_test(a_note_says_what_is_missing),
+		cmocka_unit_test(precompiled_code_is_handed_on_and_does_not_change_what_the_image_is),
 		cmocka_unit_test(segments_are_merged_at_their_alignment),
 		cmocka_unit_test(a_builder_remembers_that_a_limit_was_passed),
 		cmocka_unit_test(the_hash_is_that_of_the_content),
