@@ -66,7 +66,7 @@ int host_compile_tier0(struct host *host, const struct insn *insns, uint32_t n_i
 
 /* The methods whose bodies a compile job carries, first the one to compile. The compiler decides what of the others it
  * inlines; these bounds only keep jobs small. */
-#define HOST_BODIES_MAX 64u
+#define HOST_BODIES_MAX JOB_BODIES_MAX
 struct host_bodies {
 	uint32_t n;
 	uint32_t methods[HOST_BODIES_MAX];

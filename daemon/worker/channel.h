@@ -8,6 +8,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include "worker/compiler.h"
 
 enum {
 	_CHANNEL_E_SUCCESS,
@@ -39,4 +40,5 @@ struct zygote_reply {
 	uint64_t id;
 	int32_t error;		/* positive errno */
 	int32_t pid;
+	struct compiler compiler;	/* id 0: who it is; else zeroes */
 };

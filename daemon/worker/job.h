@@ -5,8 +5,9 @@
  *
  * One SOCK_SEQPACKET datagram each way per job, each with one memfd that holds the bulk:
  *
- *   request   struct job_request  + input memfd    (LOAD: the object file as the client sent it; COMPILE: job_put_compile())
- *   reply     struct job_reply    + output memfd   (LOAD: a module image; COMPILE: job_put_code()), none on failure
+ *   request   struct job_request  + input memfd    (LOAD, PRECOMPILE: the object file as the client sent it; COMPILE: job_put_compile())
+ *   reply     struct job_reply    + output memfd   (LOAD: a module image; COMPILE: job_put_code(); PRECOMPILE: the object
+ *                                                with code inside), none on failure
  *
  * job_put_*() and job_get_*() are mirrors: get accepts exactly what put writes, checks everything, and is the daemon's
  * (or the worker's) only reader. The daemon first copies the output into memory that the worker cannot reach. */
@@ -19,7 +20,7 @@
 #include "bytecode/profile.h"
 #include "tier/types.h"
 
-enum job_kind { JOB_LOAD = 1, JOB_COMPILE = 2 };
+enum job_kind { JOB_LOAD = 1, JOB_COMPILE = 2, JOB_PRECOMPILE = 3 };
 
 struct job_request {
 	uint32_t kind;		/* enum job_kind */
@@ -51,8 +52,12 @@ enum worker_exit {
 #define JOB_OUTPUT_MAX (512ull << 20)
 static inline uint64_t job_output_max(enum job_kind kind, uint64_t n_input)
 {
-	uint64_t n = kind == JOB_LOAD ? 16 * n_input + 65536 : 2 * (uint64_t)CODE_BYTES_MAX;
+	uint64_t n = 2 * (uint64_t)CODE_BYTES_MAX;
 
+	if (kind == JOB_LOAD)
+		n = 16 * n_input + 65536;
+	else if (kind == JOB_PRECOMPILE)	/* an object and code: any method may take in what others are */
+		n = 256 * n_input + (1u << 20);
 	return n < JOB_OUTPUT_MAX ? n : JOB_OUTPUT_MAX;
 }
 _Static_assert(CODE_RELOCS_MAX * sizeof(struct code_reloc) + 65536 < CODE_BYTES_MAX, "beside them, who was inlined fits");
@@ -65,6 +70,10 @@ bool job_is_too_large(const struct insn *insns, uint32_t n_insns);
 
 /* A method of more slots than this is never inlined: no use in sending it along. */
 #define JOB_CANDIDATE_INSNS_MAX 256u
+#define JOB_BODIES_MAX 64u	/* bodies in a job, that of the method included: more are not sent */
+
+/* What a JOB_PRECOMPILE may take beside the time limit of a load, for each 8 bytes of the object: so large is an instruction */
+#define JOB_PRECOMPILE_NS 1000000u
 
 /* Between .rodata and the call cells is but a gap for alignment. */
 #define JOB_CALL_CELLS_MAX (IMAGE_SEGMENT_MAX + 4096u)

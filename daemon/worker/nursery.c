@@ -118,6 +118,7 @@ static void nursery_answer(struct nursery *nursery, const struct zygote_reply *r
 	if (!reply->id) {
 		dispatch_timer_disarm(&nursery->timer);
 		nursery->ready = true;
+		nursery->compiler = reply->compiler;
 		log_event(LOG_WORKER, LOG_INFO100, "zygote %d is ready", (int)nursery->pid);
 		nursery->events->ready(nursery);
 		return;

@@ -29,6 +29,7 @@ struct nursery {
 	int fd, pidfd;
 	pid_t pid;			/* 0: none */
 	bool ready;
+	struct compiler compiler;	/* the newest zygote's; zeroes before the first is ready */
 	uint32_t n_asked;		/* answers outstanding */
 	uint32_t n_failed;		/* in a row, without having lived for a while */
 	uint64_t started_ns;

@@ -10,7 +10,7 @@
 #include "worker/pool.h"
 #include "worker/worker.h"
 
-/* A lane per uid that has jobs or a worker
+/* A lane per uid that has jobs or a worker, and one more for its objects that are precompiled
  *
  *   no worker ──job, zygote ready──► asked ──born──► idle ◄──done── busy
  *       ▲                              │              │ ──job────►   │
@@ -36,6 +36,7 @@ struct lane {
 	struct list link;
 	struct pool *pool;
 	uid_t uid;
+	bool precompiles;
 	struct list loads, compiles;
 	struct pool_job *running;
 	struct worker *worker;
@@ -169,10 +170,22 @@ static void lane_ask(struct lane *lane)
 	nursery_ask(&pool->nursery, lane->asked, lane->uid, pool->config.memory_limit);
 }
 
+static uint64_t job_limit(const struct pool_config *config, const struct pool_job *job)
+{
+	switch (job->kind) {
+	case JOB_LOAD:
+		return config->load_limit_ns;
+	case JOB_PRECOMPILE:
+		return config->load_limit_ns + job->n_input / 8 * JOB_PRECOMPILE_NS;
+	default:
+		return config->compile_limit_ns;
+	}
+}
+
 static void lane_run(struct lane *lane, struct pool_job *job)
 {
-	const struct pool_config *config = &lane->pool->config;
-	uint64_t limit_ns = job->kind == JOB_LOAD ? config->load_limit_ns : config->compile_limit_ns;
+	static const char *const kinds[] = { [JOB_LOAD] = "load", [JOB_COMPILE] = "compile", [JOB_PRECOMPILE] = "precompile" };
+	uint64_t limit_ns = job_limit(&lane->pool->config, job);
 
 	dispatch_timer_disarm(&lane->idle);
 	if (!worker_assign(lane->worker, job->kind, job->id, job->input, job->n_input, limit_ns)) {
@@ -181,7 +194,7 @@ static void lane_run(struct lane *lane, struct pool_job *job)
 		return;
 	}
 	log_event(LOG_WORKER, LOG_INFO1000, "job %llu of uid %u begins in worker %d: %s, %llu bytes", (unsigned long long)job->id,
-		  lane->uid, (int)lane->worker->pid, job->kind == JOB_LOAD ? "load" : "compile", (unsigned long long)job->n_input);
+		  lane->uid, (int)lane->worker->pid, kinds[job->kind], (unsigned long long)job->n_input);
 	list_remove(&job->link);
 	lane->running = job;
 }
@@ -203,19 +216,22 @@ static void lane_kick(struct lane *lane)
 		lane_free(lane);
 }
 
-static struct lane *lane_find(const struct pool *pool, uid_t uid)
+static struct lane *lane_find(const struct pool *pool, uid_t uid, bool precompiles)
 {
 	struct list *pos;
 
-	list_for_each(pos, &pool->lanes)
-		if (list_entry(pos, struct lane, link)->uid == uid)
-			return list_entry(pos, struct lane, link);
+	list_for_each(pos, &pool->lanes) {
+		struct lane *lane = list_entry(pos, struct lane, link);
+
+		if (lane->uid == uid && lane->precompiles == precompiles)
+			return lane;
+	}
 	return NULL;
 }
 
-static struct lane *lane_get(struct pool *pool, uid_t uid)
+static struct lane *lane_get(struct pool *pool, uid_t uid, bool precompiles)
 {
-	struct lane *lane = lane_find(pool, uid);
+	struct lane *lane = lane_find(pool, uid, precompiles);
 
 	if (lane)
 		return lane;
@@ -224,6 +240,7 @@ static struct lane *lane_get(struct pool *pool, uid_t uid)
 		return NULL;
 	lane->pool = pool;
 	lane->uid = uid;
+	lane->precompiles = precompiles;
 	list_init(&lane->loads);
 	list_init(&lane->compiles);
 	dispatch_timer_init(&lane->idle, pool->dispatch, lane_on_idle, "worker idle");
@@ -339,7 +356,7 @@ int pool_submit(struct pool *pool, uid_t uid, enum job_kind kind, int input_fd, 
 	job = calloc(1, sizeof(*job));
 	if (!job)
 		return error_origin(-ENOMEM);
-	lane = lane_get(pool, uid);
+	lane = lane_get(pool, uid, kind == JOB_PRECOMPILE);
 	if (!lane) {
 		free(job);
 		return error_origin(-ENOMEM);
@@ -384,6 +401,13 @@ void pool_stats(const struct pool *pool, struct pool_stats *ret)
 	}
 }
 
+const struct compiler *pool_compiler(const struct pool *pool)
+{
+	const struct compiler *compiler = &pool->nursery.compiler;
+
+	return *compiler->version ? compiler : NULL;
+}
+
 pid_t pool_zygote_pid(const struct pool *pool)
 {
 	return pool->nursery.pid;
@@ -391,7 +415,7 @@ pid_t pool_zygote_pid(const struct pool *pool)
 
 pid_t pool_worker_pid(const struct pool *pool, uid_t uid)
 {
-	const struct lane *lane = lane_find(pool, uid);
+	const struct lane *lane = lane_find(pool, uid, false);
 
 	return lane && lane->worker ? lane->worker->pid : 0;
 }

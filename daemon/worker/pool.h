@@ -4,7 +4,8 @@
 /* The pool: the daemon's side of the compile workers
  *
  * One zygote (tierd-worker, started once, LLVM loaded and initialized before it has seen any input) forks one worker
- * per uid on demand. A worker does one job at a time, in the order of submission, loads before compiles. Workers that
+ * per uid on demand, and another one while it precompiles objects, which may take minutes and must not hold up anybody's
+ * promotions. A worker does one job at a time, in the order of submission, loads before compiles. Workers that
  * were idle for the idle timeout, or have grown too large, end; a dead zygote is started again (with a growing pause
  * when it dies at once). The daemon never waits: everything comes back as a callback from the loop. */
 
@@ -12,6 +13,7 @@
 #include <sys/types.h>
 #include "tier/types.h"
 #include "util/dispatch.h"
+#include "worker/compiler.h"
 #include "worker/job.h"
 
 struct pool;
@@ -20,7 +22,7 @@ struct pool_job;
 struct pool_config {
 	const char *worker_path;	/* the tierd-worker program; stays the caller's while the pool lives */
 	uint64_t idle_timeout_ns;	/* --background-worker-timeout */
-	uint64_t load_limit_ns;		/* per job, wall time; exceeded: the worker is killed */
+	uint64_t load_limit_ns;		/* per job, wall time; exceeded: the worker is killed. JOB_PRECOMPILE: see JOB_PRECOMPILE_NS */
 	uint64_t compile_limit_ns;
 	uint64_t memory_limit;		/* RLIMIT_AS of a worker, bytes */
 };
@@ -37,7 +39,7 @@ typedef void (*pool_done_fn)(void *context, enum tier_reason reason, void *bytes
 int pool_new(struct pool **ret, struct dispatch *dispatch, const struct pool_config *config);
 struct pool *pool_free(struct pool *pool);	/* kills and reaps workers and zygote; drops jobs without callbacks */
 
-/* @input_fd: a memfd with the job's input, n_input bytes; the pool takes a duplicate. For JOB_LOAD its content is what a
+/* @input_fd: a memfd with the job's input, n_input bytes; the pool takes a duplicate. For JOB_LOAD and JOB_PRECOMPILE its content is what a
  * client sent: the pool and the worker only pread() it. Returns 0 and the job, or -errno. */
 int pool_submit(struct pool *pool, uid_t uid, enum job_kind kind, int input_fd, uint64_t n_input, pool_done_fn fn,
 		void *context, struct pool_job **ret);
@@ -49,6 +51,9 @@ struct pool_stats {
 	uint32_t n_workers, n_queued;
 };
 void pool_stats(const struct pool *pool, struct pool_stats *ret);
+
+/* Who compiles; NULL: no zygote has been ready yet. Valid until the pool is freed; a new zygote may bring another. */
+const struct compiler *pool_compiler(const struct pool *pool);
 
 /* For tests: pids of the zygote and of a uid's worker; 0 when there is none now */
 pid_t pool_zygote_pid(const struct pool *pool);

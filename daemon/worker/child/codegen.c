@@ -279,7 +279,7 @@ static bool compile(const struct job_compile *job, bool opaque, struct code_resu
 
 bool codegen_compile(const struct job_compile *job, struct code_result *ret, void **ret_block, struct refusal *refusal)
 {
-	if (job->level != TIER_LEVEL_TIER1) {
+	if (job->level != TIER_LEVEL_TIER1 && job->level != TIER_LEVEL_READY_TO_RUN) {
 		refuse(refusal, "no compiler for tier %s", tier_level_name(job->level));
 		return false;
 	}

@@ -15,6 +15,7 @@
 #include "util/base.h"
 #include "worker/child/elf.h"
 #include "worker/child/elf_loader.h"
+#include "worker/precompiled.h"
 
 bool loader_refuse(struct loader *loader, const char *format, ...)
 {
@@ -307,6 +308,19 @@ static bool loader_read_relocs(struct loader *loader)
 	return true;
 }
 
+/* -- Precompiled code: only handed on --- */
+static void loader_add_precompiled(struct loader *loader)
+{
+	for (uint32_t i = 1; i < loader->n_sections; i++) {
+		const struct loader_section *section = &loader->sections[i];
+
+		if (section->type != SHT_PROGBITS || strcmp(section->name, PRECOMPILED_SECTION) || section->size > IMAGE_PRECOMPILED_MAX)
+			continue;
+		builder_precompiled(&loader->builder, section->bytes, section->size);
+		return;
+	}
+}
+
 /* -- The whole --- */
 
 static bool loader_finish(struct loader *loader, void **ret, size_t *ret_n)
@@ -317,6 +331,7 @@ static bool loader_finish(struct loader *loader, void **ret, size_t *ret_n)
 	int r;
 
 	loader_add_debug(loader);
+	loader_add_precompiled(loader);
 	r = builder_finish(&loader->builder, &bytes, &n);
 	if (r == -EFBIG)
 		return loader_refuse(loader, "too large: more than %u instructions, %u imports, %u pointers in data, %u"

@@ -11,6 +11,7 @@
 #include "worker/channel.h"
 #include "worker/child/codegen.h"
 #include "worker/child/elf.h"
+#include "worker/child/precompile.h"
 #include "worker/child/sandbox.h"
 #include "worker/child/serve.h"
 #include "worker/job.h"
@@ -55,7 +56,7 @@ static bool fault_is(const char *kind, const char *name)
 		return false;
 	if (serve.fault[n] == ':')
 		return !strcmp(serve.fault + n + 1, name);
-	return !serve.fault[n] && strcmp(name, "(load)");
+	return !serve.fault[n] && *name != '(';
 }
 
 static void fault_hang(void)
@@ -154,6 +155,10 @@ static bool run_job(const struct job_request *request, int fd, void **ret, size_
 	if (request->kind == JOB_LOAD) {
 		fault_on_purpose("(load)");
 		return elf_to_image(input, request->n_input, ret, ret_n, refusal);
+	}
+	if (request->kind == JOB_PRECOMPILE) {
+		fault_on_purpose("(precompile)");
+		return precompile(input, request->n_input, ret, ret_n, refusal);
 	}
 	refuse(refusal, "unknown kind of job %u", request->kind);
 	return false;

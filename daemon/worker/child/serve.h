@@ -7,7 +7,8 @@
  *
  *   hang | die | memory           never ends; dies of a signal; allocates until nothing is left
  *   lie                           says that it inlined the module's last method
- *   FAULT:NAME                    only when the method NAME is compiled; the name "(load)" means load jobs instead */
+ *   FAULT:NAME                    only when the method NAME is compiled; the names "(load)" and "(precompile)" mean such jobs
+ *                                 instead */
 
 #include <stdint.h>
 

@@ -11,6 +11,7 @@
 #include "util/log.h"
 #include "worker/channel.h"
 #include "worker/child/codegen.h"
+#include "worker/child/identity.h"
 #include "worker/child/sandbox.h"
 #include "worker/child/serve.h"
 #include "worker/child/zygote.h"
@@ -63,6 +64,12 @@ int zygote_run(int fd)
 		log_line(LOG_ERROR, "tierd-worker: LLVM cannot be initialized for this processor: %s", strerror(-r));
 		return EXIT_FAILURE;
 	}
+	r = identity_init();
+	if (r) {
+		log_line(LOG_ERROR, "tierd-worker: its own program cannot be read: %s", strerror(-r));
+		return EXIT_FAILURE;
+	}
+	ready.compiler = *identity();
 	if (channel_send(fd, &ready, sizeof(ready), NULL, 0))
 		return EXIT_FAILURE;
 	while (!channel_receive(fd, &request, sizeof(request), NULL, 0, 0))

@@ -490,6 +490,38 @@ static void a_pool_that_is_freed_leaves_no_process(void **state)
 	assert_true(kill(worker, 0) < 0 && errno == ESRCH);
 }
 
+/* An object is precompiled in another worker than methods, so that a promotion does not wait for it. */
+static void a_precompilation_holds_up_no_promotion(void **state)
+{
+	struct pool_config config = default_config();
+	struct fixture fixture;
+	struct result precompile, compile;
+
+	begin(&fixture, &config, "hang:(precompile)");
+	submit_bytes(&fixture, 1000, JOB_PRECOMPILE, "not an object", 13, 13, &precompile);
+	submit_compile(&fixture, 1000, "m", 4, &compile);
+	wait_for(&fixture, &compile);
+	assert_compiled(&compile);
+	assert_false(precompile.done);
+	end(&fixture);
+}
+
+static void what_is_no_object_is_not_precompiled(void **state)
+{
+	struct pool_config config = default_config();
+	struct fixture fixture;
+	struct result result;
+
+	begin(&fixture, &config, NULL);
+	assert_null(pool_compiler(fixture.pool));
+	submit_bytes(&fixture, 1000, JOB_PRECOMPILE, "not an object", 13, 13, &result);
+	wait_for(&fixture, &result);
+	assert_failed(&result, TIER_REASON_COMPILE_FAILED, "not an ELF object");
+	assert_string_equal(pool_compiler(fixture.pool)->version, TIER_VERSION);
+	assert_true(strlen(pool_compiler(fixture.pool)->cpu) > 0);
+	end(&fixture);
+}
+
 /* build/tests/unit/worker/test_pool → build/tierd-worker */
 static int find_worker(void **state)
 {
@@ -524,6 +556,8 @@ int main(void)
 		cmocka_unit_test(without_a_worker_program_jobs_fail_with_the_reason),
 		cmocka_unit_test(a_program_that_is_no_worker_is_not_started_for_ever),
 		cmocka_unit_test(a_pool_that_is_freed_leaves_no_process),
+		cmocka_unit_test(a_precompilation_holds_up_no_promotion),
+		cmocka_unit_test(what_is_no_object_is_not_precompiled),
 	};
 
 	return cmocka_run_group_tests(tests, find_worker, NULL);
