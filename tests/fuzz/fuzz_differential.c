@@ -6,6 +6,7 @@
  * links: daemon/worker/child/provenance.c daemon/worker/child/codegen.c daemon/worker/child/object.c daemon/worker/child/slots.c
  * links: tests/differential/generate.c tests/differential/check.c tests/tiers/tiers.c tests/reference/reference.c
  * links: daemon/jit/alu.c daemon/jit/baseline.c daemon/jit/memory.c daemon/jit/stubs.c daemon/jit/x86.c daemon/worker/job.c
+ * links: daemon/worker/child/hints.c daemon/worker/child/weights.c daemon/worker/child/counters.c daemon/worker/child/guard.c
  * links: -lelf llvm */
 #include <stdio.h>
 #include <stdlib.h>

@@ -61,6 +61,13 @@ LLVMValueRef body_offset(struct body *body, LLVMValueRef pointer, LLVMValueRef o
 	return LLVMBuildGEP2(body->builder, body->lower->i8, pointer, &offset, 1, "");
 }
 
+const struct profile_site *body_site(struct body *body, uint32_t pc)
+{
+	if (!body->map || body->site == body->map->n_sites || body->map->sites[body->site].pc != pc)
+		return NULL;
+	return &body->map->sites[body->site++];
+}
+
 /* -- What lies outside the method --- */
 static LLVMValueRef outside(struct lower *lower, enum code_target target, uint32_t index, uint32_t size)
 {
@@ -94,4 +101,12 @@ LLVMValueRef body_address_of(struct body *body, enum code_target target, uint32_
 	LLVMValueRef pointer = outside(body->lower, target, index, size);
 
 	return body->lower->opaque ? slot_opaque(body->builder, pointer) : pointer;
+}
+
+LLVMValueRef body_words(struct body *body)
+{
+	const struct job_compile *job = body->lower->job;
+	LLVMValueRef cells = outside(body->lower, CODE_TARGET_CELLS, 0, job->n_cells * (uint32_t)sizeof(uint32_t));
+
+	return body_offset(body, cells, body_constant(body, job->profile * (int64_t)sizeof(uint32_t)));
 }

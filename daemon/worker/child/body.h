@@ -6,11 +6,13 @@
  *   lower.c    instruction after instruction          entry.c   how a body begins: registers, frame
  *   access.c   loads, stores, atomics                 call.c    calls of all kinds
  *
- * body.c has what all of them need: registers, values, and the names of what lies outside the method. */
+ * body.c has what all of them need: registers, values, and the names of what lies outside the method. hints.c says what a
+ * profile knows of a place, weights.c tells LLVM, counters.c makes the code that counts. */
 
 #include <llvm-c/Core.h>
 #include <stdbool.h>
 #include "bytecode/flow.h"
+#include "worker/child/counters.h"
 #include "worker/child/plan.h"
 #include "worker/child/provenance.h"
 #include "worker/child/slots.h"
@@ -46,6 +48,9 @@ struct body {
 	LLVMValueRef slot;		/* base of the newest FLOW_SLOT_LOAD, an i64 */
 	int16_t slot_offset;
 	uint32_t n_calls;		/* lowered so far */
+	const struct profile_map *map;	/* what the code counts; NULL: nothing */
+	struct counters counters;
+	uint32_t site;			/* index in map of the next site */
 };
 
 /* registers: r10 is a pointer only */
@@ -62,7 +67,12 @@ LLVMValueRef body_narrow(struct body *body, LLVMValueRef value, unsigned int bit
 LLVMValueRef body_widen(struct body *body, LLVMValueRef value);
 LLVMValueRef body_offset(struct body *body, LLVMValueRef pointer, LLVMValueRef offset);
 
+/* Where what is lowered at @pc counts, if it does. Each is asked for once, in the order of instructions. */
+const struct profile_site *body_site(struct body *body, uint32_t pc);
+
 /* what lies outside the method */
 LLVMValueRef body_load_cell(struct body *body, enum code_target target, uint32_t index);
+/* The cell where instrumented code's words begin */
+LLVMValueRef body_words(struct body *body);
 /* The address of what @target and @index name, as the program gets it */
 LLVMValueRef body_address_of(struct body *body, enum code_target target, uint32_t index, uint32_t size);

@@ -1,22 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "worker/child/call.h"
+#include "worker/child/guard.h"
+#include "worker/child/hints.h"
 
 #define CALLS_IN_BLOCK 128u
 
-static LLVMValueRef callee_of(struct body *body, const struct insn *insn, uint32_t pc)
+static LLVMValueRef call_address(struct body *body, LLVMValueRef target, LLVMValueRef arguments[BODY_ARGUMENTS])
 {
-	int64_t inlined = plan_callee(body->lower->plan, body->lower->job, body->index, pc);
-	LLVMValueRef target;
+	target = LLVMBuildIntToPtr(body->builder, target, body->lower->ptr, "");
+	return LLVMBuildCall2(body->builder, body->lower->function_type, target, arguments, BODY_ARGUMENTS, "");
+}
 
-	if (inlined >= 0)
-		return body->lower->functions[inlined];
-	if (insn_is_callx(insn))
-		target = body_integer(body, insn->dst);
-	else if (insn->src == INSN_CALL_METHOD)
-		target = body_load_cell(body, CODE_TARGET_ENTRY, insn->imm);
-	else
-		target = body_load_cell(body, CODE_TARGET_IMPORT, insn->imm);
-	return LLVMBuildIntToPtr(body->builder, target, body->lower->ptr, "");
+/* What the plan put here, or the method through its entry cell */
+static LLVMValueRef call_method(struct body *body, uint32_t method, uint32_t pc, LLVMValueRef arguments[BODY_ARGUMENTS])
+{
+	const struct lower *lower = body->lower;
+	int64_t inlined = plan_callee(lower->plan, lower->job, body->index, pc);
+
+	if (inlined < 0)
+		return call_address(body, body_load_cell(body, CODE_TARGET_ENTRY, method), arguments);
+	return LLVMBuildCall2(body->builder, lower->function_type, lower->functions[inlined], arguments, BODY_ARGUMENTS, "");
 }
 
 static LLVMValueRef call_slot(struct body *body, const struct insn *insn, LLVMValueRef arguments[BODY_ARGUMENTS])
@@ -34,6 +37,39 @@ static LLVMValueRef call_slot(struct body *body, const struct insn *insn, LLVMVa
 		.arguments = arguments,
 		.n_arguments = BODY_ARGUMENTS,
 	});
+}
+
+static LLVMValueRef call_indirect(struct body *body, const struct insn *insn, uint32_t pc, LLVMValueRef arguments[BODY_ARGUMENTS])
+{
+	if (body->flow->marks[pc] & FLOW_SLOT_CALL && body->lower->job->n_slots)
+		return call_slot(body, insn, arguments);
+	return call_address(body, body_integer(body, insn->dst), arguments);
+}
+
+/* A callx: with a profile that knows whom it usually calls, that one is called directly, or is here. */
+static LLVMValueRef call_register(struct body *body, const struct insn *insn, uint32_t pc, LLVMValueRef arguments[BODY_ARGUMENTS])
+{
+	const struct profile_count *count = hints_target(body->lower->job, body->index, pc);
+	struct guard guard;
+	LLVMValueRef target;
+
+	if (!count)
+		return call_indirect(body, insn, pc, arguments);
+	target = body_address_of(body, CODE_TARGET_METHOD, count->method, 1);
+	target = LLVMBuildPtrToInt(body->builder, target, body->lower->i64, "");
+	guard_begin(&guard, body->builder, body_integer(body, insn->dst), target, count);
+	guard_else(&guard, call_method(body, count->method, pc, arguments));
+	return guard_end(&guard, call_indirect(body, insn, pc, arguments));
+}
+
+static void count_call(struct body *body, const struct insn *insn, uint32_t pc)
+{
+	const struct profile_site *site = body_site(body, pc);
+
+	if (site && site->kind == PROFILE_CALLX)
+		counters_callx(&body->counters, site, body_integer(body, insn->dst));
+	else if (site)
+		counters_execution(&body->counters, site);
 }
 
 /* For the code generator, calls in a row take time that grows with the square of those in one block. So a block ends after some,
@@ -57,13 +93,15 @@ void call_lower(struct body *body, const struct insn *insn, uint32_t pc)
 
 	if (++body->n_calls % CALLS_IN_BLOCK == 0)
 		end_block(body);
-
+	count_call(body, insn, pc);
 	for (unsigned int i = 0; i < BODY_ARGUMENTS; i++)
 		arguments[i] = body_integer(body, INSN_R1 + i);
-	if (body->flow->marks[pc] & FLOW_SLOT_CALL && body->lower->job->n_slots)
-		result = call_slot(body, insn, arguments);
+	if (insn_is_callx(insn))
+		result = call_register(body, insn, pc, arguments);
+	else if (insn->src == INSN_CALL_METHOD)
+		result = call_method(body, insn->imm, pc, arguments);
 	else
-		result = LLVMBuildCall2(body->builder, body->lower->function_type, callee_of(body, insn, pc), arguments, BODY_ARGUMENTS, "");
+		result = call_address(body, body_load_cell(body, CODE_TARGET_IMPORT, insn->imm), arguments);
 	body_set(body, INSN_R0, result);
 	for (unsigned int i = 0; i < BODY_ARGUMENTS; i++)
 		body_set(body, INSN_R1 + i, body_constant(body, 0));

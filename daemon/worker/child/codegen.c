@@ -190,7 +190,8 @@ static bool compile_module(LLVMModuleRef module, const struct job_compile *job, 
 		refuse(refusal, "out of memory");
 		return false;
 	}
-	if (!verify(module, refusal) || !optimize(module, is_long ? CODEGEN_LONG_PASSES : CODEGEN_PASSES, refusal) || !only_the_method(module, refusal))
+	if (!verify(module, refusal) || !optimize(module, is_long ? CODEGEN_LONG_PASSES : CODEGEN_PASSES, refusal)
+	    || !only_the_method(module, refusal))
 		return false;
 	if (is_long)
 		cut(module);
@@ -277,12 +278,30 @@ static bool compile(const struct job_compile *job, bool opaque, struct code_resu
 	return ok;
 }
 
-bool codegen_compile(const struct job_compile *job, struct code_result *ret, void **ret_block, struct refusal *refusal)
+static bool level_check(const struct job_compile *job, struct refusal *refusal)
 {
-	if (job->level != TIER_LEVEL_TIER1 && job->level != TIER_LEVEL_READY_TO_RUN) {
+	const struct job_body *body = &job->bodies[0];
+
+	switch (job->level) {
+	case TIER_LEVEL_TIER1:
+	case TIER_LEVEL_OPTIMIZED:
+	case TIER_LEVEL_READY_TO_RUN:
+		return true;
+	case TIER_LEVEL_TIER1_INSTRUMENTED:
+		if (job->profile <= job->n_cells && profile_n_words(body->insns, body->n_insns) <= job->n_cells - job->profile)
+			return true;
+		refuse(refusal, "method '%s': the module has fewer cells than the method counts in", body->name);
+		return false;
+	default:
 		refuse(refusal, "no compiler for tier %s", tier_level_name(job->level));
 		return false;
 	}
+}
+
+bool codegen_compile(const struct job_compile *job, struct code_result *ret, void **ret_block, struct refusal *refusal)
+{
+	if (!level_check(job, refusal))
+		return false;
 	return compile(job, false, ret, ret_block, refusal) || compile(job, true, ret, ret_block, refusal);
 }
 

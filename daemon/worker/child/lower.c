@@ -7,8 +7,10 @@
 #include "worker/child/arith.h"
 #include "worker/child/call.h"
 #include "worker/child/entry.h"
+#include "worker/child/hints.h"
 #include "worker/child/lower.h"
 #include "worker/child/object.h"
+#include "worker/child/weights.h"
 
 /* One body at a time, one instruction after the other
  *
@@ -20,6 +22,7 @@
  *   calls      through the callee's entry cell, read anew by every call, through the import's cell, or through the register's
  *              value. r1..r5 are 0 afterwards, as at tier 0.
  *   slots      a callx whose register was loaded just before goes through the slot's call cell (slots.c).
+ *   profile    branches have weights, and a callx may ask first for whom it usually calls (guard.h); or all of it is counted.
  *   outside    cells, addresses and segments are hidden external symbols: pc-relative, filled in by the daemon. */
 
 /* -- Instructions -------------------------------------------------------------------------------------------------- */
@@ -87,6 +90,19 @@ static void lower_alu(struct body *body, const struct insn *insn)
 	body_set(body, insn->dst, body_widen(body, result));
 }
 
+static void branch(struct body *body, uint32_t pc, LLVMValueRef condition, LLVMBasicBlockRef target)
+{
+	const struct profile_count *count = hints_at(body->lower->job, body->index, PROFILE_BRANCH, pc);
+	const struct profile_site *site = body_site(body, pc);
+	LLVMValueRef insn;
+
+	if (site)
+		counters_branch(&body->counters, site, condition);
+	insn = LLVMBuildCondBr(body->builder, condition, target, body->blocks[pc + 1]);
+	if (count && count->n)
+		weights_branch(insn, count->m, count->n - count->m);
+}
+
 static void lower_jump(struct body *body, const struct insn *insn, uint32_t pc)
 {
 	LLVMBasicBlockRef target = body->blocks[flow_jump_target(body->insns, pc)];
@@ -99,7 +115,7 @@ static void lower_jump(struct body *body, const struct insn *insn, uint32_t pc)
 	}
 	a = body_narrow(body, body_integer(body, insn->dst), bits);
 	b = body_narrow(body, body_operand(body, insn), bits);
-	LLVMBuildCondBr(body->builder, arith_condition(body->builder, insn, a, b), target, body->blocks[pc + 1]);
+	branch(body, pc, arith_condition(body->builder, insn, a, b), target);
 }
 
 static void lower_insn(struct body *body, const struct insn *insn, uint32_t pc)
@@ -153,9 +169,19 @@ static void body_blocks(struct body *body)
 	}
 }
 
+/* There is one body when code counts, and its words are cells that exist (codegen.c). */
+static void begin_counting(struct body *body)
+{
+	if (!body->map)
+		return;
+	body->counters = (struct counters){ .builder = body->builder, .words = body_words(body) };
+	counters_execution(&body->counters, body_site(body, 0));
+}
+
 static void body_lower(struct body *body)
 {
 	entry_lower(body);
+	begin_counting(body);
 	body_blocks(body);
 	for (uint32_t pc = 0; pc < body->n_insns; pc += insn_slots(&body->insns[pc])) {
 		if (body->blocks[pc]) {
@@ -173,6 +199,7 @@ DEFINE_CLEANUP(struct flow *, flow_free)
 
 static int lower_body(struct lower *lower, uint32_t index)
 {
+	_cleanup_(freep) struct profile_map *map = NULL;
 	_cleanup_(freep) struct provenance *provenance = NULL;
 	_cleanup_(flow_freep) struct flow *flow = NULL;
 	_cleanup_(freep) LLVMBasicBlockRef *blocks = NULL;
@@ -190,11 +217,19 @@ static int lower_body(struct lower *lower, uint32_t index)
 	blocks = calloc(source->n_insns, sizeof(*blocks));
 	if (!blocks)
 		return error_origin(-ENOMEM);
+	if (lower->job->level == TIER_LEVEL_TIER1_INSTRUMENTED) {
+		r = profile_map_new(&map, source->insns, source->n_insns);
+		if (r)
+			return error_fold(r);
+	}
+	body.map = map;
 	body.provenance = provenance;
 	body.flow = flow;
 	body.slot_range = slot_range_of(flow, source->insns);
 	body.blocks = blocks;
 	body_lower(&body);
+	if (map)
+		counters_separate(body.function);
 	return 0;
 }
 
@@ -225,6 +260,8 @@ static LLVMValueRef add_function(struct lower *lower, uint32_t index)
 	add_flag(lower, function, "null_pointer_is_valid");
 	add_string(lower, function, "frame-pointer", "all");
 	add_string(lower, function, "no-builtins", "");
+	if (hints_entries(lower->job, index))
+		weights_entry(function, hints_entries(lower->job, index));
 	if (index) {
 		add_flag(lower, function, "alwaysinline");
 		LLVMSetLinkage(function, LLVMInternalLinkage);

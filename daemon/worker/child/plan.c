@@ -2,11 +2,12 @@
 #include "bytecode/decode.h"
 #include "util/base.h"
 #include "util/error.h"
+#include "worker/child/hints.h"
 #include "worker/child/plan.h"
 
 /* A depth-first walk over the calls from the method itself. A body that is on the walk's path is never inlined (that
  * would be recursion), so the planned edges have no cycle; a body is finished, and its expanded size known, before its
- * caller decides. */
+ * caller decides. Hot calls are decided first, so that none is turned away for want of room. */
 
 enum visit { VISIT_NEW, VISIT_OPEN, VISIT_DONE };
 
@@ -14,61 +15,84 @@ struct walk {
 	const struct job_compile *job;
 	struct plan *plan;
 	uint8_t *visits;	/* enum visit per body */
-	uint32_t *sizes;	/* expanded slots per body that is done */
+	uint32_t *sizes;	/* slots per body, with what is inlined so far */
 	uint32_t *loops;	/* backward jumps, likewise */
 };
 
-static bool insn_is_direct_call(const struct insn *insn)
+/* The method that the instruction at @pc calls, as far as is known: a callx the one that it usually calls */
+static int64_t method_called(const struct job_compile *job, uint32_t index, uint32_t pc)
 {
-	return insn->code == (BPF_JMP | BPF_CALL) && insn->src == INSN_CALL_METHOD;
+	const struct insn *insn = &job->bodies[index].insns[pc];
+	const struct profile_count *target = insn_is_callx(insn) ? hints_target(job, index, pc) : NULL;
+
+	if (target)
+		return target->method;
+	return insn->code == (BPF_JMP | BPF_CALL) && insn->src == INSN_CALL_METHOD ? insn->imm : -1;
 }
 
-static int64_t body_of_call(const struct plan *plan, const struct insn *insn)
+static int64_t body_of_call(const struct plan *plan, const struct job_compile *job, uint32_t index, uint32_t pc)
 {
-	return insn_is_direct_call(insn) ? (int64_t)plan->bodies[insn->imm] - 1 : -1;
+	int64_t method = method_called(job, index, pc);
+
+	return method < 0 ? -1 : (int64_t)plan->bodies[method] - 1;
 }
 
-static bool is_called_once(const struct walk *walk, const struct job_body *body, int64_t callee)
+static bool is_called_once(const struct walk *walk, uint32_t index, int64_t callee)
 {
+	const struct job_body *body = &walk->job->bodies[index];
 	uint32_t n = 0;
 
 	for (uint32_t pc = 0; pc < body->n_insns; pc += insn_slots(&body->insns[pc]))
-		n += body_of_call(walk->plan, &body->insns[pc]) == callee;
+		n += body_of_call(walk->plan, walk->job, index, pc) == callee;
 	return n == 1;
 }
 
-/* @size: the caller's so far, expanded */
-static bool is_worth_it(const struct walk *walk, const struct job_body *body, uint32_t size, int64_t callee)
+static bool is_worth_it(const struct walk *walk, uint32_t index, uint32_t pc, int64_t callee)
 {
+	const enum hints_heat heat = hints_heat(walk->job, index, pc);
 	uint32_t n = walk->sizes[callee];
 
-	if (n > PLAN_ONCE_MAX || size + n > PLAN_TOTAL_MAX)
+	if (heat == HINTS_NEVER || walk->sizes[index] + n > PLAN_TOTAL_MAX)
 		return false;
-	return n <= PLAN_CALLEE_MAX || is_called_once(walk, body, callee);
+	if (n <= PLAN_CALLEE_MAX || (heat == HINTS_HOT_SITE && n <= PLAN_HOT_MAX))
+		return true;
+	return n <= PLAN_ONCE_MAX && is_called_once(walk, index, callee);
+}
+
+static void walk_body(struct walk *walk, uint32_t index, uint32_t depth);
+
+/* Decides about the calls of an open body that are hot, or about all others: what is inlined adds to its size and loops. */
+static void walk_calls(struct walk *walk, uint32_t index, uint32_t depth, bool hot)
+{
+	const struct job_body *body = &walk->job->bodies[index];
+
+	for (uint32_t pc = 0; pc < body->n_insns; pc += insn_slots(&body->insns[pc])) {
+		int64_t callee = body_of_call(walk->plan, walk->job, index, pc);
+
+		if (callee < 0 || walk->visits[callee] == VISIT_OPEN || (hints_heat(walk->job, index, pc) == HINTS_HOT_SITE) != hot)
+			continue;
+		if (walk->visits[callee] == VISIT_NEW)
+			walk_body(walk, callee, depth + 1);
+		if (!is_worth_it(walk, index, pc, callee))
+			continue;
+		walk->plan->inlines[index][pc] = 1;
+		walk->sizes[index] += walk->sizes[callee];
+		walk->loops[index] += walk->loops[callee];
+	}
 }
 
 static void walk_body(struct walk *walk, uint32_t index, uint32_t depth)
 {
 	const struct job_body *body = &walk->job->bodies[index];
-	uint32_t size = body->n_insns, loops = 0;
 
 	walk->visits[index] = VISIT_OPEN;
-	for (uint32_t pc = 0; pc < body->n_insns; pc += insn_slots(&body->insns[pc])) {
-		int64_t callee = body_of_call(walk->plan, &body->insns[pc]);
-
-		loops += insn_is_jump(&body->insns[pc]) && flow_jump_target(body->insns, pc) <= pc;
-		if (callee < 0 || walk->visits[callee] == VISIT_OPEN || depth == PLAN_DEPTH_MAX)
-			continue;
-		if (walk->visits[callee] == VISIT_NEW)
-			walk_body(walk, callee, depth + 1);
-		if (!is_worth_it(walk, body, size, callee))
-			continue;
-		walk->plan->inlines[index][pc] = 1;
-		size += walk->sizes[callee];
-		loops += walk->loops[callee];
+	walk->sizes[index] = body->n_insns;
+	for (uint32_t pc = 0; pc < body->n_insns; pc += insn_slots(&body->insns[pc]))
+		walk->loops[index] += insn_is_jump(&body->insns[pc]) && flow_jump_target(body->insns, pc) <= pc;
+	if (depth < PLAN_DEPTH_MAX && walk->job->level != TIER_LEVEL_TIER1_INSTRUMENTED) {
+		walk_calls(walk, index, depth, true);
+		walk_calls(walk, index, depth, false);
 	}
-	walk->sizes[index] = size;
-	walk->loops[index] = loops;
 	walk->visits[index] = VISIT_DONE;
 }
 
@@ -141,5 +165,5 @@ struct plan *plan_free(struct plan *plan)
 
 int64_t plan_callee(const struct plan *plan, const struct job_compile *job, uint32_t body, uint32_t pc)
 {
-	return plan->inlines[body][pc] ? body_of_call(plan, &job->bodies[body].insns[pc]) : -1;
+	return plan->inlines[body][pc] ? body_of_call(plan, job, body, pc) : -1;
 }

@@ -4,9 +4,10 @@
 /* Who is inlined into whom: decided on bytecode, before LLVM sees anything
  *
  * A direct call is inlined when its callee came with the job, is not being expanded already (no recursion), is small
- * *after its own calls were expanded*, and its caller stays below a total. What is planned is what happens: LLVM is told
- * to inline exactly those, and every other call goes through the callee's entry cell, so that it is counted and follows
- * the callee's next versions. */
+ * *after its own calls were expanded*, and its caller stays below a total. With a profile, a call that is hot may inline more,
+ * one that was never executed inlines nothing, and a callx counts as a call of the method that it usually calls. What is
+ * planned is what happens: LLVM is told to inline exactly those, and every other call goes through the callee's entry cell, so
+ * that it is counted and follows the callee's next versions. Instrumented code inlines nothing: each method counts its own. */
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -14,6 +15,7 @@
 
 #define PLAN_CALLEE_MAX 80u	/* instruction slots of a callee, with all that is inlined into it */
 #define PLAN_ONCE_MAX JOB_CANDIDATE_INSNS_MAX	/* the same of a callee that its caller calls in one place only */
+#define PLAN_HOT_MAX 640u	/* and where a profile says that the call is hot (hints.h) */
 #define PLAN_TOTAL_MAX 4000u	/* and of whoever it is inlined into */
 #define PLAN_DEPTH_MAX 8u
 
@@ -29,5 +31,6 @@ struct plan {
 int plan_new(struct plan **ret, const struct job_compile *job);
 struct plan *plan_free(struct plan *plan);
 
-/* The body that the call at @pc of @body inlines, or -1: call through the entry cell */
+/* The body that the call at @pc of @body inlines, or -1: call through the entry cell. For a callx it is that of the method that
+ * hints_target() names. */
 int64_t plan_callee(const struct plan *plan, const struct job_compile *job, uint32_t body, uint32_t pc);

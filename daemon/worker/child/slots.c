@@ -3,6 +3,7 @@
 #include <string.h>
 #include "util/base.h"
 #include "worker/child/slots.h"
+#include "worker/child/weights.h"
 
 /* What comes of a callx whose register was loaded from base + offset:
  *
@@ -102,13 +103,7 @@ static LLVMValueRef are_slots(const struct slot_call *call, struct slot_range ra
 
 static void branch(const struct slot_call *call, LLVMValueRef condition, LLVMBasicBlockRef usual, LLVMBasicBlockRef rare)
 {
-	LLVMContextRef context = LLVMGetTypeContext(type_i64(call));
-	LLVMValueRef weights[] = {
-		LLVMMDStringInContext(context, "branch_weights", strlen("branch_weights")), constant(call, 1000), constant(call, 1),
-	};
-
-	LLVMSetMetadata(LLVMBuildCondBr(call->builder, condition, usual, rare), LLVMGetMDKindIDInContext(context, "prof", 4),
-			LLVMMDNodeInContext(context, weights, ARRAY_SIZE(weights)));
+	weights_branch(LLVMBuildCondBr(call->builder, condition, usual, rare), 1000, 0);
 }
 
 /* LLVM must not see that the cell is reached from .rodata, which it takes for constant. */
