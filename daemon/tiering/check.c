@@ -169,6 +169,8 @@ static const char *check_module(struct check_count *count, const struct module *
 			broken = check_method(method);
 		if (!broken && module->records)
 			broken = entry_check(method, UINT32_MAX);
+		if (!broken && !list_is_linked(&module->freeze_link) && method->is_frozen != freeze_holds(method))
+			broken = "a method that waits says whether its module is frozen";
 		if (broken)
 			return broken;
 		check_count_method(count, method);
@@ -195,6 +197,35 @@ static bool check_order(const struct list *head, uint32_t *n)
 	return true;
 }
 
+/* A module stands in its user's queue by the first that waits, while it is not frozen. */
+static bool check_queue(const struct user *user, uint32_t *n)
+{
+	const struct core *core = user->core;
+	const struct list *pos;
+	uint32_t n_linked = 0, n_waiting = 0;
+	uint64_t last = 0;
+
+	list_for_each(pos, &user->queue) {
+		const struct module *module = list_entry(pos, struct module, queue_link);
+
+		if (module->user != user || list_is_empty(&module->queue) || module->queue_ticket <= last
+		    || list_entry(module->queue.next, struct method, link)->ticket != module->queue_ticket)
+			return false;
+		last = module->queue_ticket;
+		n_linked++;
+	}
+	for (uint32_t i = 0; i < core->n_modules; i++) {
+		const struct module *module = core->modules[i];
+
+		if (module->user != user)
+			continue;
+		n_waiting += !list_is_empty(&module->queue) && !module->n_freezes;
+		if (!check_order(&module->queue, n))
+			return false;
+	}
+	return n_linked == n_waiting;
+}
+
 static const char *check_users(const struct core *core, const struct check_count *count)
 {
 	uint32_t n_uncounted = 0, n_queued = 0, n_pending = 0, n_running = 0;
@@ -204,7 +235,7 @@ static const char *check_users(const struct core *core, const struct check_count
 	list_for_each(pos, &core->users) {
 		const struct user *user = list_entry(pos, struct user, link);
 
-		if (!check_order(&user->uncounted, &n_uncounted) || !check_order(&user->queue, &n_queued))
+		if (!check_order(&user->uncounted, &n_uncounted) || !check_queue(user, &n_queued))
 			return "who came first comes first";
 		if (user->durable->turn <= turn)
 			return "users stand in line by their last turn";

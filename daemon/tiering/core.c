@@ -68,6 +68,7 @@ int core_new(struct core **ret, const struct core_config *config, const struct c
 	list_init(&core->delaying);
 	list_init(&core->installing);
 	list_init(&core->sweeping);
+	list_init(&core->freezing);
 	list_init(&core->jobs);
 	list_init(&core->lost);
 	list_init(&core->batches);
@@ -176,6 +177,7 @@ void core_tick(struct core *core)
 	delay_install(core, &budget);
 	count_tick(core, now);
 	queue_tick(core, now);
+	freeze_tick(core, &budget);
 	count_sweep(core, &budget);
 	slot_install(core, &budget);
 	budget = MAX(budget, SLICE_BUDGET / 4);

@@ -198,7 +198,8 @@ static uint64_t entry_state(const struct method *method)
 {
 	const struct ledger_method *durable = method->durable;
 
-	return tier_state_make(durable->generation, durable->reason, method_level(method), durable->stage);
+	return tier_state_make(durable->generation, durable->reason, method_level(method), durable->stage)
+	     | (method->is_frozen ? TIER_STATE_FROZEN : 0);
 }
 
 /* Nobody may take one version's fields for another's: see tier_record_answer(). */
@@ -272,6 +273,7 @@ void entry_refresh(struct method *method, enum tier_path path)
 	if (!method->durable)
 		return;		/* a record is made cold */
 	before = *method_record(method);
+	method->is_frozen = freeze_holds(method);
 	is_change = tier_state_generation(before.state) != method->durable->generation;
 	if (is_change)
 		mark_begin(method->module);

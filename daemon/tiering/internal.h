@@ -58,6 +58,7 @@ struct core {
 	struct list delaying;		/* users whose delay is active, by deadline */
 	struct list installing;		/* users with methods that have sat out their delay */
 	struct list sweeping;		/* modules with armed cells that are still to be looked at */
+	struct list freezing;		/* modules whose queued methods do not all say yet whether they are frozen */
 	struct list jobs;		/* struct job: those that are outside, in order of their starts */
 	struct list lost;		/* struct job: those that a predecessor had outside, by version */
 	struct list batches;		/* struct slot_batch: call sites that are still to be recorded */
@@ -95,7 +96,7 @@ struct user {
 	struct list link;		/* core->users */
 	struct list delay_link, install_link;
 	struct list uncounted;		/* methods by ticket: those below durable->batch_end have sat out their delay */
-	struct list queue;		/* methods by ticket */
+	struct list queue;		/* modules of which something waits that may start, by the ticket of their first */
 	uid_t uid;
 	uint32_t n_modules, n_pending, n_running, n_lost;
 	uint32_t rows[_ROWS_N];
@@ -110,11 +111,17 @@ struct module {
 	uint32_t *cells;
 	void *context;
 	struct list name_link, sweep_link, gone_link;
+	struct list queue_link;		/* user->queue */
+	uint64_t queue_ticket;		/* by which it stands there */
+	struct list queue;		/* methods by ticket */
+	struct list freeze_link;	/* core->freezing */
+	struct method *unmarked;	/* the first in the queue whose state word may not say yet whether it is frozen; NULL: all do */
 	struct list armed;		/* counting methods that a sweep has still to look at */
 	struct list looked;		/* those that it has looked at */
 	uint64_t id;
 	uint32_t n_methods, n_pending;
 	uint32_t n_compiling;		/* compilations that have begun, a predecessor's too */
+	uint32_t n_freezes;		/* that no thaw has undone */
 	uint32_t n_forgotten;		/* of its methods, once it is gone */
 	uint32_t rows[_ROWS_N];
 	struct method *methods;
@@ -126,7 +133,7 @@ enum method_place {
 	PLACE_NONE,
 	PLACE_UNCOUNTED,	/* user->uncounted */
 	PLACE_ARMED,		/* module->armed or ->looked */
-	PLACE_QUEUE,		/* user->queue: pending */
+	PLACE_QUEUE,		/* module->queue: pending */
 	PLACE_RUNNING,		/* none: it has a job */
 };
 
@@ -146,6 +153,7 @@ struct method {
 	struct entry_held forwarder;	/* of its forwarder stub */
 	uint8_t place;			/* enum method_place */
 	uint8_t promised;		/* versions that it may still need */
+	bool is_frozen;			/* its state word says so */
 	uint32_t n_slots;		/* recorded */
 };
 
@@ -278,6 +286,12 @@ void entry_store_entry(struct method *method, uint64_t value);
 /* Slots, F and E get @value; returns early when E holds it already. */
 void entry_backpatch(struct method *method, uint64_t value);
 
+/* -- freeze.c --- */
+bool freeze_holds(const struct method *method);			/* it will not go on while its module is frozen, which it is */
+void freeze_pass(struct module *module, const struct method *method);	/* it leaves the queue */
+void freeze_tick(struct core *core, int *budget);		/* a slice of the state words that are still to say it */
+void freeze_recover(struct module *module);			/* who froze it is gone */
+
 /* -- mark.c --- */
 /* Around the stores of a publication or reset. What a predecessor began and did not live to end is ended by mark_recover(). */
 void mark_begin(struct module *module);
@@ -332,6 +346,7 @@ struct job {
 	uint64_t n_replacements;	/* core's, when it began */
 	uint32_t method, row;		/* index; the version's row */
 };
+void queue_link(struct module *module);		/* to its place in its user's queue, by what waits */
 void queue_promote(struct method *method, struct ledger_method *image, const struct ledger_version *active,
 		   enum tier_reason reason);
 bool queue_has_job(const struct core *core, uint64_t version);

@@ -58,7 +58,8 @@ struct ledger_module {
 	uint64_t code_used;		/* bytes of the code segment */
 	uint32_t uid, n_cells_used;
 	uint8_t is_shared, is_named;
-	uint8_t reserved[6];
+	uint8_t is_frozen;		/* as the history has it: a successor tells that it no longer is */
+	uint8_t reserved[5];
 	char name[LEDGER_NAME_MAX + 1];
 	struct tier_layout layout;
 };

@@ -105,10 +105,13 @@ static void method_leave(struct method *method)
 	struct module *module = method->module;
 	struct core *core = module->core;
 
+	if (method->place == PLACE_QUEUE)
+		freeze_pass(module, method);
 	list_remove(&method->link);
 	if (method->place == PLACE_ARMED && !--core->n_armed)
 		core->sweep_deadline_ns = 0;
 	if (method->place == PLACE_QUEUE) {
+		queue_link(module);
 		module->n_pending--;
 		module->user->n_pending--;
 		core->n_pending--;
@@ -131,7 +134,8 @@ static void method_enter(struct method *method)
 			core->sweep_deadline_ns = core->ops->now(core->context) + core->config.sweep_ns;
 		break;
 	case PLACE_QUEUE:
-		list_append(&user->queue, &method->link);
+		list_append(&module->queue, &method->link);
+		queue_link(module);
 		break;
 	default:
 		break;

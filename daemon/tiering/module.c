@@ -26,6 +26,9 @@ struct module *module_new(struct core *core, struct ledger_module *durable, uint
 	list_init(&module->name_link);
 	list_init(&module->sweep_link);
 	list_init(&module->gone_link);
+	list_init(&module->queue_link);
+	list_init(&module->queue);
+	list_init(&module->freeze_link);
 	list_init(&module->armed);
 	list_init(&module->looked);
 	module->methods = calloc(MAX(n_methods, 1u), sizeof(*module->methods));
@@ -46,6 +49,8 @@ struct module *module_free(struct module *module)
 		return NULL;
 	list_remove(&module->name_link);
 	list_remove(&module->sweep_link);
+	list_remove(&module->queue_link);
+	list_remove(&module->freeze_link);
 	list_remove(&module->gone_link);
 	for (uint32_t i = 0; module->methods && i < module->n_methods; i++)
 		free(module->methods[i].inliners);
@@ -241,6 +246,7 @@ int core_module_attach(struct module *module, struct tier_records_header *header
 	for (uint32_t i = 0; i < module->n_methods; i++)
 		entry_refresh(&module->methods[i], TIER_PATH_RECOVERED);
 	mark_recover(module);
+	freeze_recover(module);
 	if (core->unsettled_module == module->id) {
 		core->unsettled_module = 0;
 		core->ops->changed(core->context, module, core->unsettled_method);
@@ -297,6 +303,8 @@ static void module_go(struct module *module)
 	ledger_release(ledger, LEDGER_MODULES, module->durable - ledger_module(ledger, 0));
 	list_remove(&module->name_link);
 	list_remove(&module->sweep_link);
+	list_remove(&module->queue_link);
+	list_remove(&module->freeze_link);
 	list_append(&core->gone, &module->gone_link);
 	for (int i = 0; i < _ROWS_N; i++)
 		user->rows[i] -= module->rows[i];

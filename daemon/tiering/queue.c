@@ -5,7 +5,8 @@
 
 /* The background queue
  *
- * FIFO within a uid, round robin between uids, so many jobs of a uid and in total at a time. While a uid's delay is active
+ * FIFO within a uid, round robin between uids, so many jobs of a uid and in total at a time. Each module has its own line of
+ * those that wait, and stands in its user's by the first of them; a module that is frozen does not (freeze.c). While a uid's delay is active
  * its jobs wait: the processor belongs to those who are starting up. A job that a predecessor had outside is taken up
  * again before all others and whatever the delay says, even if its body was replaced; the history has its start already.
  *
@@ -23,6 +24,43 @@ void queue_promote(struct method *method, struct ledger_method *image, const str
 
 	method_set_stage(method, image, TIER_STAGE_QUEUED);
 	method_event(method, TIER_EVENT_QUEUED, next->id, active->level, next->level, reason);
+}
+
+/* -- Lines --- */
+/* UINT64_MAX: nothing of the module waits, or it may not start. */
+static uint64_t queue_ticket(const struct module *module)
+{
+	if (module->n_freezes || list_is_empty(&module->queue))
+		return UINT64_MAX;
+	return list_entry(module->queue.next, struct method, link)->ticket;
+}
+
+static bool queue_is_before(const struct user *user, const struct list *link, uint64_t ticket)
+{
+	return link != &user->queue && list_entry(link, struct module, queue_link)->queue_ticket < ticket;
+}
+
+/* Whoever comes anew belongs at the end, and who had the lowest ticket often has the next one, too. */
+void queue_link(struct module *module)
+{
+	struct user *user = module->user;
+	const uint64_t ticket = queue_ticket(module);
+	struct list *pos;
+
+	if (list_is_linked(&module->queue_link) && ticket == module->queue_ticket)
+		return;
+	list_remove(&module->queue_link);
+	module->queue_ticket = ticket;
+	if (ticket == UINT64_MAX)
+		return;
+	if (!queue_is_before(user, user->queue.next, ticket)) {
+		list_prepend(&user->queue, &module->queue_link);
+		return;
+	}
+	pos = user->queue.previous;
+	while (!queue_is_before(user, pos, ticket))
+		pos = pos->previous;
+	list_insert_before(pos->next, &module->queue_link);
 }
 
 /* -- Jobs --- */
@@ -255,6 +293,14 @@ static void queue_settle(struct method *method, const struct queue_end *end)
 	}
 }
 
+/* What it did is there for all to see. */
+static void queue_close(struct module *module)
+{
+	mark_compiling(module, -1);
+	if (module->n_freezes && !module->n_compiling)
+		module->core->ops->quiet(module->core->context, module);
+}
+
 void core_compile_done(struct core *core, uint64_t module, uint32_t index, uint64_t version, enum tier_reason reason,
 		       const struct core_result *result)
 {
@@ -270,7 +316,7 @@ void core_compile_done(struct core *core, uint64_t module, uint32_t index, uint6
 		end.reason = queue_take(method, &end, job->n_replacements);
 	job_end(job);
 	queue_settle(method, &end);
-	mark_compiling(method->module, -1);
+	queue_close(method->module);
 	core_proceed(core);
 }
 
@@ -322,7 +368,7 @@ static void queue_started(struct job *job, int r)
 		error_fold(r);
 	job_end(job);
 	queue_settle(method, &end);
-	mark_compiling(method->module, -1);
+	queue_close(method->module);
 }
 
 /* The history says that a job began once it has: until then its method is queued. */
@@ -375,9 +421,11 @@ static struct job *queue_lost(const struct core *core)
 static struct method *queue_head(struct user *user)
 {
 	struct list *link = list_first(&user->queue);
-	struct method *method = link ? list_entry(link, struct method, link) : NULL;
+	struct module *module = link ? list_entry(link, struct module, queue_link) : NULL;
 
-	return method && queue_has_place(method->module) && !user->n_lost && !user->durable->deadline_ns ? method : NULL;
+	if (!module || !queue_has_place(module) || user->n_lost || user->durable->deadline_ns)
+		return NULL;
+	return list_entry(list_first(&module->queue), struct method, link);
 }
 
 static struct method *queue_next(struct core *core)

@@ -56,7 +56,7 @@ struct fake {
 	enum fake_notes how_notes;
 	struct tier_event *events; /* all that were told */
 	uint32_t n_events, n_events_max;
-	uint32_t n_changed;
+	uint32_t n_changed, n_quiet;
 	int first_result, stub_result, forwarder_result, compile_result; /* what the next ones return */
 	void (*on_event)(struct fake *fake, const struct tier_event *event);
 	void (*on_changed)(struct fake *fake, struct module *module, uint32_t method);
@@ -181,6 +181,14 @@ static inline int fake_compile(void *context, void *module_context, const struct
 	return 0;
 }
 
+static inline void fake_quiet(void *context, struct module *module)
+{
+	struct fake *fake = context;
+
+	assert_true(core_is_frozen(module) && !core_n_compiling(module));
+	fake->n_quiet++;
+}
+
 static inline void fake_record_event(struct fake *fake, const struct tier_event *event)
 {
 	if (fake->n_events == fake->n_events_max) {
@@ -222,6 +230,7 @@ static const struct core_ops fake_ops = {
 	.forwarder = fake_forwarder,
 	.alias = fake_alias,
 	.compile = fake_compile,
+	.quiet = fake_quiet,
 	.event = fake_event,
 	.changed = fake_changed,
 };
