@@ -39,6 +39,26 @@ static void describe_own(const struct image *image, uint32_t index, struct wire_
 	strncpy(ret->section, image->strings + method->section, sizeof(ret->section) - 1);
 }
 
+/* Cut where there is no more room */
+static void note_add(struct wire_description *ret, const char *text)
+{
+	const size_t at = strlen(ret->note);
+
+	memcpy(ret->note + at, text, MIN(strlen(text), sizeof(ret->note) - 1 - at));
+}
+
+/* What of the object was left out: of its debug information, and code that did not fit. */
+static void describe_note(const struct host *host, struct wire_description *ret)
+{
+	const uint32_t note = host->image.header->note;
+
+	if (note)
+		note_add(ret, host->image.strings + note);
+	if (note && *host->unfit.text)
+		note_add(ret, "; ");
+	note_add(ret, host->unfit.text);
+}
+
 void describe_method(void *host, uint32_t index, struct wire_description *ret)
 {
 	const struct image *image = image_of(host);
@@ -49,8 +69,7 @@ void describe_method(void *host, uint32_t index, struct wire_description *ret)
 		describe_body(body, ret);
 	else
 		describe_own(image, index, ret);
-	if (image->header->note)
-		strncpy(ret->note, image->strings + image->header->note, sizeof(ret->note) - 1);
+	describe_note(host, ret);
 }
 
 /* -- Names --- */

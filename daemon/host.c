@@ -32,6 +32,7 @@ static void host_deinit(struct host *host)
 		if (host->bodies[method])
 			host_body_deinit(host->bodies[method]);
 	free(TAKE_PTR(host->ahead));
+	free((void *)TAKE_PTR(host->first_sites));
 	host->calls = calls_free(host->calls);
 	host->objects = symtab_free(host->objects);
 	host->imports = symtab_free(host->imports);
@@ -425,6 +426,8 @@ enum tier_error host_build(struct host **ret, const struct host_plan *plan, void
 	if (!host_fill_data(host, refusal))
 		return TIER_ERROR_BAD_MODULE;
 	host_fill_call_cells(host);
+	if (plan->ready_to_run)
+		host_find_precompiled(host, &plan->compiler);
 	host_owe_first_calls(host);
 	if (symtab_new(&host->symtab, &host->image, SYMTAB_METHODS) || symtab_new(&host->imports, &host->image, SYMTAB_IMPORTS)
 	    || symtab_new(&host->objects, &host->image, SYMTAB_OBJECTS) || calls_new(&host->calls, &host->image)
@@ -575,17 +578,13 @@ static void result_take_sites(struct core_result *result, const struct placed *p
 	result->n_sites = placed->n_sites;
 }
 
-enum tier_reason host_place(struct host *host, const struct host_bodies *bodies, const void *bytes, size_t n,
-			    struct core_result *ret, struct refusal *refusal)
+enum tier_reason host_place_code(struct host *host, const struct code_result *code, struct core_result *ret, struct refusal *refusal)
 {
 	struct placed placed = { .sites = NULL };
-	struct code_result code;
 	int r = PLACE_E_FULL;
 
-	if (!job_get_code(&code, bytes, n, refusal) || !check_inlined(&code, bodies, refusal))
-		return TIER_REASON_RESULT_REFUSED;
-	if (host_has_room(host, (uint64_t)code.n_bytes + code.align))
-		r = place_code(&placed, host->arena, &code, refusal);
+	if (host_has_room(host, (uint64_t)code->n_bytes + code->align))
+		r = place_code(&placed, host->arena, code, refusal);
 	switch (r) {
 	case 0:
 		break;
@@ -597,11 +596,21 @@ enum tier_reason host_place(struct host *host, const struct host_bodies *bodies,
 	}
 	*ret = (struct core_result){
 		.code = { .address = placed.address, .size = placed.size, .code_used = arena_code_used(host->arena) },
-		.inlined = code.inlined,
-		.n_inlined = code.n_inlined,
+		.inlined = code->inlined,
+		.n_inlined = code->n_inlined,
 	};
 	if (placed.n_sites)
 		result_take_sites(ret, &placed);
 	free(placed.sites);
 	return TIER_REASON_NONE;
+}
+
+enum tier_reason host_place(struct host *host, const struct host_bodies *bodies, const void *bytes, size_t n,
+			    struct core_result *ret, struct refusal *refusal)
+{
+	struct code_result code;
+
+	if (!job_get_code(&code, bytes, n, refusal) || !check_inlined(&code, bodies, refusal))
+		return TIER_REASON_RESULT_REFUSED;
+	return host_place_code(host, &code, ret, refusal);
 }

@@ -23,6 +23,7 @@
 #include "util/charge.h"
 #include "util/task.h"
 #include "worker/job.h"
+#include "worker/precompiled.h"
 
 struct host {
 	uint64_t id;		/* of the module */
@@ -36,6 +37,9 @@ struct host {
 	uint32_t n_bodies;		/* ids given to bodies so far */
 	struct host_ahead *ahead;	/* tier-0 code of huge methods, by method; owned */
 	uint32_t n_ahead;
+	struct precompiled precompiled;	/* code that the object brought, if it fits */
+	struct refusal unfit;		/* why it does not; "": it does, or there is none */
+	const struct core_call_site *first_sites;	/* of the first code that was placed last; owned */
 	uint64_t n_owed;	/* bytes of the code segment that tier 0 and stubs of the image's methods may still take */
 	struct charge methods, memory;	/* of the uid; taken by loading.c, given back in the loop */
 	struct task end;	/* host_release() */
@@ -45,6 +49,8 @@ struct host_plan {
 	uint64_t id;
 	struct window *window;	/* only one host_build() at a time may use it */
 	uint64_t n_code;	/* code segment's size; 0: by the module's size */
+	bool ready_to_run;	/* precompiled code is used, if it is */
+	struct compiler compiler;	/* this one's */
 };
 
 /* Takes @bytes (malloc()ed, @n) in any case. On success TIER_ERROR_NONE and *ret; else the error, @refusal its sentence. */
@@ -81,6 +87,17 @@ int host_compile_job(struct host *host, uint32_t method, uint32_t body, enum tie
  * (inlined) and owns its sites: free() them; else the reason with a sentence. */
 enum tier_reason host_place(struct host *host, const struct host_bodies *bodies, const void *bytes, size_t n,
 			    struct core_result *ret, struct refusal *refusal);
+
+/* The same of code that was checked */
+enum tier_reason host_place_code(struct host *host, const struct code_result *code, struct core_result *ret, struct refusal *refusal);
+
+/* -- Precompiled code (host_ready.c) --- */
+/* While the module is built: looks whether the object's code fits @compiler and the image. */
+void host_find_precompiled(struct host *host, const struct compiler *compiler);
+/* Whether the method, on its own body, may start at precompiled code; not while a method that was inlined there is replaced. */
+bool host_has_precompiled(const struct host *host, uint32_t method);
+/* Places it: 0 and *ret, whose arrays are the host's and valid until the next call; CORE_E_FULL, -EBADMSG, -ENOMEM */
+int host_ready_to_run(struct host *host, uint32_t method, struct core_result *ret);
 
 /* -- Entry points --- */
 /* As struct core_ops.forwarder and .alias */

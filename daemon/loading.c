@@ -27,6 +27,7 @@ struct load_under_way {
 static void load_log(const struct load_under_way *load, struct module *module)
 {
 	struct core_module_info info;
+	const struct refusal *unfit;
 
 	if (!module) {
 		log_event(LOG_LOADER, LOG_INFO100, "module '%s' of uid %u is refused: %s: %s", load->name, load->uid,
@@ -36,6 +37,9 @@ static void load_log(const struct load_under_way *load, struct module *module)
 	core_module_info(module, &info);
 	log_event(LOG_LOADER, LOG_INFO100, "module %llu '%s' of uid %u is loaded: %u methods", (unsigned long long)info.id,
 		  info.name, info.uid, info.layout.n_methods);
+	unfit = &((const struct host *)core_module_context(module))->unfit;
+	if (*unfit->text)
+		log_line(LOG_WARNING, "module %llu '%s' of uid %u: %s", (unsigned long long)info.id, info.name, info.uid, unfit->text);
 }
 
 static void load_end(struct load_under_way *load, struct module *module)
@@ -147,7 +151,10 @@ static void load_read(void *context, enum tier_reason reason, void *bytes, size_
 		.id = core_take_module_id(load->loading->core),
 		.window = &load->loading->window,
 		.n_code = load->loading->n_code,
+		.ready_to_run = load->loading->ready_to_run,
 	};
+	if (pool_compiler(load->loading->pool))		/* a worker has answered: so there was a zygote */
+		load->plan.compiler = *pool_compiler(load->loading->pool);
 	log_event(LOG_LOADER, LOG_INFO1000, "module '%s' of uid %u: an image of %zu bytes is checked", load->name, load->uid, n);
 	task_submit(load->loading->checker, &load->task, load_build, load_built);
 }

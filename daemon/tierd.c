@@ -76,6 +76,8 @@ static int core_timer_due(struct dispatch_timer *timer, uint64_t now_ns)
 /* -- Code --- */
 static int op_first(void *context, void *host, const struct core_compile *compile, struct core_result *ret)
 {
+	if (compile->level == TIER_LEVEL_READY_TO_RUN)
+		return host_ready_to_run(host, compile->method, ret);
 	return host_tier0(host, compile->method, compile->body, &ret->code);
 }
 
@@ -381,6 +383,7 @@ static int tierd_init(struct tierd *tierd)
 	tierd->loading.pool = tierd->pool;
 	tierd->loading.checker = tierd->checker;
 	tierd->loading.n_code = o->code_size;
+	tierd->loading.ready_to_run = o->ready_to_run;
 	tierd->compiling.core = tierd->core;
 	tierd->compiling.pool = tierd->pool;
 	tierd->rejitting.core = tierd->core;
