@@ -281,7 +281,11 @@ bool reference_call(struct reference *reference, uint32_t method, const uint64_t
 	memcpy(&a.reg[1], args, 5 * sizeof(args[0]));
 	a.reg[INSN_R10] = (uintptr_t)a.frame + sizeof(a.frame);
 	for (;;) {
-		const struct insn *insn = &a.insns[a.pc++];
+		const struct insn *insn = &a.insns[a.pc];
+
+		if (reference->leave && reference->leave(reference->userdata, method, a.pc, a.reg, ret))
+			return true;
+		a.pc++;
 
 		if (!reference->n_steps--)
 			return reference_fault(reference, "out of steps");

@@ -21,6 +21,9 @@ struct reference {
 	 * callx then calls natively. Needed only by programs that use addresses of methods. */
 	uint64_t (*method_address)(void *userdata, uint32_t method);
 	int64_t (*method_at)(void *userdata, uint64_t address);
+	/* NULL, or asked before each instruction, of any activation: true ends the activation, with *ret for its r0. Its registers
+	 * may be looked at, and its frame, which ends at r10. */
+	bool (*leave)(void *userdata, uint32_t method, uint32_t pc, const uint64_t reg[_INSN_REG_N], uint64_t *ret);
 	void *userdata;
 	uint64_t n_steps;				/* instructions left before it gives up */
 	const char *fault;				/* why reference_call() returned false */

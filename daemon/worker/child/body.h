@@ -27,7 +27,7 @@ struct lower {
 	LLVMBuilderRef builder;
 	const struct job_compile *job;
 	const struct plan *plan;
-	LLVMTypeRef i8, i64, ptr, function_type;
+	LLVMTypeRef i8, i64, ptr, function_type, osr_type;
 	LLVMValueRef *functions;	/* per body, NULL: not used */
 	bool opaque;
 };
@@ -36,6 +36,7 @@ struct body {
 	struct lower *lower;
 	LLVMBuilderRef builder;		/* lower's */
 	uint32_t index;
+	bool is_osr;			/* entered at job->osr_pc, by code that runs already */
 	const struct insn *insns;
 	uint32_t n_insns;
 	struct provenance *provenance;

@@ -186,6 +186,10 @@ static bool compile_module(LLVMModuleRef module, const struct job_compile *job, 
 	LLVMDisposeTargetData(layout);
 	LLVMDisposeMessage(triple);
 	r = lower_job(module, job, plan, opaque);
+	if (r == LOWER_E_NO_LOOP) {
+		refuse(refusal, "slot %u is not the head of a loop", job->osr_pc);
+		return false;
+	}
 	if (r) {
 		refuse(refusal, "out of memory");
 		return false;
@@ -286,6 +290,7 @@ static bool level_check(const struct job_compile *job, struct refusal *refusal)
 	case TIER_LEVEL_TIER1:
 	case TIER_LEVEL_OPTIMIZED:
 	case TIER_LEVEL_READY_TO_RUN:
+	case TIER_LEVEL_OSR:
 		return true;
 	case TIER_LEVEL_TIER1_INSTRUMENTED:
 		if (job->profile <= job->n_cells && profile_n_words(body->insns, body->n_insns) <= job->n_cells - job->profile)

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* How a body begins, as LLVM IR: places for its registers, its frame, its arguments */
+/* How a body begins, as LLVM IR: places for its registers, its frame, its arguments
+ *
+ * A body that is entered at the head of a loop (OSR) finds its registers in memory and its frame where it is; it does neither
+ * make nor clear one. */
 
 #include "worker/child/body.h"
 

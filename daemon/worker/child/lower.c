@@ -178,11 +178,21 @@ static void begin_counting(struct body *body)
 	counters_execution(&body->counters, body_site(body, 0));
 }
 
+/* Only what the loop's head leads to is ever reached; the rest has no way in, and the optimizer drops it. */
+static void enter_loop(struct body *body)
+{
+	if (!body->blocks[0])
+		body->blocks[0] = LLVMAppendBasicBlockInContext(body->lower->context, body->function, "");
+	LLVMBuildBr(body->builder, body->blocks[body->lower->job->osr_pc]);
+}
+
 static void body_lower(struct body *body)
 {
 	entry_lower(body);
 	begin_counting(body);
 	body_blocks(body);
+	if (body->is_osr)
+		enter_loop(body);
 	for (uint32_t pc = 0; pc < body->n_insns; pc += insn_slots(&body->insns[pc])) {
 		if (body->blocks[pc]) {
 			if (!LLVMGetBasicBlockTerminator(LLVMGetInsertBlock(body->builder)))
@@ -195,6 +205,16 @@ static void body_lower(struct body *body)
 	}
 }
 
+static bool is_osr(const struct lower *lower, uint32_t index)
+{
+	return index == 0 && lower->job->level == TIER_LEVEL_OSR;
+}
+
+static bool is_loop_head(const struct flow *flow, uint32_t pc)
+{
+	return pc < flow->n_insns && flow->marks[pc] & FLOW_BACK_TARGET;
+}
+
 DEFINE_CLEANUP(struct flow *, flow_free)
 
 static int lower_body(struct lower *lower, uint32_t index)
@@ -205,7 +225,7 @@ static int lower_body(struct lower *lower, uint32_t index)
 	_cleanup_(freep) LLVMBasicBlockRef *blocks = NULL;
 	const struct job_body *source = &lower->job->bodies[index];
 	struct body body = { .lower = lower, .builder = lower->builder, .index = index, .insns = source->insns,
-			     .n_insns = source->n_insns, .function = lower->functions[index] };
+			     .n_insns = source->n_insns, .function = lower->functions[index], .is_osr = is_osr(lower, index) };
 	int r;
 
 	r = provenance_new(&provenance, source->insns, source->n_insns);
@@ -214,6 +234,8 @@ static int lower_body(struct lower *lower, uint32_t index)
 	r = flow_new(&flow, source->insns, source->n_insns);
 	if (r)
 		return error_fold(r);
+	if (body.is_osr && !is_loop_head(flow, lower->job->osr_pc))
+		return LOWER_E_NO_LOOP;
 	blocks = calloc(source->n_insns, sizeof(*blocks));
 	if (!blocks)
 		return error_origin(-ENOMEM);
@@ -255,7 +277,7 @@ static LLVMValueRef add_function(struct lower *lower, uint32_t index)
 
 	if (index)
 		snprintf(name, sizeof(name), "inlined.%u", index);
-	function = LLVMAddFunction(lower->module, name, lower->function_type);
+	function = LLVMAddFunction(lower->module, name, is_osr(lower, index) ? lower->osr_type : lower->function_type);
 	add_flag(lower, function, "nounwind");
 	add_flag(lower, function, "null_pointer_is_valid");
 	add_string(lower, function, "frame-pointer", "all");
@@ -281,7 +303,7 @@ static int lower_bodies(struct lower *lower)
 			continue;
 		r = lower_body(lower, i);
 		if (r)
-			return error_fold(r);
+			return r < 0 ? error_fold(r) : r;
 	}
 	return 0;
 }
@@ -300,9 +322,11 @@ int lower_job(LLVMModuleRef module, const struct job_compile *job, const struct 
 		.ptr = LLVMPointerTypeInContext(context, 0),
 	};
 	LLVMTypeRef arguments[BODY_ARGUMENTS] = { lower.i64, lower.i64, lower.i64, lower.i64, lower.i64 };
+	LLVMTypeRef osr_arguments[] = { lower.ptr, lower.ptr };
 	int r;
 
 	lower.function_type = LLVMFunctionType(lower.i64, arguments, BODY_ARGUMENTS, 0);
+	lower.osr_type = LLVMFunctionType(lower.i64, osr_arguments, ARRAY_SIZE(osr_arguments), 0);
 	lower.functions = calloc(job->n_bodies, sizeof(*lower.functions));
 	if (!lower.functions)
 		return error_origin(-ENOMEM);
@@ -310,5 +334,5 @@ int lower_job(LLVMModuleRef module, const struct job_compile *job, const struct 
 	r = lower_bodies(&lower);
 	LLVMDisposeBuilder(lower.builder);
 	free(lower.functions);
-	return error_fold(r);
+	return r < 0 ? error_fold(r) : r;
 }

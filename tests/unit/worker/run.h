@@ -145,7 +145,8 @@ static inline uint64_t run_target(struct run *run, const struct code_reloc *relo
 	}
 }
 
-static inline void run_place(struct run *run, uint32_t method, const struct code_result *code)
+/* Returns where it begins. */
+static inline uint64_t run_place(struct run *run, const struct code_result *code)
 {
 	uint32_t at = align_up(run->n_code, code->align);
 
@@ -160,18 +161,15 @@ static inline void run_place(struct run *run, uint32_t method, const struct code
 		memcpy(run->alias + at + code->relocs[i].offset, &value, code_reloc_size(&code->relocs[i]));
 	}
 	run->n_code = at + code->n_bytes;
-	*run_entry(run, method) = (uint64_t)run->span + RUN_CODE + at + code->entry;
+	return (uint64_t)run->span + RUN_CODE + at + code->entry;
 }
 
-/* @candidates: offer all other methods for inlining */
-static inline bool run_try_compile(struct run *run, uint32_t method, bool candidates, struct refusal *refusal)
+/* @bodies: RUN_METHODS of them. @candidates: offer all other methods for inlining */
+static inline struct job_compile run_job(struct run *run, uint32_t method, bool candidates, struct job_body *bodies)
 {
-	struct job_body bodies[RUN_METHODS];
 	struct job_compile job = { .level = TIER_LEVEL_TIER1, .method = method, .n_methods = run->image.n_methods,
 				   .n_imports = RUN_IMPORTS, .n_rodata = RUN_SEGMENT, .n_data = RUN_SEGMENT,
 				   .n_bss = RUN_SEGMENT, .bodies = bodies };
-	struct code_result code;
-	void *block;
 
 	for (uint32_t i = 0; i < run->image.n_methods; i++) {
 		uint32_t m = i == 0 ? method : i <= method ? i - 1 : i;
@@ -181,14 +179,35 @@ static inline bool run_try_compile(struct run *run, uint32_t method, bool candid
 		if (!candidates)
 			break;
 	}
-	if (!codegen_compile(&job, &code, &block, refusal))
-		return false;
-	run_place(run, method, &code);
+	return job;
+}
+
+/* Where the code begins; 0: refused */
+static inline uint64_t run_compile_job(struct run *run, const struct job_compile *job, struct refusal *refusal)
+{
+	struct code_result code;
+	uint64_t address;
+	void *block;
+
+	if (!codegen_compile(job, &code, &block, refusal))
+		return 0;
+	address = run_place(run, &code);
 	run->n_inlined = code.n_inlined;
 	for (uint32_t i = 0; i < code.n_inlined; i++)
 		run->inlined[i] = code.inlined[i];
 	free(block);
-	return true;
+	return address;
+}
+
+static inline bool run_try_compile(struct run *run, uint32_t method, bool candidates, struct refusal *refusal)
+{
+	struct job_body bodies[RUN_METHODS];
+	const struct job_compile job = run_job(run, method, candidates, bodies);
+	const uint64_t address = run_compile_job(run, &job, refusal);
+
+	if (address)
+		*run_entry(run, method) = address;
+	return address;
 }
 
 static inline void run_compile(struct run *run, uint32_t method, bool candidates)
@@ -210,12 +229,17 @@ static inline uint64_t run_call(struct run *run, uint32_t method, uint64_t a, ui
 	return ((method_fn)*run_entry(run, method))(a, b, c, 0, 0);
 }
 
+static inline struct reference run_reference(struct run *run)
+{
+	return (struct reference){ .image = &run->image, .rodata = (uint64_t)run->span + RUN_RODATA,
+				   .data = (uint64_t)run->span + RUN_DATA, .bss = (uint64_t)run->span + RUN_BSS,
+				   .imports = (const reference_function *)run_import(run, 0), .n_steps = 10000000 };
+}
+
 /* What the reference interpreter says about the same call */
 static inline uint64_t run_expect(struct run *run, uint32_t method, uint64_t a, uint64_t b, uint64_t c)
 {
-	struct reference reference = { .image = &run->image, .rodata = (uint64_t)run->span + RUN_RODATA,
-				       .data = (uint64_t)run->span + RUN_DATA, .bss = (uint64_t)run->span + RUN_BSS,
-				       .imports = (const reference_function *)run_import(run, 0), .n_steps = 10000000 };
+	struct reference reference = run_reference(run);
 	uint64_t args[5] = { a, b, c }, ret = 0;
 
 	if (!reference_call(&reference, method, args, &ret))
