@@ -59,10 +59,15 @@ struct host *host_free(struct host *host);
 /* The same in @thread: unmapping a module of a million instructions takes milliseconds. Nobody may use it any more. */
 void host_release(struct host *host, struct task_thread *thread);
 
+/* -- Code that is made here (host_code.c) --- */
 /* Tier 0 (of a huge method and of a body that came later it is there already), and a call-counting stub: 0, CORE_E_FULL or
  * -ENOMEM (see struct core_ops). */
 int host_tier0(struct host *host, uint32_t method, uint32_t body, struct core_code *ret);
 int host_stub(struct host *host, uint32_t method, uint32_t cell, uint64_t version, uint64_t code, struct core_code *ret);
+
+/* As struct core_ops.forwarder and .alias */
+int host_forwarder(struct host *host, uint64_t target, struct core_code *ret);
+void *host_alias(struct host *host, uint64_t address);
 
 /* A method that cannot be compiled at its first call takes its caller with it; one that is not promoted or replaced goes on as
  * it is. So bodies and optimized code get no room but what first calls leave: are there @n bytes of it, alignment included? */
@@ -70,6 +75,11 @@ bool host_has_room(const struct host *host, uint64_t n);
 /* Tier 0 of any instructions, as host_tier0() */
 int host_compile_tier0(struct host *host, const struct insn *insns, uint32_t n_insns, struct core_code *ret);
 
+/* While the module is built: what first calls take is kept for them, and code of huge methods is made. -ENOMEM */
+void host_owe_first_calls(struct host *host);
+int host_compile_ahead(struct host *host);
+
+/* -- Compile jobs (host_job.c) --- */
 /* The methods whose bodies a compile job carries, first the one to compile. The compiler decides what of the others it
  * inlines; these bounds only keep jobs small. */
 #define HOST_BODIES_MAX JOB_BODIES_MAX
@@ -100,9 +110,6 @@ bool host_has_precompiled(const struct host *host, uint32_t method);
 int host_ready_to_run(struct host *host, uint32_t method, struct core_result *ret);
 
 /* -- Entry points --- */
-/* As struct core_ops.forwarder and .alias */
-int host_forwarder(struct host *host, uint64_t target, struct core_code *ret);
-void *host_alias(struct host *host, uint64_t address);
 /* The method whose call cell lies at @cell, an address in the span; -1: no call cell lies there. Logarithmic. */
 int64_t host_slot_method(const struct host *host, uint64_t cell);
 

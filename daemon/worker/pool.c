@@ -16,7 +16,7 @@
  *       ▲                              │              │ ──job────►   │
  *       └──────── lost, error ─────────┴─ idle timeout ┴─ trouble ───┘
  *
- * Jobs wait in their lane, loads before compiles. A job fails with its worker only if it was running; the others wait for
+ * Jobs wait in their lane, urgent ones first, then loads, then compiles. A job fails with its worker only if it was running; the others wait for
  * the next worker. They fail together when no worker can be had: the zygote cannot fork, or fails again and again. */
 
 struct pool_job {
@@ -37,7 +37,7 @@ struct lane {
 	struct pool *pool;
 	uid_t uid;
 	bool precompiles;
-	struct list loads, compiles;
+	struct list urgent, loads, compiles;
 	struct pool_job *running;
 	struct worker *worker;
 	uint64_t asked;		/* id of the question for a worker, 0: none is open */
@@ -83,8 +83,10 @@ static void job_end(struct pool_job *job, enum tier_reason reason, void *bytes, 
 
 static struct pool_job *lane_next(struct lane *lane)
 {
-	struct list *first = list_first(&lane->loads);
+	struct list *first = list_first(&lane->urgent);
 
+	if (!first)
+		first = list_first(&lane->loads);
 	if (!first)
 		first = list_first(&lane->compiles);
 	return first ? list_entry(first, struct pool_job, link) : NULL;
@@ -241,6 +243,7 @@ static struct lane *lane_get(struct pool *pool, uid_t uid, bool precompiles)
 	lane->pool = pool;
 	lane->uid = uid;
 	lane->precompiles = precompiles;
+	list_init(&lane->urgent);
 	list_init(&lane->loads);
 	list_init(&lane->compiles);
 	dispatch_timer_init(&lane->idle, pool->dispatch, lane_on_idle, "worker idle");
@@ -371,6 +374,14 @@ int pool_submit(struct pool *pool, uid_t uid, enum job_kind kind, int input_fd, 
 	return 0;
 }
 
+void pool_hurry(struct pool_job *job)
+{
+	if (!list_is_linked(&job->link))
+		return;		/* it runs */
+	list_remove(&job->link);
+	list_append(&job->lane->urgent, &job->link);
+}
+
 /* The lane goes on in the next turn: whoever cancels may stand in the middle of anything. Most jobs are over in milliseconds, and
  * a warm worker is worth them; one that goes on loses its worker. */
 void pool_cancel(struct pool_job *job)
@@ -394,6 +405,8 @@ void pool_stats(const struct pool *pool, struct pool_stats *ret)
 		struct lane *lane = list_entry(pos, struct lane, link);
 
 		ret->n_workers += lane->worker != NULL;
+		list_for_each(queued, &lane->urgent)
+			ret->n_queued++;
 		list_for_each(queued, &lane->loads)
 			ret->n_queued++;
 		list_for_each(queued, &lane->compiles)

@@ -5,7 +5,8 @@
  *
  * One zygote (tierd-worker, started once, LLVM loaded and initialized before it has seen any input) forks one worker
  * per uid on demand, and another one while it precompiles objects, which may take minutes and must not hold up anybody's
- * promotions. A worker does one job at a time, in the order of submission, loads before compiles. Workers that
+ * promotions. A worker does one job at a time, in the order of submission: what a caller waits for in the middle of a call, then
+ * loads, then compiles. Workers that
  * were idle for the idle timeout, or have grown too large, end; a dead zygote is started again (with a growing pause
  * when it dies at once). The daemon never waits: everything comes back as a callback from the loop. */
 
@@ -43,6 +44,8 @@ struct pool *pool_free(struct pool *pool);	/* kills and reaps workers and zygote
  * client sent: the pool and the worker only pread() it. Returns 0 and the job, or -errno. */
 int pool_submit(struct pool *pool, uid_t uid, enum job_kind kind, int input_fd, uint64_t n_input, pool_done_fn fn,
 		void *context, struct pool_job **ret);
+/* The job gets before all others of its uid that wait, but for those of which this was said earlier. */
+void pool_hurry(struct pool_job *job);
 /* Withdraws: the callback will not come. A running job's worker is ended; the next job gets another one. */
 void pool_cancel(struct pool_job *job);
 

@@ -229,6 +229,49 @@ static void jobs_run_in_order_and_loads_before_compiles(void **state)
 	end(&fixture);
 }
 
+static void what_is_urgent_gets_before_all_others_in_order(void **state)
+{
+	struct pool_config config = default_config();
+	struct pool_stats stats;
+	struct fixture fixture;
+	struct result results[4];
+
+	begin(&fixture, &config, NULL);
+	submit_compile(&fixture, 1000, "background", 4, &results[0]);
+	submit_garbage_load(&fixture, 1000, &results[1]);
+	submit_compile(&fixture, 1000, "a caller waits", 4, &results[2]);
+	pool_hurry(results[2].job);
+	submit_compile(&fixture, 1000, "another caller", 4, &results[3]);
+	pool_hurry(results[3].job);
+	pool_stats(fixture.pool, &stats);
+	assert_int_equal(stats.n_queued, 4);
+	wait_for(&fixture, &results[0]);
+	assert_int_equal(results[2].order, 1);
+	assert_int_equal(results[3].order, 2);
+	assert_int_equal(results[1].order, 3);
+	for (unsigned int i = 0; i < ARRAY_SIZE(results); i++)
+		if (i != 1)
+			assert_compiled(&results[i]);
+	end(&fixture);
+}
+
+static void what_runs_already_cannot_be_hurried(void **state)
+{
+	struct pool_config config = default_config();
+	struct fixture fixture;
+	struct result warm, result;
+
+	begin(&fixture, &config, NULL);
+	submit_compile(&fixture, 1000, "warm", 4, &warm);
+	wait_for(&fixture, &warm);
+	submit_compile(&fixture, 1000, "m", 50, &result);	/* begins at once */
+	pool_hurry(result.job);
+	wait_for(&fixture, &result);
+	assert_compiled(&warm);
+	assert_compiled(&result);
+	end(&fixture);
+}
+
 static void what_is_no_job_is_refused_and_the_worker_goes_on(void **state)
 {
 	struct pool_config config = default_config();
@@ -542,6 +585,8 @@ int main(void)
 		cmocka_unit_test(a_method_is_compiled),
 		cmocka_unit_test(two_users_get_two_workers_and_one_keeps_its_own),
 		cmocka_unit_test(jobs_run_in_order_and_loads_before_compiles),
+		cmocka_unit_test(what_is_urgent_gets_before_all_others_in_order),
+		cmocka_unit_test(what_runs_already_cannot_be_hurried),
 		cmocka_unit_test(what_is_no_job_is_refused_and_the_worker_goes_on),
 		cmocka_unit_test(a_canceled_job_is_not_heard_of_again),
 		cmocka_unit_test(a_canceled_job_that_hangs_holds_nobody_up),
