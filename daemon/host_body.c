@@ -163,7 +163,7 @@ enum tier_error host_bind(struct host_body **ret, const struct host *host, uint3
 /* Bytes that its code and the stub behind it take at most */
 static uint64_t body_code_bound(const struct host_body *body)
 {
-	return baseline_bound(body->bound.insns, body->bound.n_insns) + 2 * STUB_SIZE;
+	return baseline_bound(body->bound.insns, body->bound.n_insns, NULL) + 2 * STUB_SIZE;
 }
 
 enum tier_error host_body_reserve(struct host *host, struct host_body *body, const struct image *source)

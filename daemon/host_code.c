@@ -47,10 +47,10 @@ int host_compile_tier0(struct host *host, const struct insn *insns, uint32_t n_i
 	r = flow_new(&flow, insns, n_insns);
 	if (r)
 		return error_origin(r);
-	if (arena_reserve(host->arena, baseline_bound(insns, n_insns), TIER0_ALIGN, &span))
+	if (arena_reserve(host->arena, baseline_bound(insns, n_insns, NULL), TIER0_ALIGN, &span))
 		return CORE_E_FULL;
 	e = (struct emit){ .p = span.write, .n_max = span.n_max, .address = span.address };
-	r = baseline_compile(&e, insns, flow, &module);
+	r = baseline_compile(&e, insns, flow, &module, NULL);
 	if (!r && !emit_fits(&e))
 		r = -EOVERFLOW;
 	if (r) {
@@ -64,7 +64,8 @@ int host_compile_tier0(struct host *host, const struct insn *insns, uint32_t n_i
 /* What its first call takes */
 static uint64_t host_own_bound(const struct host *host, uint32_t method)
 {
-	return TIER0_ALIGN - 1 + baseline_bound(image_method_insns(&host->image, method), host->image.methods[method].n_insns);
+	return TIER0_ALIGN - 1
+	     + baseline_bound(image_method_insns(&host->image, method), host->image.methods[method].n_insns, NULL);
 }
 
 static int host_compile_own(struct host *host, uint32_t method, struct core_code *ret)

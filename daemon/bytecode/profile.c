@@ -11,7 +11,8 @@
 #include "util/error.h"
 
 static const uint8_t profile_words[] = {
-        [PROFILE_ENTRY] = 1, [PROFILE_BRANCH] = 2, [PROFILE_CALL] = 1, [PROFILE_CALLX] = 6};
+	[PROFILE_ENTRY] = 1, [PROFILE_BRANCH] = 2, [PROFILE_CALL] = 1, [PROFILE_CALLX] = 6,
+};
 _Static_assert(sizeof(profile_words) == _PROFILE_KIND_N, "give every kind its words");
 
 /* What is counted at an instruction; ENTRY: nothing */
@@ -28,7 +29,7 @@ static enum profile_kind profile_kind_of(const struct insn *insn)
 static void profile_sweep(struct profile_map *map, const struct insn *insns, uint32_t n_insns, bool fill)
 {
 	if (fill)
-		map->sites[0] = (struct profile_site){.kind = PROFILE_ENTRY};
+		map->sites[0] = (struct profile_site){ .kind = PROFILE_ENTRY };
 	map->n_sites = 1;
 	map->n_words = profile_words[PROFILE_ENTRY];
 	for (uint32_t pc = 0; pc < n_insns; pc++) {
@@ -37,7 +38,7 @@ static void profile_sweep(struct profile_map *map, const struct insn *insns, uin
 		if (kind == PROFILE_ENTRY)
 			continue;
 		if (fill)
-			map->sites[map->n_sites] = (struct profile_site){.pc = pc, .kind = kind, .word = map->n_words};
+			map->sites[map->n_sites] = (struct profile_site){ .pc = pc, .kind = kind, .word = map->n_words };
 		map->n_sites++;
 		map->n_words += profile_words[kind];
 	}
@@ -82,13 +83,13 @@ static uint64_t profile_address(const uint32_t *words, const struct profile_site
 }
 
 bool profile_read(const struct profile_map *map, const uint32_t *words,
-                  uint32_t (*method_of)(void *context, uint64_t address), void *context, struct profile_count *ret)
+		  uint32_t (*method_of)(void *context, uint64_t address), void *context, struct profile_count *ret)
 {
 	bool any = false;
 
 	for (uint32_t i = 0; i < map->n_sites; i++) {
 		const struct profile_site *site = &map->sites[i];
-		struct profile_count count = {.pc = site->pc, .kind = site->kind, .method = PROFILE_NO_METHOD};
+		struct profile_count count = { .pc = site->pc, .kind = site->kind, .method = PROFILE_NO_METHOD };
 
 		count.n = profile_word(words, site->word);
 		if (site->kind == PROFILE_BRANCH || site->kind == PROFILE_CALLX)

@@ -3,7 +3,9 @@
 #include <errno.h>
 #include "jit/alu.h"
 #include "jit/baseline.h"
+#include "jit/instrument.h"
 #include "jit/memory.h"
+#include "jit/patchpoint.h"
 #include "jit/registers.h"
 #include "jit/x86.h"
 #include "util/base.h"
@@ -15,18 +17,19 @@
  *
  *   rbp+8   return address
  *   rbp     the caller's rbp                     r10 of the bytecode is rbp
- *           frame: what is used of the 512 bytes, down from rbp, if r10 is read at all; 8 more where calls need
- *           rsp aligned
+ *           frame: what is used of the 512 bytes, down from rbp, if r10 is read at all
+ *           8 bytes, the lower 4 of which are the frame's counter, if there are patchpoints (jit/patchpoint.h)
+ *           8 more where calls, or the step into optimized code, need rsp aligned
  *   rsp     those of rbx, r13, r14, r15 that the method writes; r3 for the length of a division
  *
- * so every access to the frame is [rbp+constant], stacks unwind by rbp, and a tier that wants to take over a running
- * activation (OSR) finds the frame's end in rbp and r0..r9 in their registers.
+ * so every access to the frame is [rbp+constant], stacks unwind by rbp, and optimized code that takes over a running
+ * activation finds the frame where it was and r0..r9 in their registers.
  *
  * Jumps: backward ones know their distance. Forward ones have rel32 fields, and until its target is reached, a field
  * holds the offset of the next field that waits for the same target: no list beside the code is needed.
  *
- * Instrumented tiers and patchpoints have one place, method_instruction(): in front of an instruction's template,
- * where FLOW_BACK_TARGET marks a loop head and all of r0..r9 are in their registers. */
+ * Patchpoints and counts have one place, method_extra(): in front of an instruction's template, where all of r0..r9 are in
+ * their registers. Only a branch that was taken is counted elsewhere, on its way. */
 
 #define PROLOGUE_BOUND 48u
 #define CONTROL_BOUND 24u	/* exit: 9; call: 6 and five registers set to 0 */
@@ -44,9 +47,12 @@ struct method {
 	uint32_t *at;		/* per slot, offset in e: of the newest field that waits for it; once it is reached, of its code */
 	uint16_t saved;		/* registers pushed */
 	uint32_t n_frame;	/* bytes subtracted from rsp */
+	struct instrument instrument;
+	struct patchpoints patchpoints;
+	const struct profile_site *site;	/* where the instruction at hand is counted; NULL: nowhere */
 };
 
-size_t baseline_bound(const struct insn *insns, uint32_t n_insns)
+size_t baseline_bound(const struct insn *insns, uint32_t n_insns, const struct baseline_extra *extra)
 {
 	static const uint8_t bounds[] = {
 		[BPF_LD] = LDDW_BOUND,	    [BPF_LDX] = MEMORY_BOUND,	[BPF_ST] = MEMORY_BOUND,    [BPF_STX] = MEMORY_BOUND,
@@ -59,6 +65,10 @@ size_t baseline_bound(const struct insn *insns, uint32_t n_insns)
 		if (insn_is_callx(&insns[pc]))
 			bound += SLOT_CALL_BOUND;
 	}
+	if (extra && extra->profile)
+		bound += instrument_bound(extra->profile);
+	if (extra && extra->patchpoints)
+		bound += patchpoint_bound(insns, n_insns);
 	return bound;
 }
 
@@ -90,7 +100,7 @@ static void method_exit(struct method *m)
 }
 
 /* A register that is only read holds 0, which the caller's value must survive like a written one. */
-static void method_shape(struct method *m)
+static void method_shape(struct method *m, bool has_patchpoints)
 {
 	const struct flow *flow = m->flow;
 	uint32_t n_saved = 0;
@@ -103,7 +113,11 @@ static void method_shape(struct method *m)
 	}
 	if (flow->frame)
 		m->n_frame = align_up(-(int64_t)flow->frame_low, 8);
-	if (flow->calls && (m->n_frame + 8 * n_saved) % 16)
+	if (has_patchpoints) {
+		m->n_frame += PATCHPOINT_COUNTER_SIZE;
+		m->patchpoints.counter = -(int32_t)m->n_frame;
+	}
+	if ((flow->calls || has_patchpoints) && (m->n_frame + 8 * n_saved) % 16)
 		m->n_frame += 8;
 }
 
@@ -256,12 +270,25 @@ static enum x86_cc method_compare(struct method *m, const struct insn *insn)
 	return (enum x86_cc)conditions[BPF_OP(insn->code) >> 4];
 }
 
+static void method_conditional_counted(struct method *m, uint32_t pc, enum x86_cc cc)
+{
+	const size_t not_taken = x86_short_jcc(m->e, x86_not(cc));
+
+	instrument_count(m->e, &m->instrument, m->site->word + 1);
+	method_jump(m, pc);
+	x86_land(m->e, not_taken);
+}
+
 static void method_conditional(struct method *m, uint32_t pc)
 {
 	const enum x86_cc cc = method_compare(m, &m->insns[pc]);
 	const uint32_t target = flow_jump_target(m->insns, pc);
 	const uint64_t address = method_backward(m, pc, target);
 
+	if (m->site) {
+		method_conditional_counted(m, pc, cc);
+		return;
+	}
 	if (address) {
 		x86_jcc(m->e, cc, address);
 		return;
@@ -318,8 +345,42 @@ static void method_instruction(struct method *m, uint32_t pc)
 	}
 }
 
-int baseline_compile(struct emit *e, const struct insn *insns, const struct flow *flow, const struct baseline_module *module)
+/* -- What tier 0 does beside the body's own work --- */
+static void method_extra(struct method *m, uint32_t pc)
 {
+	if (m->patchpoints.counter && m->flow->marks[pc] & FLOW_BACK_TARGET)
+		patchpoint_test(m->e, &m->patchpoints);
+	m->site = instrument_site(&m->instrument, pc);
+	if (m->site)
+		instrument_count(m->e, &m->instrument, m->site->word);
+	if (m->site && m->site->kind == PROFILE_CALLX)
+		instrument_vote(m->e, &m->instrument, m->site, register_of(m->insns[pc].dst));
+}
+
+static void method_begin_extra(struct method *m, const struct baseline_extra *extra)
+{
+	const struct profile_site *entry = instrument_site(&m->instrument, 0);
+
+	if (m->patchpoints.counter)
+		patchpoint_begin(m->e, &m->patchpoints, extra->osr_counter);
+	if (entry)
+		instrument_count(m->e, &m->instrument, entry->word);
+}
+
+static void method_patchpoints(struct method *m)
+{
+	const uint64_t common = emit_here(m->e);
+
+	patchpoint_common(m->e, &m->patchpoints, m->layout);
+	method_exit(m);
+	patchpoint_slow(m->e, &m->patchpoints, m->layout, m->flow, m->at, common);
+}
+
+int baseline_compile(struct emit *e, const struct insn *insns, const struct flow *flow, const struct baseline_module *module,
+		     const struct baseline_extra *extra)
+{
+	const bool has_patchpoints = extra && extra->patchpoints && patchpoint_has_any(flow);
+	const bool has_extra = has_patchpoints || (extra && extra->profile);
 	_cleanup_(freep) uint32_t *at = NULL;
 	struct method m = { .e = e, .insns = insns, .flow = flow, .layout = module->layout, .records = module->records };
 
@@ -327,11 +388,21 @@ int baseline_compile(struct emit *e, const struct insn *insns, const struct flow
 	if (!at)
 		return error_origin(-ENOMEM);
 	m.at = at;
-	method_shape(&m);
+	if (has_extra) {
+		m.instrument = (struct instrument){ .map = extra->profile, .layout = m.layout, .cell = extra->profile_cell };
+		m.patchpoints.first = extra->patchpoint;
+	}
+	method_shape(&m, has_patchpoints);
 	method_prologue(&m);
+	if (has_extra)
+		method_begin_extra(&m, extra);
 	for (uint32_t pc = 0; pc < flow->n_insns; pc += insn_slots(&m.insns[pc])) {
 		method_bind(&m, pc);
+		if (has_extra)
+			method_extra(&m, pc);
 		method_instruction(&m, pc);
 	}
+	if (has_patchpoints)
+		method_patchpoints(&m);
 	return 0;
 }

@@ -6,8 +6,8 @@
  *   r0   result, rax            r6..r9   kept across calls: rbx r13 r14 r15
  *   r1..r5   arguments          r10      the end of the BPF frame: rbp itself, since the frame lies right below it
  *
- * r10 and r11 are the templates' scratch registers. r9 holds a vtable slot's address from its load to the call through it, so no
- * other template may touch it. r12 is left alone, so nobody has to save it. */
+ * r10 and r11 are the templates' scratch registers; nothing is in them between two templates. r9 holds a vtable slot's address
+ * from its load to the call through it, so no other template may touch it. r12 is left alone, so nobody has to save it. */
 
 #include "bytecode/insn.h"
 #include "jit/x86.h"

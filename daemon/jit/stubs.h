@@ -20,7 +20,16 @@
  *
  * So the register contract with libtier's entries is: r11 = struct tier_record *, and for the threshold entry
  * r10 = struct tier_stub_data *. For the prestub r10 may hold the address of the call cell that was used (the C ABI's static
- * chain register, so that optimized code can pass it); anything else in it is ignored there. */
+ * chain register, so that optimized code can pass it); anything else in it is ignored there.
+ *
+ * The OSR entry is the only one that is called, by tier-0 code at a patchpoint (jit/patchpoint.h):
+ *
+ *   in    r11 = struct tier_patchpoint *         in records memory; the address is from our own code
+ *         r10 = uint32_t *                       the frame's counter, 0 or below; the entry sets it to the patchpoint's bump
+ *         rsp a multiple of 8 and no more: the entry aligns it; rbp is the frame's and may be unwound by
+ *   out   r11 = address of optimized code, or 0; all other registers but r10 as they were; flags may differ
+ *
+ * so it saves what C code may change: rax, rdi, rsi, rdx, rcx, r8 and r9. Tier-0 code uses no vector registers. */
 
 #include "jit/emit.h"
 #include "tier/records.h"

@@ -148,6 +148,12 @@ void x86_jcc(struct emit *e, enum x86_cc cc, uint64_t target)
 		EMIT(e, 0x0f, 0x80 | cc, IMM32(distance - 4));		/* jcc rel32 */
 }
 
+void x86_call(struct emit *e, uint64_t target)
+{
+	assert(x86_reaches(e, target));
+	EMIT(e, 0xe8, IMM32(target - (emit_here(e) + 5)));		/* call rel32 */
+}
+
 size_t x86_short_jcc(struct emit *e, enum x86_cc cc)
 {
 	EMIT(e, 0x70 | cc, 0);						/* jcc rel8, see x86_land() */

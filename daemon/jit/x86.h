@@ -26,6 +26,7 @@ enum x86_cc {
 	X86_B = 0x2, X86_AE = 0x3, X86_E = 0x4, X86_NE = 0x5, X86_BE = 0x6, X86_A = 0x7,
 	X86_L = 0xc, X86_GE = 0xd, X86_LE = 0xe, X86_G = 0xf,
 };
+static inline enum x86_cc x86_not(enum x86_cc cc) { return (enum x86_cc)(cc ^ 1); }
 
 /* The width to give when @reg is a byte register: al..bl need no REX, spl..dil do. */
 static inline enum x86_width x86_byte(enum x86_reg reg) { return reg < X86_RSP ? X86_32 : X86_8; }
@@ -49,6 +50,7 @@ void x86_mov(struct emit *e, enum x86_reg to, enum x86_reg from);
 /* jmp target, and jcc target: rel8 where that reaches, else rel32 */
 void x86_jmp(struct emit *e, uint64_t target);
 void x86_jcc(struct emit *e, enum x86_cc cc, uint64_t target);
+void x86_call(struct emit *e, uint64_t target);
 
 /* A jump within a template, to what is not emitted yet: x86_short_jcc() .. x86_land(). Distance under 128 bytes. */
 size_t x86_short_jcc(struct emit *e, enum x86_cc cc);

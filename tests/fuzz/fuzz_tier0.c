@@ -32,7 +32,7 @@ static size_t compile(const struct insn *insns, const struct flow *flow, const s
 	struct emit e = { .p = malloc(n + !n), .n_max = n, .address = tier_layout_segment(module->layout, TIER_SEGMENT_CODE) };
 
 	assert(e.p);
-	if (baseline_compile(&e, insns, flow, module))
+	if (baseline_compile(&e, insns, flow, module, NULL))
 		abort();
 	free(e.p);
 	return e.n;
@@ -57,7 +57,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	for (uint32_t method = 0; method < image.n_methods; method++) {
 		const struct insn *insns = image_method_insns(&image, method);
 		const uint32_t n_insns = image.methods[method].n_insns;
-		const size_t bound = baseline_bound(insns, n_insns);
+		const size_t bound = baseline_bound(insns, n_insns, NULL);
 		struct flow *flow = NULL;
 		size_t n_code;
 

@@ -5,7 +5,7 @@
 struct reference_activation {
 	struct reference *reference;
 	const struct insn *insns;
-	uint32_t pc;
+	uint32_t method, pc;
 	uint64_t reg[_INSN_REG_N];
 	uint8_t frame[INSN_FRAME_SIZE] __attribute__((aligned(16)));
 };
@@ -274,26 +274,48 @@ static bool reference_step(struct reference_activation *a, const struct insn *in
 	}
 }
 
+static bool reference_run(struct reference_activation *a, uint64_t *ret)
+{
+	struct reference *reference = a->reference;
+
+	for (;;) {
+		const struct insn *insn = &a->insns[a->pc];
+
+		if (reference->leave && reference->leave(reference->userdata, a->method, a->pc, a->reg, ret))
+			return true;
+		if (!reference->n_steps--)
+			return reference_fault(reference, "out of steps");
+		a->pc++;
+		if (insn->code == (BPF_JMP | BPF_EXIT)) {
+			*ret = a->reg[0];
+			return true;
+		}
+		if (!reference_step(a, insn))
+			return false;
+	}
+}
+
 bool reference_call(struct reference *reference, uint32_t method, const uint64_t args[5], uint64_t *ret)
 {
-	struct reference_activation a = { .reference = reference, .insns = image_method_insns(reference->image, method) };
+	struct reference_activation a = {
+		.reference = reference, .method = method, .insns = image_method_insns(reference->image, method),
+	};
 
 	memcpy(&a.reg[1], args, 5 * sizeof(args[0]));
 	a.reg[INSN_R10] = (uintptr_t)a.frame + sizeof(a.frame);
-	for (;;) {
-		const struct insn *insn = &a.insns[a.pc];
+	if (reference->entered)
+		reference->entered(reference->userdata, method);
+	return reference_run(&a, ret);
+}
 
-		if (reference->leave && reference->leave(reference->userdata, method, a.pc, a.reg, ret))
-			return true;
-		a.pc++;
+bool reference_resume(struct reference *reference, uint32_t method, uint32_t pc, const uint64_t registers[10], uint64_t frame,
+		      uint64_t *ret)
+{
+	struct reference_activation a = {
+		.reference = reference, .method = method, .insns = image_method_insns(reference->image, method), .pc = pc,
+	};
 
-		if (!reference->n_steps--)
-			return reference_fault(reference, "out of steps");
-		if (insn->code == (BPF_JMP | BPF_EXIT)) {
-			*ret = a.reg[0];
-			return true;
-		}
-		if (!reference_step(&a, insn))
-			return false;
-	}
+	memcpy(a.reg, registers, 10 * sizeof(registers[0]));
+	a.reg[INSN_R10] = frame;
+	return reference_run(&a, ret);
 }

@@ -21,6 +21,8 @@ struct reference {
 	 * callx then calls natively. Needed only by programs that use addresses of methods. */
 	uint64_t (*method_address)(void *userdata, uint32_t method);
 	int64_t (*method_at)(void *userdata, uint64_t address);
+	/* NULL, or told when an activation begins */
+	void (*entered)(void *userdata, uint32_t method);
 	/* NULL, or asked before each instruction, of any activation: true ends the activation, with *ret for its r0. Its registers
 	 * may be looked at, and its frame, which ends at r10. */
 	bool (*leave)(void *userdata, uint32_t method, uint32_t pc, const uint64_t reg[_INSN_REG_N], uint64_t *ret);
@@ -32,3 +34,7 @@ struct reference {
 /* Runs @method on its five arguments. Returns true and r0 in @ret; or false and @fault: out of steps, or an instruction
  * that is not of RFC 9669. */
 bool reference_call(struct reference *reference, uint32_t method, const uint64_t args[5], uint64_t *ret);
+/* The same for an activation that somebody else began: it goes on at slot @pc with @registers (r0..r9) and the frame that ends
+ * at @frame. */
+bool reference_resume(struct reference *reference, uint32_t method, uint32_t pc, const uint64_t registers[10], uint64_t frame,
+		      uint64_t *ret);

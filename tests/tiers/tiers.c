@@ -241,12 +241,12 @@ static bool compile_tier0(struct tiers *t, uint32_t method, struct refusal *refu
 	struct flow *flow = NULL;
 	int r;
 
-	if (!reserve(t, baseline_bound(insns, n_insns) + sizeof(uint64_t), 16, refusal))
+	if (!reserve(t, baseline_bound(insns, n_insns, NULL) + sizeof(uint64_t), 16, refusal))
 		return false;
 	t->code[TIERS_0][method] = emit_here(&t->e);
 	r = flow_new(&flow, insns, n_insns);
 	if (!r)
-		r = baseline_compile(&t->e, insns, flow, &module);
+		r = baseline_compile(&t->e, insns, flow, &module, NULL);
 	flow_free(flow);
 	if (r)
 		refuse(refusal, "out of memory");

@@ -10,19 +10,19 @@
 /* @insns have just these heads. */
 static void expect_heads(const struct insn *insns, uint32_t n_insns, const uint32_t *heads, uint32_t n)
 {
-	uint32_t found[16] = {0};
+	uint32_t found[16] = { 0 };
 
 	assert_int_equal(loops_find(insns, n_insns, NULL), n);
 	assert_int_equal(loops_find(insns, n_insns, found), n);
 	assert_memory_equal(found, heads, n * sizeof(*heads));
 }
 #define EXPECT(insns, ...)                                                                                             \
-	expect_heads(insns, ARRAY_SIZE(insns), (const uint32_t[]){__VA_ARGS__},                                        \
-	             ARRAY_SIZE(((const uint32_t[]){__VA_ARGS__})))
+	expect_heads(insns, ARRAY_SIZE(insns), (const uint32_t[]){ __VA_ARGS__ },                                        \
+		     ARRAY_SIZE(((const uint32_t[]){ __VA_ARGS__ })))
 
 static void straight_code_and_forward_jumps_have_no_heads(void **state)
 {
-	const struct insn insns[] = {JMP_K(BPF_JEQ, 1, 0, 2), LDDW(0, INSN_REF_NONE, -1, -1), JA(0), GOTOL(0), EXIT};
+	const struct insn insns[] = { JMP_K(BPF_JEQ, 1, 0, 2), LDDW(0, INSN_REF_NONE, -1, -1), JA(0), GOTOL(0), EXIT };
 
 	expect_heads(insns, ARRAY_SIZE(insns), NULL, 0);
 	expect_heads(insns, 0, NULL, 0);
@@ -31,14 +31,14 @@ static void straight_code_and_forward_jumps_have_no_heads(void **state)
 static void heads_come_in_ascending_order_each_once(void **state)
 {
 	const struct insn insns[] = {
-	        MOV_K(0, 0),
-	        ALU_K(BPF_ADD, 0, 1),
-	        ALU_K(BPF_SUB, 1, 1),
-	        JMP_K(BPF_JNE, 1, 0, -2),
-	        JMP_K(BPF_JNE, 2, 0, -4),
-	        JMP_K(BPF_JEQ, 3, 0, -4),
-	        JA(-6),
-	        EXIT,
+		MOV_K(0, 0),
+		ALU_K(BPF_ADD, 0, 1),
+		ALU_K(BPF_SUB, 1, 1),
+		JMP_K(BPF_JNE, 1, 0, -2),
+		JMP_K(BPF_JNE, 2, 0, -4),
+		JMP_K(BPF_JEQ, 3, 0, -4),
+		JA(-6),
+		EXIT,
 	};
 
 	EXPECT(insns, 1, 2);
@@ -47,13 +47,13 @@ static void heads_come_in_ascending_order_each_once(void **state)
 static void every_kind_of_jump_closes_a_loop(void **state)
 {
 	const struct insn insns[] = {
-	        MOV_K(0, 0),
-	        JMP_K(BPF_JSET, 1, 1, -2),
-	        LDDW(2, INSN_REF_NONE, 1, 1),
-	        GOTOL(-3),
-	        INSN(BPF_JMP32 | BPF_JLT, 1, 0, -2, 3),
-	        JA(-3),
-	        EXIT,
+		MOV_K(0, 0),
+		JMP_K(BPF_JSET, 1, 1, -2),
+		LDDW(2, INSN_REF_NONE, 1, 1),
+		GOTOL(-3),
+		INSN(BPF_JMP32 | BPF_JLT, 1, 0, -2, 3),
+		JA(-3),
+		EXIT,
 	};
 
 	EXPECT(insns, 0, 2, 4);
@@ -61,7 +61,7 @@ static void every_kind_of_jump_closes_a_loop(void **state)
 
 static void a_jump_to_itself_is_a_head(void **state)
 {
-	const struct insn insns[] = {JMP_K(BPF_JEQ, 1, 0, -1), JA(-1), GOTOL(-1)};
+	const struct insn insns[] = { JMP_K(BPF_JEQ, 1, 0, -1), JA(-1), GOTOL(-1) };
 
 	EXPECT(insns, 0, 1, 2);
 }
@@ -115,12 +115,12 @@ static void the_flow_marks_the_same_slots(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(straight_code_and_forward_jumps_have_no_heads),
-	        cmocka_unit_test(heads_come_in_ascending_order_each_once),
-	        cmocka_unit_test(every_kind_of_jump_closes_a_loop),
-	        cmocka_unit_test(a_jump_to_itself_is_a_head),
-	        cmocka_unit_test(heads_are_found_wherever_they_lie),
-	        cmocka_unit_test(the_flow_marks_the_same_slots),
+		cmocka_unit_test(straight_code_and_forward_jumps_have_no_heads),
+		cmocka_unit_test(heads_come_in_ascending_order_each_once),
+		cmocka_unit_test(every_kind_of_jump_closes_a_loop),
+		cmocka_unit_test(a_jump_to_itself_is_a_head),
+		cmocka_unit_test(heads_are_found_wherever_they_lie),
+		cmocka_unit_test(the_flow_marks_the_same_slots),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,16 +12,16 @@
 
 /* Everything that is counted, and what is not: word numbers are in the comments. */
 static const struct insn all_kinds[] = {
-        JMP_K(BPF_JEQ, 1, 0, 1),                /*  0: 1, 2 */
-        LDDW(2, INSN_REF_NONE, -1, -1),         /*  1 */
-        CALL(INSN_CALL_METHOD, 0),              /*  3: 3 */
-        CALLX(2),                               /*  4: 4, 5; target 6, 7; 8 and 9 unused */
-        CALL(INSN_CALL_IMPORT, 1),              /*  5: 10 */
-        CALLX(2),                               /*  6: 11, 12; target 14, 15; 13 and 16 unused */
-        INSN(BPF_JMP32 | BPF_JLT, 1, 0, -2, 3), /*  7: 17, 18 */
-        GOTOL(0),                               /*  8 */
-        JA(0),                                  /*  9 */
-        EXIT,
+	JMP_K(BPF_JEQ, 1, 0, 1),                /*  0: 1, 2 */
+	LDDW(2, INSN_REF_NONE, -1, -1),         /*  1 */
+	CALL(INSN_CALL_METHOD, 0),              /*  3: 3 */
+	CALLX(2),                               /*  4: 4, 5; target 6, 7; 8 and 9 unused */
+	CALL(INSN_CALL_IMPORT, 1),              /*  5: 10 */
+	CALLX(2),                               /*  6: 11, 12; target 14, 15; 13 and 16 unused */
+	INSN(BPF_JMP32 | BPF_JLT, 1, 0, -2, 3), /*  7: 17, 18 */
+	GOTOL(0),                               /*  8 */
+	JA(0),                                  /*  9 */
+	EXIT,
 };
 
 static struct profile_map *map_of(const struct insn *insns, uint32_t n)
@@ -41,7 +41,7 @@ static uint32_t method_of(void *context, uint64_t address)
 	n_asked++;
 	assert_ptr_equal(context, &n_asked);
 	return address >= BASE && address < BASE + N_METHODS && address != BASE ? (uint32_t)(address - BASE)
-	                                                                        : PROFILE_NO_METHOD;
+										: PROFILE_NO_METHOD;
 }
 
 static void set_target(uint32_t *words, const struct profile_site *site, uint64_t address)
@@ -52,7 +52,7 @@ static void set_target(uint32_t *words, const struct profile_site *site, uint64_
 /* -- The map --- */
 static void a_body_without_branches_counts_its_calls_only(void **state)
 {
-	const struct insn insns[] = {MOV_K(0, 1), EXIT};
+	const struct insn insns[] = { MOV_K(0, 1), EXIT };
 	struct profile_map *map = map_of(insns, ARRAY_SIZE(insns));
 
 	assert_int_equal(map->n_sites, 1);
@@ -65,8 +65,8 @@ static void a_body_without_branches_counts_its_calls_only(void **state)
 static void every_site_has_its_words(void **state)
 {
 	static const struct profile_site expected[] = {
-	        {0, PROFILE_ENTRY, 0}, {0, PROFILE_BRANCH, 1}, {3, PROFILE_CALL, 3},    {4, PROFILE_CALLX, 4},
-	        {5, PROFILE_CALL, 10}, {6, PROFILE_CALLX, 11}, {7, PROFILE_BRANCH, 17},
+		{ 0, PROFILE_ENTRY, 0 }, { 0, PROFILE_BRANCH, 1 }, { 3, PROFILE_CALL, 3 }, { 4, PROFILE_CALLX, 4 },
+		{ 5, PROFILE_CALL, 10 }, { 6, PROFILE_CALLX, 11 }, { 7, PROFILE_BRANCH, 17 },
 	};
 	struct profile_map *map = map_of(all_kinds, ARRAY_SIZE(all_kinds));
 
@@ -85,11 +85,11 @@ static void words_of_sites_never_overlap(void **state)
 
 	srand(1);
 	for (int round = 0; round < 500; round++) {
-		uint8_t used[2 + 6 * ARRAY_SIZE(insns)] = {0};
+		uint8_t used[2 + 6 * ARRAY_SIZE(insns)] = { 0 };
 		struct profile_map *map;
 
 		for (size_t i = 0; i < ARRAY_SIZE(insns); i++)
-			insns[i] = (const struct insn[]){CALLX(3), CALL(INSN_CALL_METHOD, 0), JMP_K(BPF_JNE, 1, 0, -1),
+			insns[i] = (const struct insn[]){ CALLX(3), CALL(INSN_CALL_METHOD, 0), JMP_K(BPF_JNE, 1, 0, -1),
 			                                 MOV_K(0, 0)}[rand() % 4];
 		map = map_of(insns, ARRAY_SIZE(insns));
 		for (uint32_t i = 0; i < map->n_sites; i++) {
@@ -116,12 +116,12 @@ static void counts_are_read_as_they_were_written(void **state)
 {
 	struct profile_map *map = map_of(all_kinds, ARRAY_SIZE(all_kinds));
 	uint32_t words[20] = {
-	        [0] = 7, [1] = 9, [2] = 4, [3] = 5, [4] = 6, [5] = 2, [10] = 1, [11] = 8, [12] = 8, [17] = 3};
+		[0] = 7, [1] = 9, [2] = 4, [3] = 5, [4] = 6, [5] = 2, [10] = 1, [11] = 8, [12] = 8, [17] = 3 };
 	const struct profile_count expected[] = {
-	        {0, PROFILE_ENTRY, 7, 0, PROFILE_NO_METHOD, 0},  {0, PROFILE_BRANCH, 9, 4, PROFILE_NO_METHOD, 0},
-	        {3, PROFILE_CALL, 5, 0, PROFILE_NO_METHOD, 0},   {4, PROFILE_CALLX, 6, 2, 3, 0},
-	        {5, PROFILE_CALL, 1, 0, PROFILE_NO_METHOD, 0},   {6, PROFILE_CALLX, 8, 8, 1, 0},
-	        {7, PROFILE_BRANCH, 3, 0, PROFILE_NO_METHOD, 0},
+		{ 0, PROFILE_ENTRY, 7, 0, PROFILE_NO_METHOD, 0 }, { 0, PROFILE_BRANCH, 9, 4, PROFILE_NO_METHOD, 0 },
+		{ 3, PROFILE_CALL, 5, 0, PROFILE_NO_METHOD, 0 }, { 4, PROFILE_CALLX, 6, 2, 3, 0 },
+		{ 5, PROFILE_CALL, 1, 0, PROFILE_NO_METHOD, 0 }, { 6, PROFILE_CALLX, 8, 8, 1, 0 },
+		{ 7, PROFILE_BRANCH, 3, 0, PROFILE_NO_METHOD, 0 },
 	};
 	struct profile_count counts[ARRAY_SIZE(expected)];
 
@@ -136,7 +136,7 @@ static void nothing_counted_is_no_profile(void **state)
 {
 	struct profile_map *map = map_of(all_kinds, ARRAY_SIZE(all_kinds));
 	struct profile_count counts[7];
-	uint32_t words[20] = {0};
+	uint32_t words[20] = { 0 };
 
 	assert_false(profile_read(map, words, method_of, &n_asked, counts));
 	for (uint32_t i = 0; i < map->n_sites; i++)
@@ -152,7 +152,7 @@ static void a_target_without_votes_is_not_asked_for(void **state)
 {
 	struct profile_map *map = map_of(all_kinds, ARRAY_SIZE(all_kinds));
 	struct profile_count counts[7];
-	uint32_t words[20] = {[4] = 6, [12] = 5};
+	uint32_t words[20] = { [4] = 6, [12] = 5 };
 
 	set_target(words, &map->sites[3], BASE + 3);
 	set_target(words, &map->sites[5], BASE + 3);
@@ -194,7 +194,7 @@ static void every_promise_holds_for_any_content(void **state)
 	srand(1);
 	for (int round = 0; round < 20000; round++) {
 		for (size_t i = 0; i < ARRAY_SIZE(words); i++)
-			words[i] = (const uint32_t[]){0, 1, 2, UINT32_MAX, 0x80000000, rand()}[rand() % 6];
+			words[i] = (const uint32_t[]){ 0, 1, 2, UINT32_MAX, 0x80000000, rand() }[rand() % 6];
 		if (rand() % 2)
 			set_target(words, &map->sites[3], BASE + rand() % 6);
 		memset(counts, 0xaa, sizeof(counts));
@@ -238,7 +238,7 @@ static void *write_words(void *userdata)
 static void every_promise_holds_while_somebody_writes(void **state)
 {
 	struct profile_map *map = map_of(all_kinds, ARRAY_SIZE(all_kinds));
-	struct writer writer = {.ends = false};
+	struct writer writer = { .ends = false };
 	struct profile_count counts[7];
 	pthread_t thread;
 
@@ -253,15 +253,15 @@ static void every_promise_holds_while_somebody_writes(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(a_body_without_branches_counts_its_calls_only),
-	        cmocka_unit_test(every_site_has_its_words),
-	        cmocka_unit_test(words_of_sites_never_overlap),
-	        cmocka_unit_test(counts_are_read_as_they_were_written),
-	        cmocka_unit_test(nothing_counted_is_no_profile),
-	        cmocka_unit_test(a_target_without_votes_is_not_asked_for),
-	        cmocka_unit_test(every_promise_holds_for_any_content),
-	        cmocka_unit_test(nothing_behind_the_words_is_read),
-	        cmocka_unit_test(every_promise_holds_while_somebody_writes),
+		cmocka_unit_test(a_body_without_branches_counts_its_calls_only),
+		cmocka_unit_test(every_site_has_its_words),
+		cmocka_unit_test(words_of_sites_never_overlap),
+		cmocka_unit_test(counts_are_read_as_they_were_written),
+		cmocka_unit_test(nothing_counted_is_no_profile),
+		cmocka_unit_test(a_target_without_votes_is_not_asked_for),
+		cmocka_unit_test(every_promise_holds_for_any_content),
+		cmocka_unit_test(nothing_behind_the_words_is_read),
+		cmocka_unit_test(every_promise_holds_while_somebody_writes),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

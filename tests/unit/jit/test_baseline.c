@@ -407,13 +407,13 @@ static void a_buffer_that_is_too_small_only_counts(void **state)
 	LOAD_PROGRAM(w, MOVI(0, 0), JUMP_K(BPF_JEQ, 1, 0, 6), ALU64_X(BPF_MOD, 1, 2), JUMP_K(BPF_JEQ, 1, 3, 4),
 		     ATOMIC(BPF_DW, BPF_OR | BPF_FETCH, 10, -8, 1), STORE_K(BPF_H, 10, -8, 5), CALL(0), JA(-7), EXIT());
 	assert_int_equal(flow_new(&flow, w->image.insns, w->image.n_insns), 0);
-	assert_int_equal(baseline_compile(&e, w->image.insns, flow, &module), 0);
+	assert_int_equal(baseline_compile(&e, w->image.insns, flow, &module, NULL), 0);
 	assert_true(emit_fits(&e));
 	for (size_t n = 0; n <= e.n; n++) {
 		struct emit small = { .p = bytes, .n_max = n, .address = e.address };
 
 		memset(bytes, 0xaa, sizeof(bytes));
-		assert_int_equal(baseline_compile(&small, w->image.insns, flow, &module), 0);
+		assert_int_equal(baseline_compile(&small, w->image.insns, flow, &module, NULL), 0);
 		assert_int_equal(small.n, e.n);
 		assert_int_equal(emit_fits(&small), n == e.n);
 		for (size_t i = n; i < sizeof(bytes); i++)

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "unit/jit/world.c"
+#include "unit/jit/census.c"
+#include "unit/jit/osr.c"
 
 /* Random modules, compiled and interpreted
  *
@@ -10,6 +12,8 @@
  *
  * Memory accesses go to the context or to the own part of the frame; values of r10 are kept out of registers, since they
  * are the one thing in which both executions may differ. */
+
+#define PLAIN_HASH 0x5736d34397cd84beull
 
 enum { N_ITEMS_MAX = 40, N_METHODS = 3, N_OWN = 8, N_CONTEXT = 64 };
 
@@ -275,17 +279,29 @@ static void load_random_module(struct world *w)
 	world_load(w, &builder);
 }
 
-static void compare(struct world *w, uint64_t seed)
-{
-	const uint64_t args[5] = { (uintptr_t)context, random_value(), random_value(), random_value(), random_value() };
-	uint64_t before[N_CONTEXT], expected[N_CONTEXT], result, native;
+/* A module's run, and what it should come to */
+struct run {
+	uint64_t args[5], before[N_CONTEXT], expected[N_CONTEXT], result;
+};
 
+static void interpret(struct world *w, struct run *run)
+{
+	run->args[0] = (uintptr_t)context;
+	for (size_t i = 1; i < ARRAY_SIZE(run->args); i++)
+		run->args[i] = random_value();
 	for (size_t i = 0; i < N_CONTEXT; i++)
-		before[i] = context[i] = random_value();
-	result = world_interpret(w, 0, args);
-	memcpy(expected, context, sizeof(context));
-	memcpy(context, before, sizeof(context));
-	native = world_run(w, 0, args);
+		run->before[i] = context[i] = random_value();
+	run->result = census_take(w, run->args);
+	memcpy(run->expected, context, sizeof(context));
+}
+
+static void compare(struct world *w, const struct run *run, uint64_t seed)
+{
+	const uint64_t *expected = run->expected, result = run->result;
+	uint64_t native;
+
+	memcpy(context, run->before, sizeof(context));
+	native = world_run(w, 0, run->args);
 	if (native != result || memcmp(context, expected, sizeof(context)))
 		fail_msg("TIER_TEST_SEED=%llu: native 0x%llx, reference 0x%llx, memory %s", (unsigned long long)seed,
 			 (unsigned long long)native, (unsigned long long)result,
@@ -296,6 +312,7 @@ static void random_modules_agree_with_the_reference(void **state)
 {
 	const uint32_t n_modules = test_is_long() ? 200000 : 8000;
 	struct world *w = *state;
+	struct run run;
 
 	world_bind(w, 0, mix);
 	world_bind(w, 1, store_sum);
@@ -303,11 +320,109 @@ static void random_modules_agree_with_the_reference(void **state)
 		const uint64_t seed = world_seed;	/* of this module: it comes first when given */
 
 		load_random_module(w);
-		for (int run = 0; run < 3; run++)
-			compare(w, seed);
+		for (int i_run = 0; i_run < 3; i_run++) {
+			interpret(w, &run);
+			compare(w, &run, seed);
+		}
 	}
 	print_message("%u modules, %llu instructions; flow and tier 0 take %.1f ns per instruction\n", n_modules,
 		      (unsigned long long)w->n_compiled, (double)w->compile_ns / (double)w->n_compiled);
+}
+
+static void compare_counts(struct world *w, uint64_t seed)
+{
+	const int64_t cell = census_difference(w);
+
+	if (cell >= 0)
+		fail_msg("TIER_TEST_SEED=%llu: cell %lld is %u, by the reference %u", (unsigned long long)seed, (long long)cell,
+			 world_cells(w)[cell], census.cells[cell]);
+	for (uint32_t i = 0; i < w->n_patchpoints; i++)
+		if (world_hits(w)[i] != census.hits[i])
+			fail_msg("TIER_TEST_SEED=%llu: patchpoint %u was hit %u times, by the reference %u",
+				 (unsigned long long)seed, i, world_hits(w)[i], census.hits[i]);
+}
+
+/* Every head that is reached is a hit, which goes on in the same code. */
+static void random_modules_count_what_the_reference_counts(void **state)
+{
+	const uint32_t n_modules = test_is_long() ? 100000 : 4000;
+	struct world *w = *state;
+	uint64_t n_hits = 0;
+	struct run run;
+
+	osr_begin(w, 1);
+	for (uint32_t i = 0; i < n_modules; i++) {
+		const uint64_t seed = world_seed;
+
+		w->profiles = i % 3 != 1;
+		w->patchpoints = i % 3 != 0;
+		load_random_module(w);
+		for (int i_run = 0; i_run < 2; i_run++) {
+			interpret(w, &run);
+			compare(w, &run, seed);
+			compare_counts(w, seed);
+		}
+	}
+	n_hits = osr.n_hits;
+	w->profiles = w->patchpoints = false;
+	assert_true(n_hits > n_modules);
+}
+
+/* Some hit of the run leads into the interpreter, which goes on with what it finds. */
+static void random_modules_go_on_elsewhere_from_any_hit(void **state)
+{
+	const uint32_t n_modules = test_is_long() ? 100000 : 4000;
+	struct world *w = *state;
+	uint32_t n_entered = 0;
+	struct run run;
+
+	for (uint32_t i = 0; i < n_modules; i++) {
+		const uint64_t seed = world_seed;
+		uint32_t n_hits = 0;
+
+		osr_begin(w, 1);
+		load_random_module(w);
+		interpret(w, &run);
+		for (uint32_t number = 0; number < w->n_patchpoints; number++)
+			n_hits += census.hits[number];
+		for (uint32_t stays = 0; stays < n_hits && stays < 8; stays++) {
+			osr_begin(w, 1);
+			osr.code = osr_interpret;
+			osr.n_stays = stays < 4 ? stays : random_below(n_hits);
+			compare(w, &run, seed);
+			n_entered += osr.n_entered;
+		}
+	}
+	w->patchpoints = false;
+	assert_true(n_entered > n_modules / 2);
+	print_message("%u modules, %u steps into other code\n", n_modules, n_entered);
+}
+
+/* -- Code that does nothing beside its own work --- */
+static uint64_t hash_code(struct world *w, uint64_t hash)
+{
+	for (uint32_t method = 0; method < w->image.n_methods; method++)
+		for (size_t i = 0; i < w->n_code[method]; i++)
+			hash = (hash ^ ((const uint8_t *)w->code[method])[i]) * 0x100000001b3ull;
+	return hash;
+}
+
+/* The sum of all bytes of the same modules, always. Whoever changes a template on purpose puts the new number here; nobody else
+ * may change it. */
+static void plain_code_is_the_same_byte_for_byte(void **state)
+{
+	const uint64_t seed = world_seed;
+	struct world *w = world_new();
+	uint64_t hash = 0xcbf29ce484222325ull;
+
+	world_seed = 42;
+	for (int i = 0; i < 300; i++) {
+		load_random_module(w);
+		hash = hash_code(w, hash);
+	}
+	assert_int_equal(hash, PLAIN_HASH);
+	world_seed = seed;
+	world_free(w);
 }
 
 static int compare_ns(const void *a, const void *b)
@@ -359,7 +474,7 @@ static void compile_time_is_printed(void **state)
 		assert_int_equal(flow_new(&flow, w->image.insns, w->image.n_insns), 0);
 		flow_ns[round] = world_clock() - flow_ns[round];
 		baseline_ns[round] = world_clock();
-		assert_int_equal(baseline_compile(&e, w->image.insns, flow, &module), 0);
+		assert_int_equal(baseline_compile(&e, w->image.insns, flow, &module, NULL), 0);
 		baseline_ns[round] = world_clock() - baseline_ns[round];
 		flow_free(flow);
 		assert_true(emit_fits(&e));
@@ -372,6 +487,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(random_modules_agree_with_the_reference),
+		cmocka_unit_test(random_modules_count_what_the_reference_counts),
+		cmocka_unit_test(random_modules_go_on_elsewhere_from_any_hit),
+		cmocka_unit_test(plain_code_is_the_same_byte_for_byte),
 		cmocka_unit_test(compile_time_is_printed),
 	};
 

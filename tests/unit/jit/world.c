@@ -10,6 +10,7 @@
 #include <time.h>
 #include <cmocka.h>
 #include "bytecode/builder.h"
+#include "bytecode/loops.h"
 #include "bytecode/verify.h"
 #include "jit/baseline.h"
 #include "jit/stubs.h"
@@ -25,7 +26,9 @@
 enum {
 	WORLD_METHODS = 64,
 	WORLD_IMPORTS = 8,
-	WORLD_CELLS = 64,
+	WORLD_CELLS = 64,		/* before those of profiles */
+	WORLD_PROFILES = 8192,
+	WORLD_PATCHPOINTS = 1024,
 	WORLD_SEGMENT = 64 << 10,	/* records, counters, private */
 	WORLD_CODE = 8 << 20,
 	WORLD_DATA = 4096,		/* room for each of .rodata, .data, .bss */
@@ -41,6 +44,12 @@ struct world {
 	struct image image;
 	uint64_t code[WORLD_METHODS];
 	size_t n_code[WORLD_METHODS];
+	bool profiles;			/* what is loaded from now on counts, in cells that follow each other */
+	bool patchpoints;		/* likewise has patchpoints, whose records follow each other */
+	uint32_t osr_counter;
+	uint32_t n_cells, n_patchpoints;	/* in use */
+	struct profile_map *profile[WORLD_METHODS];
+	uint32_t profile_cell[WORLD_METHODS];
 	uint64_t compile_ns, n_compiled;	/* flow and baseline together; instruction slots */
 };
 
@@ -171,7 +180,11 @@ static void world_lay_out(struct world *w)
 	layout->size = offset;
 	layout->n_methods = WORLD_METHODS;
 	layout->n_imports = WORLD_IMPORTS;
-	layout->n_cells = WORLD_CELLS;
+	layout->n_cells = WORLD_CELLS + WORLD_PROFILES;
+	layout->n_patchpoints = WORLD_PATCHPOINTS;
+	layout->hits = layout->segment[TIER_SEGMENT_COUNTERS].offset + layout->n_cells * sizeof(uint32_t);
+	layout->patchpoints = layout->segment[TIER_SEGMENT_RECORDS].offset + WORLD_SEGMENT
+			    - WORLD_PATCHPOINTS * sizeof(struct tier_patchpoint);
 	layout->rodata = layout->segment[TIER_SEGMENT_RECORDS].offset + 8192;	/* behind WORLD_METHODS records */
 	layout->data = layout->segment[TIER_SEGMENT_PRIVATE].offset + 4096;
 	layout->bss = layout->data + WORLD_DATA;
@@ -249,6 +262,8 @@ static struct world *world_free(struct world *w)
 	munmap(w->span, w->layout.size);
 	munmap(w->code_rw, WORLD_CODE);
 	free(w->image_bytes);
+	for (uint32_t i = 0; i < WORLD_METHODS; i++)
+		free(w->profile[i]);
 	free(w);
 	return NULL;
 }
@@ -263,6 +278,58 @@ static int world_teardown(void **state)
 {
 	*state = world_free(*state);
 	return 0;
+}
+
+/* -- Counts and patchpoints --- */
+static _unused_ uint32_t *world_cells(const struct world *w)
+{
+	return (uint32_t *)tier_layout_cell(&w->layout, 0);
+}
+
+static _unused_ uint32_t *world_hits(const struct world *w)
+{
+	return (uint32_t *)(w->layout.base + w->layout.hits);
+}
+
+static struct tier_patchpoint *world_patchpoint(const struct world *w, uint32_t number)
+{
+	return (struct tier_patchpoint *)tier_layout_patchpoint(&w->layout, number);
+}
+
+static void world_add_patchpoints(struct world *w, uint32_t method, const struct insn *insns, uint32_t n_insns)
+{
+	const int64_t n = loops_find(insns, n_insns, NULL);
+	uint32_t *heads = calloc(n + 1, sizeof(*heads));
+
+	assert_true(n >= 0 && heads && w->n_patchpoints + n <= WORLD_PATCHPOINTS);
+	assert_int_equal(loops_find(insns, n_insns, heads), n);
+	for (int64_t i = 0; i < n; i++) {
+		const uint32_t number = w->n_patchpoints++;
+
+		*world_patchpoint(w, number) = (struct tier_patchpoint){
+			.method = method, .pc = heads[i], .number = number, .bump = w->osr_counter,
+		};
+	}
+	free(heads);
+}
+
+static struct baseline_extra world_extra(struct world *w, uint32_t method, const struct insn *insns, uint32_t n_insns)
+{
+	struct baseline_extra extra = {
+		.patchpoints = w->patchpoints, .patchpoint = w->n_patchpoints, .osr_counter = w->osr_counter,
+	};
+
+	free(TAKE_PTR(w->profile[method]));
+	if (w->patchpoints)
+		world_add_patchpoints(w, method, insns, n_insns);
+	if (w->profiles) {
+		assert_int_equal(profile_map_new(&w->profile[method], insns, n_insns), 0);
+		extra.profile = w->profile[method];
+		extra.profile_cell = w->profile_cell[method] = w->n_cells;
+		w->n_cells += extra.profile->n_words;
+		assert_true(w->n_cells <= w->layout.n_cells);
+	}
+	return extra;
 }
 
 /* -- Modules --- */
@@ -286,7 +353,8 @@ static void world_compile(struct world *w, uint32_t method)
 {
 	const struct insn *insns = image_method_insns(&w->image, method);
 	const uint32_t n_insns = w->image.methods[method].n_insns;
-	const size_t bound = baseline_bound(insns, n_insns);
+	const struct baseline_extra extra = world_extra(w, method, insns, n_insns);
+	const size_t bound = baseline_bound(insns, n_insns, &extra);
 	const struct baseline_module module = world_module(w);
 	struct flow *flow;
 	size_t begin;
@@ -297,7 +365,7 @@ static void world_compile(struct world *w, uint32_t method)
 	w->e.n = begin = align_up(w->e.n, 16);
 	ns = world_clock();
 	assert_int_equal(flow_new(&flow, insns, n_insns), 0);
-	assert_int_equal(baseline_compile(&w->e, insns, flow, &module), 0);
+	assert_int_equal(baseline_compile(&w->e, insns, flow, &module, &extra), 0);
 	w->compile_ns += world_clock() - ns;
 	w->n_compiled += flow->n_insns;
 	flow_free(flow);
@@ -322,6 +390,8 @@ static void world_load(struct world *w, struct builder *builder)
 	assert_true(w->image.n_methods <= WORLD_METHODS && w->image.n_imports <= WORLD_IMPORTS);
 	memcpy((void *)(w->layout.base + w->layout.rodata), w->image.rodata, w->image.n_rodata);
 	memcpy((void *)(w->layout.base + w->layout.data), w->image.data, w->image.n_data);
+	w->n_cells = WORLD_CELLS;
+	w->n_patchpoints = 0;
 	for (uint32_t i = 0; i < w->image.n_methods; i++)
 		world_compile(w, i);
 }
@@ -369,9 +439,9 @@ static int64_t world_method_at(void *userdata, uint64_t address)
 		     ? -1 : (int64_t)(distance / TIER_PRECODE_SIZE);
 }
 
-static uint64_t world_interpret(struct world *w, uint32_t method, const uint64_t args[5])
+static struct reference world_reference(struct world *w)
 {
-	struct reference reference = {
+	return (struct reference){
 		.image = &w->image,
 		.rodata = w->layout.base + w->layout.rodata,
 		.data = w->layout.base + w->layout.data,
@@ -382,6 +452,11 @@ static uint64_t world_interpret(struct world *w, uint32_t method, const uint64_t
 		.userdata = w,
 		.n_steps = 10000000,
 	};
+}
+
+static uint64_t world_interpret(struct world *w, uint32_t method, const uint64_t args[5])
+{
+	struct reference reference = world_reference(w);
 	uint64_t result = 0;
 
 	if (!reference_call(&reference, method, args, &result))
