@@ -69,6 +69,11 @@ static void revert_go_on(struct server *server, struct wait *wait, struct module
 {
 	int r = core_revert(module, wait->method);
 
+	if (r == CORE_E_QUOTA) {
+		lane_error(wait->lane, wait->serial, TIER_ERROR_QUOTA, "there is no room for the versions of what had inlined it");
+		wait_free(wait);
+		return;
+	}
 	wait->kind = r == CORE_E_AGAIN ? WAIT_REVERT : WAIT_SLOTS;
 	wait->next = id;
 	if (r == CORE_E_AGAIN)

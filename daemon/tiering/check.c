@@ -33,15 +33,20 @@ static const char *check_active(const struct method *method, uint32_t slot, uint
 static const char *check_body(const struct method *method, uint32_t body, uint32_t active, uint32_t next, enum tier_stage stage)
 {
 	const struct ledger *ledger = &method_core(method)->ledger;
-	const bool is_made = stage == TIER_STAGE_QUEUED || stage == TIER_STAGE_COMPILING;
+	const struct ledger_version *version = ledger_version(ledger, next);
+	const bool is_made = next != LEDGER_NONE;
 
 	if ((active == LEDGER_NONE) != (stage == TIER_STAGE_COLD))
 		return "who is not cold has an active version";
-	if ((next != LEDGER_NONE) != is_made)
+	if (stage != TIER_STAGE_COLD && is_made != (stage == TIER_STAGE_QUEUED || stage == TIER_STAGE_COMPILING))
 		return "a version is being made while its method is pending";
-	if (stage == TIER_STAGE_COMPILING && !queue_has_job(method_core(method), ledger_version(ledger, next)->id))
-		return "who is compiled has a job";
-	if (is_made && (ledger_version(ledger, next)->state != LEDGER_MAKING || ledger_version(ledger, next)->body != body))
+	if (stage == TIER_STAGE_COLD && is_made && version->level != TIER_LEVEL_OPTIMIZED)
+		return "first code that is being made is the optimizer's";
+	if (is_made && stage != TIER_STAGE_COLD && version->is_begun != (stage == TIER_STAGE_COMPILING))
+		return "who is compiled has begun";
+	if (is_made && version->is_begun != queue_has_job(method_core(method), version->id))
+		return "what has begun has a job";
+	if (is_made && (version->state != LEDGER_MAKING || version->body != body))
 		return "the next version is being made, for its body";
 	return active == LEDGER_NONE ? NULL : check_active(method, active, body);
 }
@@ -81,7 +86,7 @@ static const char *check_method(const struct method *method)
 
 /* What the lists hold, counted anew */
 struct check_count {
-	uint32_t n_armed, n_running, n_lost, n_uncounted, n_queued;
+	uint32_t n_armed, n_running, n_lost, n_uncounted, n_queued, n_first;
 };
 
 static void check_count_method(struct check_count *count, const struct method *method)
@@ -89,6 +94,7 @@ static void check_count_method(struct check_count *count, const struct method *m
 	count->n_armed += method->place == PLACE_ARMED;
 	count->n_uncounted += method->place == PLACE_UNCOUNTED;
 	count->n_queued += method->place == PLACE_QUEUE;
+	count->n_first += method->place == PLACE_FIRST;
 }
 
 /* Its rows of the shared tables; the promise is the stage's. */
@@ -157,7 +163,7 @@ static uint32_t check_count_jobs(const struct list *jobs, const struct module *m
 
 static const char *check_module(struct check_count *count, const struct module *module)
 {
-	const uint32_t n_before = count->n_queued, n_jobs = check_count_jobs(&module->core->jobs, module);
+	const uint32_t n_before = count->n_queued + count->n_first, n_jobs = check_count_jobs(&module->core->jobs, module);
 	const uint32_t n_lost = check_count_jobs(&module->core->lost, module);
 	const char *broken;
 
@@ -177,7 +183,9 @@ static const char *check_module(struct check_count *count, const struct module *
 	}
 	count->n_running += n_jobs;
 	count->n_lost += n_lost;
-	return count->n_queued - n_before + n_jobs + n_lost != module->n_pending ? "a module counts its pending methods and jobs" : NULL;
+	if (count->n_queued + count->n_first - n_before + n_jobs + n_lost != module->n_pending)
+		return "a module counts its pending methods and jobs";
+	return NULL;
 }
 
 /* Adds the list's length to @n; false when its tickets do not grow. */
@@ -228,14 +236,15 @@ static bool check_queue(const struct user *user, uint32_t *n)
 
 static const char *check_users(const struct core *core, const struct check_count *count)
 {
-	uint32_t n_uncounted = 0, n_queued = 0, n_pending = 0, n_running = 0;
+	uint32_t n_uncounted = 0, n_queued = 0, n_first = 0, n_pending = 0, n_running = 0;
 	const struct list *pos;
 	uint64_t turn = 0;
 
 	list_for_each(pos, &core->users) {
 		const struct user *user = list_entry(pos, struct user, link);
 
-		if (!check_order(&user->uncounted, &n_uncounted) || !check_queue(user, &n_queued))
+		if (!check_order(&user->uncounted, &n_uncounted) || !check_queue(user, &n_queued)
+		    || !check_order(&user->first, &n_first))
 			return "who came first comes first";
 		if (user->durable->turn <= turn)
 			return "users stand in line by their last turn";
@@ -247,9 +256,11 @@ static const char *check_users(const struct core *core, const struct check_count
 		n_pending += user->n_pending;
 		n_running += user->n_running;
 	}
-	if (n_uncounted != count->n_uncounted || n_queued != count->n_queued)
+	if (n_uncounted != count->n_uncounted || n_queued != count->n_queued || n_first != count->n_first)
 		return "a user's lists hold what its methods' places say";
-	return n_pending != count->n_queued + count->n_running + count->n_lost || n_running != count->n_running ? "users count their methods" : NULL;
+	if (n_pending != count->n_queued + count->n_first + count->n_running + count->n_lost || n_running != count->n_running)
+		return "users count their methods";
+	return NULL;
 }
 
 const char *core_check(const struct core *core)
@@ -264,8 +275,8 @@ const char *core_check(const struct core *core)
 		if (broken)
 			return broken;
 	}
-	if (count.n_armed != core->n_armed || count.n_queued + count.n_running + count.n_lost != core->n_pending
-	    || count.n_running != core->n_running)
+	if (count.n_armed != core->n_armed
+	    || count.n_queued + count.n_first + count.n_running + count.n_lost != core->n_pending || count.n_running != core->n_running)
 		return "the core counts its methods";
 	if (!core->n_armed != !core->sweep_deadline_ns)
 		return "the sweep's timer runs while anything is armed";

@@ -8,6 +8,8 @@
  * the daemon lives in the ledger (tiering/ledger.h); the heap only indexes it.
  *
  *   cold ── core_prepare ──► Tier0, uncounted ── delay over ──► counting ── N-th call ──► queued ──► compiling ──► final
+ *                                   ▲                                                                    │
+ *                                   └─────────────── an instrumented tier: the same once more ───────────┘
  *
  * A transition is always the same steps: change the ledger in one transaction (with the numbers of the events it
  * causes), then store what clients see (P, E, the record), then ring the bells (event, changed). */
@@ -98,8 +100,8 @@ struct core_ops {
 
 	/* @body: 0 is the method's own, others are as core_rejit() named them. It need not be the current one when a job is started again
 	 * after a takeover; what it inlines of itself is that body, of others the current ones. */
-	uint32_t (*traits)(void *context, void *module_context, uint32_t method, uint32_t body);	/* enum core_trait */
-	/* How many cells instrumented code of the body counts in, an even number; 0: it cannot be instrumented. */
+	uint32_t (*traits)(void *context, void *module_context, uint32_t method, uint32_t body);	/* enum core_trait; NULL: no body has any */
+	/* How many cells instrumented code of the body counts in, an even number; 0: it cannot be instrumented. NULL: no body can. */
 	uint32_t (*n_profile)(void *context, void *module_context, uint32_t method, uint32_t body);
 	/* Make a method's first code now, at level TIER0, TIER0_INSTRUMENTED, MIN_OPT_JITTED or READY_TO_RUN. 0, CORE_E_FULL or -errno;
 	 * where it fails at a level that the method can do without, one with less is asked for at once. *ret is zero before. Only
@@ -228,8 +230,9 @@ void core_compile_done(struct core *core, uint64_t module, uint32_t method, uint
  * restores it. 0, CORE_E_QUOTA (the ledger, or the uid's share of it, is full: nothing changed),
  * CORE_E_AGAIN (so many have inlined it that they are withdrawn in several turns: the old body is in its place until 0 comes).
  * Events: for each inliner WITHDRAWN (its version, from and to; INLINEE_REPLACED) and QUEUED (INLINEE_REPLACED; without room for
- * another version FINAL, INLINEE_REPLACED), each a transition of its own; at last REJITTED (the replaced version, or 0; its
- * tier to NONE). So a daemon that dies on the way leaves the old body, and inliners that are compiled again, and so does
+ * another version FINAL, INLINEE_REPLACED), each a transition of its own; an inliner that has no code without an inlined body,
+ * because it was precompiled or made by the optimizer for its first call, becomes cold: WITHDRAWN alone (to NONE). At last REJITTED
+ * (the replaced version, or 0; its tier to NONE). So a daemon that dies on the way leaves the old body, and inliners that are compiled again, and so does
  * a caller that doesn't go on after CORE_E_AGAIN.
  *
  * A promotion of the replaced body that is outside goes on, and ends with COMPILE_ENDED alone; one that only waits is dropped, of
@@ -239,8 +242,10 @@ int core_rejit(struct module *module, uint32_t method, uint32_t body);
 /* The method's own body comes back as it was left, with its best code, without compiling or counting anew. 0, also when it
  * is there. What had inlined the body that goes is withdrawn as above. Events: REVERTED (the version that is active now, or 0;
  * from the tier of the one before), with it what tells the stage: COUNTING_BEGUN (REVERT, or DELAY_ENDED when it begins only
- * now), QUEUED (REVERT) or FINAL (its reason); nothing else when cold, uncounted or compiling. */
-int core_revert(struct module *module, uint32_t method);	/* 0, CORE_E_AGAIN */
+ * now), QUEUED (REVERT) or FINAL (its reason); nothing else when uncounted or compiling, or cold without a job that waits.
+ * 0, CORE_E_QUOTA (somebody who inlined the body that goes would become cold, and there is no room for his next code: nothing
+ * changed), CORE_E_AGAIN. */
+int core_revert(struct module *module, uint32_t method);
 uint32_t core_method_body(const struct module *module, uint32_t method);
 /* Where calls go that need not come through the precode: E's value, and whose code that is (0: no version's). */
 struct core_entry {

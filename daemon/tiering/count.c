@@ -41,10 +41,10 @@ static int count_make_stubs(struct method *method, uint64_t version, uint64_t co
 	return core->ops->stub(core->context, module->context, method_index(method), plan->cell, version, code, &plan->stub);
 }
 
-struct count_plan count_plan(struct method *method, uint64_t version, uint64_t code, uint32_t threshold)
+struct count_plan count_plan(struct method *method, uint64_t version, uint64_t code, uint32_t threshold, uint32_t cell)
 {
 	struct module *module = method->module;
-	struct count_plan plan = { .stage = TIER_STAGE_FINAL, .cell = module->durable->n_cells_used };
+	struct count_plan plan = { .stage = TIER_STAGE_FINAL, .cell = cell };
 
 	if (!module->core->config.call_counting) {
 		plan.reason = TIER_REASON_COUNTING_OFF;
@@ -74,6 +74,10 @@ enum tier_path count_apply(struct method *method, struct ledger_method *image, s
 		method_set_final(method, image, version, plan->reason);
 		return method_final_path(method, image);
 	}
+	if (plan->stage == TIER_STAGE_UNCOUNTED) {
+		method_set_stage(method, image, TIER_STAGE_UNCOUNTED);
+		return TIER_PATH_DELAY_ACTIVATION_NON_FINAL;
+	}
 	method_set_stage(method, image, TIER_STAGE_COUNTING);
 	version->cell = plan->cell;
 	version->stub = plan->stub.address;
@@ -89,7 +93,8 @@ enum tier_path count_apply(struct method *method, struct ledger_method *image, s
 void count_begin(struct method *method)
 {
 	struct ledger_version *version = version_active(method);
-	struct count_plan plan = count_plan(method, version->id, version->code, version->threshold);
+	struct count_plan plan = count_plan(method, version->id, version->code, version->threshold,
+						  method->module->durable->n_cells_used);
 	struct ledger_method *image = method_begin(method);
 	enum tier_path path;
 

@@ -197,8 +197,10 @@ static uint64_t entry_code(const struct method *method)
 static uint64_t entry_state(const struct method *method)
 {
 	const struct ledger_method *durable = method->durable;
+	const bool is_final = durable->stage == TIER_STAGE_FINAL;
 
-	return tier_state_make(durable->generation, durable->reason, method_level(method), durable->stage)
+	return tier_state_make(durable->generation, is_final ? durable->reason : TIER_REASON_NONE, method_level(method),
+			       durable->stage)
 	     | (method->is_frozen ? TIER_STATE_FROZEN : 0);
 }
 

@@ -17,8 +17,7 @@ struct inliners {
 	struct inliner rows[];
 };
 
-/* Withdrawing takes a version at once, and what the method may need after it. */
-#define INLINE_VERSIONS (1 + LEDGER_LADDER / 2)
+#define INLINE_VERSIONS LEDGER_LADDER	/* what a withdrawn method may need, if it is cold again */
 
 static struct method *inline_method(const struct module *module, const struct inliner *row)
 {
@@ -131,32 +130,81 @@ static void inline_queue(struct method *method, struct ledger_method *image, con
 		method_set_final(method, image, first, TIER_REASON_INLINEE_REPLACED);
 }
 
-static void inline_withdraw_active(struct method *method, uint32_t slot)
+/* Row of the code that it falls back to. Precompiled code, which counts calls or is being replaced, has none before it; nor has what
+ * the optimizer made for a first call. */
+static uint32_t inline_kept(const struct method *method, const struct inliner *row)
 {
-	struct core *core = method_core(method);
-	const struct ledger_version *version = ledger_version(&core->ledger, slot), *first;
+	const struct ledger_method *durable = method->durable;
+	const bool is_saved = durable->active != row->version;
+
+	if ((is_saved ? durable->original_stage : durable->stage) != TIER_STAGE_FINAL)
+		return LEDGER_NONE;
+	return version_kept(method, is_saved ? 0 : durable->body);
+}
+
+static void inline_make_cold(struct method *method, const struct ledger_version *version)
+{
 	struct ledger_method *image = method_begin(method);
 
-	image->active = version_first(method, version->body);
-	first = ledger_version(&core->ledger, image->active);
+	version_drop(method, image->next);
+	method_event(method, TIER_EVENT_WITHDRAWN, version->id, version->level, TIER_LEVEL_NONE, TIER_REASON_INLINEE_REPLACED);
+	image->active = image->next = LEDGER_NONE;
+	image->stage = TIER_STAGE_COLD;
+	image->reason = TIER_REASON_NONE;
+	image->generation++;
+	method_commit(method, TIER_PATH_RESET);
+}
+
+static void inline_fall_back(struct method *method, const struct ledger_version *version, uint32_t kept)
+{
+	struct core *core = method_core(method);
+	const struct ledger_version *first = ledger_version(&core->ledger, kept);
+	struct ledger_method *image = method_begin(method);
+
+	image->active = kept;
 	image->generation++;
 	image->reason = TIER_REASON_NONE;
 	method_event(method, TIER_EVENT_WITHDRAWN, version->id, version->level, first->level, TIER_REASON_INLINEE_REPLACED);
 	inline_queue(method, image, first);
-	core->counters.n_withdrawn++;
 	method_commit(method, TIER_PATH_WITHDRAWN);
 }
 
-/* Nobody runs it now: a revert will find its method in the queue, or without room on its first code. */
-static void inline_withdraw_saved(struct method *method, uint32_t slot)
+static void inline_withdraw_active(struct method *method, const struct inliner *row)
+{
+	struct core *core = method_core(method);
+	const struct ledger_version *version = ledger_version(&core->ledger, row->version);
+	const uint32_t kept = inline_kept(method, row);
+
+	core->counters.n_withdrawn++;
+	if (kept == LEDGER_NONE)
+		inline_make_cold(method, version);
+	else
+		inline_fall_back(method, version, kept);
+}
+
+static void inline_make_saved_cold(struct method *method, struct ledger_method *image)
+{
+	version_drop(method, image->original_next);
+	image->original_active = image->original_next = LEDGER_NONE;
+	image->original_stage = TIER_STAGE_COLD;
+	image->original_reason = TIER_REASON_NONE;
+}
+
+/* Nobody runs it now: a revert will find its method cold, in the queue, or without room on its first code. */
+static void inline_withdraw_saved(struct method *method, const struct inliner *row)
 {
 	struct core *core = method_core(method);
 	const bool is_room = version_room(core, method->module->user) >= INLINE_VERSIONS;
+	const uint32_t kept = inline_kept(method, row);
 	struct ledger_method *image = method_begin(method);
 
-	image->original_active = version_first(method, 0);
-	image->original_stage = is_room ? TIER_STAGE_REACHED : TIER_STAGE_FINAL;
-	image->original_reason = is_room ? TIER_REASON_NONE : TIER_REASON_INLINEE_REPLACED;
+	if (kept == LEDGER_NONE) {
+		inline_make_saved_cold(method, image);
+	} else {
+		image->original_active = kept;
+		image->original_stage = is_room ? TIER_STAGE_REACHED : TIER_STAGE_FINAL;
+		image->original_reason = is_room ? TIER_REASON_NONE : TIER_REASON_INLINEE_REPLACED;
+	}
 	ledger_commit(&core->ledger);
 	method_count_promise(method);
 }
@@ -170,12 +218,26 @@ static int inline_withdraw_row(struct method *method, const struct inliner *row)
 	if (inline_method(module, row) == method)
 		return SLICE_LOOK;	/* goes with its body, and comes back with it */
 	if (inline_is_active(module, row))
-		inline_withdraw_active(inline_method(module, row), row->version);
+		inline_withdraw_active(inline_method(module, row), row);
 	else if (inline_is_saved(module, row))
-		inline_withdraw_saved(inline_method(module, row), row->version);
+		inline_withdraw_saved(inline_method(module, row), row);
 	else
 		return SLICE_LOOK;
 	return slice_transition(module->core, n_before);
+}
+
+bool inline_makes_cold(struct method *method)
+{
+	const struct module *module = method->module;
+
+	for (uint32_t i = 0; method->inliners && i < method->inliners->n; i++) {
+		const struct inliner *row = &method->inliners->rows[i];
+
+		if (inline_method(module, row) != method && (inline_is_active(module, row) || inline_is_saved(module, row))
+		    && inline_kept(inline_method(module, row), row) == LEDGER_NONE)
+			return true;
+	}
+	return false;
 }
 
 bool inline_withdraw(struct method *method)

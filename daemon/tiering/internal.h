@@ -97,6 +97,7 @@ struct user {
 	struct list delay_link, install_link;
 	struct list uncounted;		/* methods by ticket: those below durable->batch_end have sat out their delay */
 	struct list queue;		/* modules of which something waits that may start, by the ticket of their first */
+	struct list first;		/* cold methods by ticket whose first code the optimizer is to make: somebody waits for it */
 	uid_t uid;
 	uint32_t n_modules, n_pending, n_running, n_lost;
 	uint32_t rows[_ROWS_N];
@@ -134,6 +135,7 @@ enum method_place {
 	PLACE_UNCOUNTED,	/* user->uncounted */
 	PLACE_ARMED,		/* module->armed or ->looked */
 	PLACE_QUEUE,		/* module->queue: pending */
+	PLACE_FIRST,		/* user->first: likewise */
 	PLACE_RUNNING,		/* none: it has a job */
 };
 
@@ -202,6 +204,33 @@ void module_count_rows(struct module *module, enum rows kind, int n);	/* its, it
 bool module_has_share(const struct module *module, enum rows kind);	/* its user may have one more */
 void module_note_code(struct module *module, const struct core_code *code);	/* in a transaction */
 
+/* -- ladder.c --- */
+/* A rung: what is to be made */
+struct ladder_step {
+	enum tier_level level;
+	enum tier_reason reason;	/* final there, because; NONE: another one comes */
+	uint32_t profile;		/* first of the cells that it counts in; LEDGER_NONE */
+	uint32_t n_cells_used;		/* of the module's, with these */
+};
+/* What could not be had */
+enum ladder_lack { LADDER_PRECOMPILED = 1u << 0, LADDER_PROFILE = 1u << 1 };
+struct ladder_step ladder_first(const struct method *method, uint32_t without);	/* of a cold method; enum ladder_lack */
+struct ladder_step ladder_unoptimized(const struct method *method, enum tier_reason reason);	/* the optimizer failed */
+/* After @active, of whichever body that is */
+struct ladder_step ladder_next(const struct method *method, const struct ledger_version *active);
+bool ladder_is_final(enum tier_level level);		/* nothing comes after it: not so of a first code that stays for other reasons */
+bool ladder_is_instrumented(enum tier_level level);
+/* Versions that a body may still need that stands there, beside the one that is being made */
+struct ladder_place {
+	enum tier_stage stage;
+	enum tier_reason reason;
+	uint32_t active, next;		/* rows */
+};
+uint32_t ladder_promise(const struct core *core, const struct ladder_place *place);
+
+/* -- first.c --- */
+int first_make(struct method *method);	/* of a cold one; 0, CORE_E_LATER, CORE_E_FULL, -errno */
+
 /* -- method.c --- */
 /* The image of its record in a new transaction; made if it has none. */
 struct ledger_method *method_begin(struct method *method);
@@ -228,14 +257,21 @@ struct ledger_version *version_active(const struct method *method);
 struct ledger_version *version_next(const struct method *method);
 /* Row of the oldest live version of the body: its first code; LEDGER_NONE */
 uint32_t version_first(const struct method *method, uint32_t body);
+/* The same of those that inlined nobody: nothing ever takes it away. */
+uint32_t version_kept(const struct method *method, uint32_t body);
 uint32_t version_find(const struct method *method, uint64_t id);	/* LEDGER_NONE: none of it has that id */
 /* Versions that nobody was promised and that the user may have. NULL: one without modules */
 uint32_t version_room(const struct core *core, const struct user *user_or_null);
-/* In a transaction: the method's current body gets a next version. Returns its image. */
-struct ledger_version *version_new(struct method *method, struct ledger_method *image, enum tier_level level);
+/* In a transaction: the method's current body gets a next version, and that the cells that it counts in. Returns its image. */
+struct ledger_version *version_new(struct method *method, struct ledger_method *image, const struct ladder_step *step);
+/* In a transaction: nobody wants @row any more, which was being made for the method: a job that has begun ends by itself. */
+void version_drop(struct method *method, uint32_t row_or_none);
 void version_set_live(struct core *core, struct ledger_version *image, const struct core_code *code);
-/* Writes down whom the version inlined, before the transaction that makes it live. False: no room. *ret is the first edge. */
-bool version_note_inlined(struct method *method, uint32_t version, const uint32_t *inlined, uint32_t n_inlined, uint32_t *ret);
+/* Writes down whom the version in @row inlined, before the transaction that makes it live is committed. False: no room, which within
+ * a transaction must have been looked for before. *ret is the first edge. */
+bool version_note_inlined(struct method *method, uint32_t row, uint64_t id, const uint32_t *inlined, uint32_t n_inlined,
+			  uint32_t *ret);
+bool version_has_edges(const struct method *method, uint32_t n_inlined);	/* whether there is room for so many */
 bool version_release(struct method *method, int *budget);	/* a slice of the rows of a method whose module is gone; false: more */
 
 /* -- inline.c --- */
@@ -250,6 +286,7 @@ bool inline_recover(struct method *inliner, uint32_t version);	/* the same, maki
 uint32_t inline_count(struct method *method, uint32_t n_enough);
 bool inline_has(const struct method *method, const struct method *inliner, uint32_t version);	/* for checks */
 bool inline_withdraw(struct method *method);			/* a slice of all that inlined the current body; false: more */
+bool inline_makes_cold(struct method *method);			/* whether any of them has no code left then */
 
 /* -- entry.c --- */
 struct entry_values {
@@ -311,15 +348,15 @@ const char *slot_check(const struct method *method, const struct entry_values *v
 
 /* -- count.c --- */
 struct count_plan {
-	enum tier_stage stage;		/* COUNTING, or FINAL because @reason */
+	enum tier_stage stage;		/* COUNTING, UNCOUNTED for now, or FINAL because @reason */
 	enum tier_reason reason;
 	uint32_t cell;
 	struct core_code stub;		/* address 0: the prestub counts */
 	struct core_code forwarder;	/* address 0: none was made now */
 };
-/* Makes the stub and sets the cell, neither of which anybody reaches yet; then, in a transaction, counting begins. Returns the
- * path by which its entry points are to be set. */
-struct count_plan count_plan(struct method *method, uint64_t version, uint64_t code, uint32_t threshold);
+/* Makes the stub and sets the first of the module's free cells, @cell, neither of which anybody reaches yet; then, in a transaction,
+ * counting begins, or what else the plan says. Returns the path by which its entry points are to be set. */
+struct count_plan count_plan(struct method *method, uint64_t version, uint64_t code, uint32_t threshold, uint32_t cell);
 enum tier_path count_apply(struct method *method, struct ledger_method *image, struct ledger_version *version,
 			   const struct count_plan *plan, enum tier_reason reason);
 enum tier_path count_path(const struct ledger_version *version);	/* by which it is counted */

@@ -31,8 +31,9 @@
 #define LEDGER_PAGE 4096u
 
 /* Table, record, rows. Every method has room for LEDGER_LADDER versions of each body that may run, so what core_module_add() and
- * core_rejit() admit always finds some. */
-#define LEDGER_LADDER 4u
+ * core_rejit() admit always finds some: three is the longest ladder, and a version that fails ends it where it stands. What is
+ * beyond (versions made again after a withdrawal, on-stack replacement) takes what nobody was promised, or is not made. */
+#define LEDGER_LADDER 3u
 #define LEDGER_TABLE_LIST(_)                                                                                           \
 	_(MODULES, module, 1u << 12)                                                                                   \
 	_(USERS, user, 1u << 12)                                                                                       \

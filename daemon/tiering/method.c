@@ -4,13 +4,15 @@
 #include "tiering/internal.h"
 #include "util/error.h"
 
-/* A method: its stages, the transaction that every transition is, and its first call.
+/* A method: its stages, and the transaction that every transition is.
  *
  *   cold ─► uncounted ─► counting ─► queued ─► compiling ─► final
- *      └────────┴──(delay off)─┘ └──────(no counting possible, from the first three)──────┘
+ *      │       ▲  └─────────▲──(no counting possible)───────────▲
+ *      │       └────────────┴──────(another tier)───┘           │
+ *      └──────────(delay off)──────(nothing comes after it)─────┘
  *
- * An inlined method that is replaced leads from final back to queued, or from compiling when the job was too early. Another body
- * begins cold (rejit.c).
+ * An inlined method that is replaced leads from final back to queued, or from compiling when the job was too early; from anywhere
+ * to cold where all code that there is inlined somebody (inline.c). Another body begins cold (rejit.c).
  *
  * The stage is durable; which list the method is in follows from it, and so does all that clients see (entry.c). */
 
@@ -21,7 +23,7 @@ static const uint8_t stage_next[_TIER_STAGE_N] = {
 	[TIER_STAGE_COUNTING] = BIT(QUEUED),
 	[TIER_STAGE_REACHED] = BIT(QUEUED),
 	[TIER_STAGE_QUEUED] = BIT(COMPILING),
-	[TIER_STAGE_COMPILING] = BIT(FINAL) | BIT(QUEUED),
+	[TIER_STAGE_COMPILING] = BIT(FINAL) | BIT(QUEUED) | BIT(UNCOUNTED) | BIT(COUNTING),
 	[TIER_STAGE_FINAL] = BIT(QUEUED) | BIT(FINAL),
 };
 
@@ -58,28 +60,32 @@ enum tier_level method_level(const struct method *method)
 }
 
 /* -- Versions that it may still need --- */
-static uint32_t promise_of(enum tier_stage stage)
+static uint32_t method_promise(const struct method *method)
 {
-	switch (stage) {
-	case TIER_STAGE_COLD:
-		return LEDGER_LADDER;
-	case TIER_STAGE_QUEUED:
-	case TIER_STAGE_COMPILING:
-		return LEDGER_LADDER / 2;
-	case TIER_STAGE_FINAL:
-		return 0;
-	default:
-		return LEDGER_LADDER - 1;
-	}
+	const struct ledger_method *durable = method->durable;
+
+	return ladder_promise(method_core(method), &(struct ladder_place){
+		.stage = durable->stage, .reason = durable->reason, .active = durable->active, .next = durable->next,
+	});
+}
+
+static uint32_t method_original_promise(const struct method *method)
+{
+	const struct ledger_method *durable = method->durable;
+
+	return ladder_promise(method_core(method), &(struct ladder_place){
+		.stage = durable->original_stage, .reason = durable->original_reason,
+		.active = durable->original_active, .next = durable->original_next,
+	});
 }
 
 void method_count_promise(struct method *method)
 {
 	const uint8_t before = method->promised;
 
-	method->promised = promise_of(method_stage(method));
+	method->promised = method_promise(method);
 	if (method_body(method))
-		method->promised += promise_of(method->durable->original_stage);
+		method->promised += method_original_promise(method);
 	module_count_rows(method->module, ROWS_PROMISED, method->promised - before);
 }
 
@@ -87,6 +93,10 @@ void method_count_promise(struct method *method)
 enum method_place method_place_of(const struct method *method)
 {
 	switch (method_stage(method)) {
+	case TIER_STAGE_COLD:
+		if (!method->durable || method->durable->next == LEDGER_NONE)
+			return PLACE_NONE;
+		return version_next(method)->is_begun ? PLACE_RUNNING : PLACE_FIRST;
 	case TIER_STAGE_UNCOUNTED:
 		return PLACE_UNCOUNTED;
 	case TIER_STAGE_COUNTING:
@@ -100,6 +110,15 @@ enum method_place method_place_of(const struct method *method)
 	}
 }
 
+static void method_count_pending(struct method *method, int n)
+{
+	if (method->place != PLACE_QUEUE && method->place != PLACE_FIRST)
+		return;
+	method->module->n_pending += n;
+	method->module->user->n_pending += n;
+	method_core(method)->n_pending += n;
+}
+
 static void method_leave(struct method *method)
 {
 	struct module *module = method->module;
@@ -110,12 +129,9 @@ static void method_leave(struct method *method)
 	list_remove(&method->link);
 	if (method->place == PLACE_ARMED && !--core->n_armed)
 		core->sweep_deadline_ns = 0;
-	if (method->place == PLACE_QUEUE) {
+	if (method->place == PLACE_QUEUE)
 		queue_link(module);
-		module->n_pending--;
-		module->user->n_pending--;
-		core->n_pending--;
-	}
+	method_count_pending(method, -1);
 }
 
 static void method_enter(struct method *method)
@@ -137,14 +153,13 @@ static void method_enter(struct method *method)
 		list_append(&module->queue, &method->link);
 		queue_link(module);
 		break;
+	case PLACE_FIRST:
+		list_append(&user->first, &method->link);
+		break;
 	default:
 		break;
 	}
-	if (method->place == PLACE_QUEUE) {
-		module->n_pending++;
-		user->n_pending++;
-		core->n_pending++;
-	}
+	method_count_pending(method, 1);
 }
 
 void method_move(struct method *method, enum method_place place)
@@ -232,64 +247,7 @@ bool method_forget(struct method *method, int *budget)
 	return true;
 }
 
-/* -- The first call --- */
-static void method_publish_first(struct method *method, const struct core_code *code)
-{
-	struct core *core = method_core(method);
-	bool is_delayed = delay_is_used(core);
-	struct count_plan plan = { .stage = TIER_STAGE_UNCOUNTED };
-	struct ledger_method *image;
-	struct ledger_version *version;
-	enum tier_path path = TIER_PATH_INITIAL_PUBLISH_NON_FINAL;
-
-	if (!is_delayed)
-		plan = count_plan(method, core->ledger.global->next_version, code->address, core->config.threshold);
-	image = method_begin(method);
-	version = version_new(method, image, TIER_LEVEL_TIER0);
-	version_set_live(core, version, code);
-	module_note_code(method->module, code);
-	image->active = image->next;
-	image->next = LEDGER_NONE;
-	image->generation++;
-	method_event(method, TIER_EVENT_PUBLISHED, version->id, TIER_LEVEL_NONE, version->level, TIER_REASON_FIRST_CALL);
-	if (is_delayed) {
-		method_set_stage(method, image, TIER_STAGE_UNCOUNTED);
-		delay_note_first_call(method->module->user);
-		if (image->body)
-			path = TIER_PATH_DELAY_ACTIVATION_NON_FINAL;
-	} else {
-		path = count_apply(method, image, version, &plan, TIER_REASON_FIRST_CALL);
-	}
-	core->stats.n_published++;
-	method_commit(method, path);
-	delay_link(method->module->user);
-}
-
-int core_prepare(struct module *module, uint32_t index)
-{
-	struct core *core = module->core;
-	struct core_compile compile = { .method = index, .level = TIER_LEVEL_TIER0 };
-	struct core_result result = { .n_inlined = 0 };
-	struct method *method;
-	int r;
-
-	if (index >= module->n_methods)
-		return error_origin(-EINVAL);
-	method = &module->methods[index];
-	if (method_stage(method) != TIER_STAGE_COLD)
-		return 0;
-	assert(module->records);
-	compile.body = method_body(method);
-	r = core->ops->first(core->context, module->context, &compile, &result);
-	if (r == CORE_E_FULL)
-		return CORE_E_FULL;
-	if (r)
-		return error_fold(r);
-	method_publish_first(method, &result.code);
-	core_proceed(core);
-	return 0;
-}
-
+/* -- Questions --- */
 uint32_t core_method_body(const struct module *module, uint32_t method)
 {
 	return method_body(&module->methods[method]);
@@ -302,7 +260,6 @@ struct core_entry core_method_entry(const struct module *module, uint32_t method
 	return (struct core_entry){ record->entry, record->entry == record->code ? record->version : 0 };
 }
 
-/* -- Questions --- */
 struct tier_answer core_answer(struct module *module, uint32_t method)
 {
 	assert(module->records && method < module->n_methods);

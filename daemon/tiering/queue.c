@@ -10,8 +10,15 @@
  * its jobs wait: the processor belongs to those who are starting up. A job that a predecessor had outside is taken up
  * again before all others and whatever the delay says, even if its body was replaced; the history has its start already.
  *
- * A promotion that fails is final: the method keeps its code and says why. A job that cannot start because the daemon is short of
- * memory or descriptors has not failed: it stays where it is, and all starts wait a moment. */
+ * First calls that wait for the optimizer come next, those of a uid in order, whatever the delay says.
+ *
+ * What comes out may have a next tier (ladder.c): it is counted at once, or recorded for the end of the delay when one is active. A
+ * promotion that fails is final: the method keeps its code and says why. A job that cannot start because the daemon is short of
+ * memory or descriptors has not failed: it stays where it is, and all starts wait a moment.
+ *
+ * Thresholds that are reached together (reference §4.6): completing one is a transaction of a few microseconds on the thread that
+ * also starts jobs, so there is no lock to be spared, and no second pass. A sweep completes all that it finds before it starts a
+ * job. Bells come one at a time; as a uid has a job or two outside, the first of them starts and the others are completed meanwhile. */
 
 #define QUEUE_RETRY_NS 100000000u
 #define QUEUE_STARTS_MAX 64u	/* in one turn of the loop; more only when each start fails at once */
@@ -20,7 +27,8 @@
 void queue_promote(struct method *method, struct ledger_method *image, const struct ledger_version *active,
 		   enum tier_reason reason)
 {
-	const struct ledger_version *next = version_new(method, image, TIER_LEVEL_TIER1);
+	const struct ladder_step step = ladder_next(method, active);
+	const struct ledger_version *next = version_new(method, image, &step);
 
 	method_set_stage(method, image, TIER_STAGE_QUEUED);
 	method_event(method, TIER_EVENT_QUEUED, next->id, active->level, next->level, reason);
@@ -189,8 +197,21 @@ static struct ledger_version *queue_end_version(struct method *method, const str
 		version->state = LEDGER_FAILED;
 		core->stats.n_promotions_failed++;
 	}
+	version->is_begun = false;
 	method_event(method, TIER_EVENT_COMPILE_ENDED, version->id, method_level(method), version->level, end->reason);
 	return version;
+}
+
+/* Of a first call: its method stays cold, with the reason, until it has unoptimized code. */
+static void queue_fail_first(struct method *method, const struct queue_end *end)
+{
+	struct ledger_method *image = method_begin(method);
+
+	queue_end_version(method, end);
+	image->next = LEDGER_NONE;
+	image->reason = end->reason;
+	method_commit(method, PATH_KEPT);
+	first_make(method);	/* without room for that the next call says so */
 }
 
 static void queue_fail(struct method *method, const struct queue_end *end)
@@ -209,25 +230,78 @@ static void queue_again(struct method *method, const struct queue_end *end)
 {
 	struct ledger_method *image = method_begin(method);
 	const struct ledger_version *version = queue_end_version(method, end);
+	const bool is_first = image->stage == TIER_STAGE_COLD;
 
-	method_set_stage(method, image, TIER_STAGE_QUEUED);
+	if (is_first)
+		image->ticket = ledger_ticket(&method_core(method)->ledger);
+	else
+		method_set_stage(method, image, TIER_STAGE_QUEUED);
 	method_event(method, TIER_EVENT_QUEUED, version->id, method_level(method), version->level, end->reason);
-	method_commit(method, TIER_PATH_NON_FINAL);
+	method_commit(method, is_first ? PATH_KEPT : TIER_PATH_NON_FINAL);
+}
+
+/* What becomes of the new version; before the transaction */
+static struct count_plan queue_plan(struct method *method, const struct queue_end *end)
+{
+	const struct module *module = method->module;
+	const struct ledger_version *version = ledger_version(&module->core->ledger, end->version);
+	const bool is_first = method_stage(method) == TIER_STAGE_COLD;
+
+	if (ladder_is_final(version->level))
+		return (struct count_plan){
+			.stage = TIER_STAGE_FINAL, .reason = is_first ? method->durable->reason : TIER_REASON_PROMOTED,
+		};
+	if (module->user->durable->deadline_ns)
+		return (struct count_plan){ .stage = TIER_STAGE_UNCOUNTED };
+	return count_plan(method, version->id, end->result->code.address, version->threshold, module->durable->n_cells_used);
+}
+
+/* Why it is published */
+static enum tier_reason queue_cause(const struct method *method, enum tier_level level)
+{
+	if (method_stage(method) == TIER_STAGE_COLD)
+		return TIER_REASON_FIRST_CALL;
+	return ladder_is_final(level) ? TIER_REASON_PROMOTED : TIER_REASON_CALLS;
 }
 
 static void queue_publish(struct method *method, const struct queue_end *end)
 {
-	enum tier_level from = version_active(method)->level;
+	const struct count_plan plan = queue_plan(method, end);
+	const enum tier_level from = method_level(method);
 	struct ledger_method *image = method_begin(method);
-	const struct ledger_version *version = queue_end_version(method, end);
+	struct ledger_version *version = queue_end_version(method, end);
+	const enum tier_reason cause = queue_cause(method, version->level);
+	enum tier_path path;
 
 	image->active = end->version;
 	image->next = LEDGER_NONE;
 	image->generation++;
-	method_event(method, TIER_EVENT_PUBLISHED, version->id, from, version->level, TIER_REASON_PROMOTED);
-	method_set_final(method, image, version, TIER_REASON_PROMOTED);
+	method_event(method, TIER_EVENT_PUBLISHED, version->id, from, version->level, cause);
+	path = count_apply(method, image, version, &plan, cause);
 	method_core(method)->stats.n_published++;
-	method_commit(method, method_final_path(method, image));
+	method_commit(method, path);
+	delay_link(method->module->user);
+}
+
+/* Of the own body, which another has replaced: what a revert will find */
+static void queue_end_original(struct ledger_method *image, const struct ledger_version *version, const struct queue_end *end)
+{
+	const bool is_first = image->original_stage == TIER_STAGE_COLD;
+
+	if (end->reason == TIER_REASON_INLINEE_REPLACED) {
+		image->original_stage = is_first ? TIER_STAGE_COLD : TIER_STAGE_QUEUED;
+		return;
+	}
+	image->original_next = LEDGER_NONE;
+	if (end->reason) {
+		image->original_stage = is_first ? TIER_STAGE_COLD : TIER_STAGE_FINAL;
+		image->original_reason = end->reason;
+		return;
+	}
+	image->original_active = end->version;
+	image->original_stage = ladder_is_final(version->level) ? TIER_STAGE_FINAL : TIER_STAGE_UNCOUNTED;
+	if (!is_first && ladder_is_final(version->level))
+		image->original_reason = TIER_REASON_PROMOTED;
 }
 
 /* Its body is not the current one: the end changes nothing that clients see. */
@@ -235,17 +309,11 @@ static void queue_end_apart(struct method *method, const struct queue_end *end)
 {
 	struct core *core = method_core(method);
 	struct ledger_method *image = method_begin(method);
+	const struct ledger_version *version;
 
-	queue_end_version(method, end);
-	if (end->version == image->original_next && end->reason == TIER_REASON_INLINEE_REPLACED) {
-		image->original_stage = TIER_STAGE_QUEUED;
-	} else if (end->version == image->original_next) {
-		image->original_stage = TIER_STAGE_FINAL;
-		image->original_reason = end->reason ? end->reason : TIER_REASON_PROMOTED;
-		image->original_next = LEDGER_NONE;
-		if (end->reason == TIER_REASON_NONE)
-			image->original_active = end->version;
-	}
+	version = queue_end_version(method, end);
+	if (end->version == image->original_next)
+		queue_end_original(image, version, end);
 	ledger_commit(&core->ledger);
 	method_count_promise(method);
 	core_ring(core, NULL, 0);
@@ -262,6 +330,7 @@ static bool queue_is_stale(const struct module *module, const struct core_result
 /* Whether what is good so far can be taken */
 static enum tier_reason queue_take(struct method *method, struct queue_end *end, uint64_t n_replacements)
 {
+	const struct ledger_version *version = ledger_version(&method_core(method)->ledger, end->version);
 	const struct core_result *result = end->result;
 
 	for (uint32_t i = 0; i < result->n_inlined; i++)
@@ -272,7 +341,7 @@ static enum tier_reason queue_take(struct method *method, struct queue_end *end,
 	    && (end->version == method->durable->next || end->version == method->durable->original_next))
 		return TIER_REASON_INLINEE_REPLACED;
 	if (!inline_reserve(method->module, result->inlined, result->n_inlined)
-	    || !version_note_inlined(method, end->version, result->inlined, result->n_inlined, &end->edges))
+	    || !version_note_inlined(method, end->version, version->id, result->inlined, result->n_inlined, &end->edges))
 		return TIER_REASON_RESULT_REFUSED;
 	return TIER_REASON_NONE;
 }
@@ -285,6 +354,8 @@ static void queue_settle(struct method *method, const struct queue_end *end)
 		queue_publish(method, end);
 	else if (end->reason == TIER_REASON_INLINEE_REPLACED)
 		queue_again(method, end);
+	else if (method_stage(method) == TIER_STAGE_COLD)
+		queue_fail_first(method, end);
 	else
 		queue_fail(method, end);
 	if (end->reason == TIER_REASON_NONE) {
@@ -323,12 +394,14 @@ void core_compile_done(struct core *core, uint64_t module, uint32_t index, uint6
 /* -- Starts --- */
 static void queue_announce(struct method *method)
 {
-	const struct ledger_version *active = version_active(method), *version = version_next(method);
+	const struct ledger_version *version = version_next(method);
 	struct ledger_method *image = method_begin(method);
 
-	method_set_stage(method, image, TIER_STAGE_COMPILING);
+	if (image->stage != TIER_STAGE_COLD)
+		method_set_stage(method, image, TIER_STAGE_COMPILING);
+	ledger_edit(&method_core(method)->ledger, version_next(method))->is_begun = true;
 	user_take_turn(method->module->user);
-	method_event(method, TIER_EVENT_COMPILE_STARTED, version->id, active->level, version->level, TIER_REASON_NONE);
+	method_event(method, TIER_EVENT_COMPILE_STARTED, version->id, method_level(method), version->level, TIER_REASON_NONE);
 	method_commit(method, PATH_KEPT);
 }
 
@@ -349,7 +422,13 @@ static int queue_submit(const struct job *job)
 	struct core *core = module->core;
 	const struct ledger_version *version = ledger_version(&core->ledger, job->row);
 	const struct core_compile compile = {
-		.version = version->id, .method = job->method, .body = version->body, .level = version->level,
+		.version = version->id,
+		.method = job->method,
+		.body = version->body,
+		.level = version->level,
+		.profile = version->profile,
+		.patchpoint = version->patchpoint,
+		.is_urgent = version->level == TIER_LEVEL_OPTIMIZED,
 	};
 
 	return core->ops->compile(core->context, module->context, &compile);
@@ -428,17 +507,34 @@ static struct method *queue_head(struct user *user)
 	return list_entry(list_first(&module->queue), struct method, link);
 }
 
-static struct method *queue_next(struct core *core)
+/* The same of its first calls */
+static struct method *queue_head_first(struct user *user)
+{
+	struct list *link = list_first(&user->first);
+	struct method *method = link ? list_entry(link, struct method, link) : NULL;
+
+	return method && queue_has_place(method->module) ? method : NULL;
+}
+
+/* Of the user whose turn it is */
+static struct method *queue_turn(struct core *core, struct method *(*head)(struct user *user))
 {
 	struct method *method = NULL;
 	struct list *pos;
 
 	list_for_each(pos, &core->users) {
-		method = queue_head(list_entry(pos, struct user, link));
+		method = head(list_entry(pos, struct user, link));
 		if (method)
 			break;
 	}
 	return method;
+}
+
+static struct method *queue_next(struct core *core)
+{
+	struct method *method = queue_turn(core, queue_head_first);
+
+	return method ? method : queue_turn(core, queue_head);
 }
 
 void queue_run(struct core *core)

@@ -131,16 +131,10 @@ static int recover_slots(struct core *core)
 	return 0;
 }
 
-/* Whether the predecessor had a job for that version. One of a body that never returns is dropped while it only waits. */
-static bool recover_is_begun(const struct method *method, uint32_t row)
+/* Whether the predecessor had a job for that version, perhaps of a body that never returns */
+static bool recover_is_begun(const struct ledger_version *version)
 {
-	const struct ledger_method *durable = method->durable;
-
-	if (ledger_version(&method_core(method)->ledger, row)->state != LEDGER_MAKING)
-		return false;
-	if (row == durable->next)
-		return durable->stage == TIER_STAGE_COMPILING;
-	return row != durable->original_next || durable->original_stage == TIER_STAGE_COMPILING;
+	return version->state == LEDGER_MAKING && version->is_begun;
 }
 
 /* What follows from a method's versions: what it may still need, whom it inlined, its jobs */
@@ -156,7 +150,7 @@ static bool recover_method(struct method *method)
 	if (durable->original_active != LEDGER_NONE)
 		is_whole &= inline_recover(method, durable->original_active);
 	for (uint32_t row = durable->chain; row != LEDGER_NONE; row = ledger_version(ledger, row)->older)
-		if (recover_is_begun(method, row))
+		if (recover_is_begun(ledger_version(ledger, row)))
 			is_whole &= queue_recover(method, row);
 	return is_whole;
 }

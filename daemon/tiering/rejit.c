@@ -13,16 +13,6 @@
  * successor finds half of it. */
 
 /* -- Going --- */
-/* What was being made for a body that never returns: a job ends by itself. */
-static void rejit_drop_next(struct method *method, struct ledger_method *image)
-{
-	struct core *core = method_core(method);
-
-	if (image->next == LEDGER_NONE || image->stage == TIER_STAGE_COMPILING)
-		return;
-	ledger_edit(&core->ledger, version_next(method))->state = LEDGER_FAILED;
-}
-
 static void rejit_save(struct ledger_method *image)
 {
 	image->original_active = image->active;
@@ -42,7 +32,7 @@ static void rejit_replace(struct method *method, uint32_t body)
 	struct ledger_method *image = method_begin(method);
 
 	if (image->body)
-		rejit_drop_next(method, image);
+		version_drop(method, image->next);
 	else
 		rejit_save(image);
 	method_event(method, TIER_EVENT_REJITTED, rejit_active_id(method), method_level(method), TIER_LEVEL_NONE,
@@ -114,6 +104,15 @@ static enum tier_path revert_queued(struct method *method, struct ledger_method 
 	return TIER_PATH_NON_FINAL;
 }
 
+/* The optimizer makes its first code, or was to: then it stands in the line again. */
+static void revert_cold(struct method *method, struct ledger_method *image)
+{
+	const struct ledger_version *next = ledger_version(&method_core(method)->ledger, image->next);
+
+	if (image->next != LEDGER_NONE && !next->is_begun)
+		method_event(method, TIER_EVENT_QUEUED, next->id, TIER_LEVEL_NONE, next->level, TIER_REASON_REVERT);
+}
+
 /* The stage that was kept, from its own point of view */
 static enum tier_path revert_stage(struct method *method, struct ledger_method *image, const struct count_plan *plan)
 {
@@ -135,6 +134,7 @@ static enum tier_path revert_stage(struct method *method, struct ledger_method *
 	case TIER_STAGE_COMPILING:
 		return TIER_PATH_NON_FINAL;
 	default:
+		revert_cold(method, image);
 		return TIER_PATH_RESET;
 	}
 }
@@ -162,7 +162,7 @@ static struct count_plan revert_plan(struct method *method)
 	if (durable->original_stage != TIER_STAGE_UNCOUNTED || method->module->user->durable->deadline_ns)
 		return (struct count_plan){ .stage = TIER_STAGE_UNCOUNTED };
 	version = ledger_version(&method_core(method)->ledger, durable->original_active);
-	return count_plan(method, version->id, version->code, version->threshold);
+	return count_plan(method, version->id, version->code, version->threshold, method->module->durable->n_cells_used);
 }
 
 static void revert_replace(struct method *method)
@@ -174,7 +174,7 @@ static void revert_replace(struct method *method)
 	struct tier_event *event;
 	enum tier_path path;
 
-	rejit_drop_next(method, image);
+	version_drop(method, image->next);
 	event = method_event(method, TIER_EVENT_REVERTED, 0, method_level(method), TIER_LEVEL_NONE, TIER_REASON_REVERT);
 	revert_restore(method, image);
 	if (image->active != LEDGER_NONE) {
@@ -192,11 +192,14 @@ static void revert_replace(struct method *method)
 int core_revert(struct module *module, uint32_t index)
 {
 	struct method *method = &module->methods[index];
+	const uint32_t n_room = version_room(module->core, module->user) / LEDGER_LADDER;
 	bool is_free;
 
 	assert(module->records && index < module->n_methods);
 	if (!method_body(method))
 		return 0;
+	if (inline_count(method, n_room) > n_room && inline_makes_cold(method))
+		return CORE_E_QUOTA;
 	rejit_open(module->core);
 	is_free = inline_withdraw(method);
 	if (is_free)

@@ -17,6 +17,7 @@ struct user *user_new(struct core *core, struct ledger_user *durable, uid_t uid)
 	list_init(&user->install_link);
 	list_init(&user->uncounted);
 	list_init(&user->queue);
+	list_init(&user->first);
 	return user;
 }
 

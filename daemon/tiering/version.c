@@ -27,6 +27,21 @@ uint32_t version_first(const struct method *method, uint32_t body)
 	return first;
 }
 
+uint32_t version_kept(const struct method *method, uint32_t body)
+{
+	const struct ledger *ledger = &method_core(method)->ledger;
+	uint32_t kept = LEDGER_NONE;
+
+	for (uint32_t slot = method->durable->chain; slot != LEDGER_NONE; slot = ledger_version(ledger, slot)->older) {
+		const struct ledger_version *version = ledger_version(ledger, slot);
+
+		if (version->body == body && version->state == LEDGER_LIVE && version->edges == LEDGER_NONE
+		    && version->level != TIER_LEVEL_OSR)
+			kept = slot;
+	}
+	return kept;
+}
+
 /* The newest version with an id below @before (0: of all); LEDGER_NONE */
 static uint32_t version_below(const struct method *method, uint64_t before)
 {
@@ -59,7 +74,7 @@ uint32_t version_room(const struct core *core, const struct user *user_or_null)
 	return MIN(n, user_or_null ? version_left(share, user_or_null->rows) : share);
 }
 
-struct ledger_version *version_new(struct method *method, struct ledger_method *image, enum tier_level level)
+struct ledger_version *version_new(struct method *method, struct ledger_method *image, const struct ladder_step *step)
 {
 	struct core *core = method_core(method);
 	uint32_t slot = ledger_take(&core->ledger, LEDGER_VERSIONS);
@@ -75,11 +90,13 @@ struct ledger_version *version_new(struct method *method, struct ledger_method *
 		.threshold = core->config.threshold,
 		.older = image->chain,
 		.edges = LEDGER_NONE,
-		.profile = LEDGER_NONE,
+		.profile = step->profile,
 		.patchpoint = LEDGER_NONE,
-		.level = level,
+		.level = step->level,
 		.state = LEDGER_MAKING,
 	};
+	if (step->profile != LEDGER_NONE)
+		ledger_edit(&core->ledger, method->module->durable)->n_cells_used = step->n_cells_used;
 	image->next = image->chain = slot;
 	core->held[slot] = (struct entry_held){ 0 };
 	module_count_rows(method->module, ROWS_VERSIONS, 1);
@@ -93,6 +110,14 @@ void version_set_live(struct core *core, struct ledger_version *image, const str
 	image->code = code->address;
 	image->size = code->size;
 	image->published_ms = core->ops->wall(core->context) / 1000000u;
+}
+
+void version_drop(struct method *method, uint32_t row_or_none)
+{
+	struct ledger *ledger = &method_core(method)->ledger;
+
+	if (row_or_none != LEDGER_NONE && !ledger_version(ledger, row_or_none)->is_begun)
+		ledger_edit(ledger, ledger_version(ledger, row_or_none))->state = LEDGER_FAILED;
 }
 
 /* -- Questions --- */
@@ -178,7 +203,7 @@ static bool version_release_edges(struct method *method, uint32_t *first, int *b
 }
 
 /* A new first edge of the chain that begins with @next; LEDGER_NONE: no room. */
-static uint32_t version_add_edge(const struct method *method, uint32_t version, uint32_t next)
+static uint32_t version_add_edge(const struct method *method, uint32_t version, uint64_t id, uint32_t next)
 {
 	struct ledger *ledger = &method_core(method)->ledger;
 	uint32_t slot = module_has_share(method->module, ROWS_EDGES) ? ledger_take(ledger, LEDGER_EDGES) : LEDGER_NONE;
@@ -187,7 +212,7 @@ static uint32_t version_add_edge(const struct method *method, uint32_t version, 
 		return slot;
 	*ledger_edge(ledger, slot) = (struct ledger_edge){
 		.module = method->module->id,
-		.version_id = ledger_version(ledger, version)->id,
+		.version_id = id,
 		.version = version,
 		.next = next,
 	};
@@ -195,8 +220,18 @@ static uint32_t version_add_edge(const struct method *method, uint32_t version, 
 	return slot;
 }
 
+bool version_has_edges(const struct method *method, uint32_t n_inlined)
+{
+	const struct module *module = method->module;
+	const uint32_t n = n_inlined / LEDGER_EDGE_METHODS + !!(n_inlined % LEDGER_EDGE_METHODS);
+	const uint32_t n_mine = module->user->rows[ROWS_EDGES], n_all = module->core->rows[ROWS_EDGES];
+
+	return n_mine + n <= module->core->share[ROWS_EDGES] && n_all + n <= LEDGER_EDGES_MAX;
+}
+
 /* Edges need no redo: a successor drops those whose version is not live. */
-bool version_note_inlined(struct method *method, uint32_t version, const uint32_t *inlined, uint32_t n_inlined, uint32_t *ret)
+bool version_note_inlined(struct method *method, uint32_t version, uint64_t id, const uint32_t *inlined, uint32_t n_inlined,
+			  uint32_t *ret)
 {
 	struct ledger *ledger = &method_core(method)->ledger;
 	uint32_t first = LEDGER_NONE;
@@ -205,7 +240,7 @@ bool version_note_inlined(struct method *method, uint32_t version, const uint32_
 		struct ledger_edge *edge;
 
 		if (i % LEDGER_EDGE_METHODS == 0) {
-			uint32_t slot = version_add_edge(method, version, first);
+			uint32_t slot = version_add_edge(method, version, id, first);
 
 			if (slot == LEDGER_NONE) {
 				version_release_edges(method, &first, &(int){ INT_MAX });
