@@ -13,6 +13,7 @@
 #include "answers.h"
 #include "describe.h"
 #include "parts.h"
+#include "settling.h"
 #include "util/base.h"
 #include "util/log.h"
 
@@ -220,11 +221,32 @@ static void op_counters(void *context, struct wire_counters *ret)
 	ret->n_client_slot_writes = sum.n_slot_writes;
 }
 
+static void op_knobs(void *context, uint64_t from, struct wire_knobs *ret)
+{
+	struct tierd *tierd = context;
+	struct options_knob knob;
+
+	for (uint64_t i = from; i < UINT32_MAX && options_knob(tierd->options, i, &knob); i++) {
+		struct wire_knob_row *row = &ret->rows[ret->n];
+
+		if (ret->n == WIRE_KNOBS_MAX) {
+			ret->more = 1;
+			return;
+		}
+		memcpy(row->name, knob.name, sizeof(row->name));
+		memcpy(row->value, knob.value, sizeof(row->value));
+		memcpy(row->standard, knob.standard, sizeof(row->standard));
+		memcpy(row->range, knob.range, sizeof(row->range));
+		memcpy(row->mirrors, knob.mirrors, sizeof(row->mirrors));
+		ret->n++;
+	}
+}
+
 const struct server_ops answers = {
 	.load = op_load, .cancel_load = op_cancel_load, .rejit = op_rejit, .release = op_release, .find = op_find,
 	.slot_method = op_slot_method, .method_name = op_method_name, .import_name = op_import_name,
 	.describe = describe_method, .related = describe_related, .insns = describe_insns, .lines = describe_lines,
 	.segment_fd = op_segment_fd, .probe_page_fd = op_probe_page_fd, .drain = op_drain, .kernel_works = op_kernel_works,
 	.events = op_events, .events_since = op_events_since, .newest_event = op_newest_event, .stats = op_stats,
-	.counters = op_counters,
+	.counters = op_counters, .knobs = op_knobs, .called = settling_called,
 };

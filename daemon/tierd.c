@@ -119,6 +119,14 @@ static void op_event(void *context, const struct tier_event *event)
 		server_event_added(tierd->server);
 }
 
+static void op_quiet(void *context, struct module *module)
+{
+	struct tierd *tierd = context;
+
+	if (tierd->server)
+		server_module_quiet(tierd->server, module);
+}
+
 static void op_changed(void *context, struct module *module, uint32_t method)
 {
 	struct tierd *tierd = context;
@@ -277,7 +285,7 @@ static int tierd_init_core(struct tierd *tierd)
 	static const struct core_ops ops = {
 		.now = op_now, .wall = op_wall, .arm = op_arm, .first = op_first, .stub = op_stub, .compile = op_compile,
 		.forwarder = op_forwarder, .alias = op_alias,
-		.event = op_event, .changed = op_changed,
+		.quiet = op_quiet, .event = op_event, .changed = op_changed,
 	};
 	struct core_config config = {
 		.threshold = tierd->options->threshold,

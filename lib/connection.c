@@ -301,3 +301,11 @@ int conn_slot_used(struct tier_conn *conn, const struct wire_slot *slot)
 	r = conn_ready_for_note(conn);
 	return r < 0 ? r : lane_ring(&conn->prestub, WIRE_SLOT_USED, slot, 0);
 }
+
+int conn_osr(struct tier_conn *conn, const struct wire_osr *osr)
+{
+	int r;
+
+	r = conn_ready_for_note(conn);
+	return r < 0 ? r : lane_ring(&conn->prestub, WIRE_OSR, osr, 0);
+}

@@ -58,6 +58,7 @@ int conn_nudge(struct tier_conn *conn, const struct wire_method_ref *ref, uint64
 int conn_prepare(struct tier_conn *conn, const struct tier_record *record, uint64_t module, uint32_t method);
 void conn_threshold(struct tier_conn *conn, uint64_t module, uint32_t method, uint64_t version);
 int conn_slot_used(struct tier_conn *conn, const struct wire_slot *slot);	/* 0, or a negative errno: not told */
+int conn_osr(struct tier_conn *conn, const struct wire_osr *osr);		/* the same */
 
 void conn_ref(struct tier_conn *conn);
 void conn_unref(struct tier_conn *conn);

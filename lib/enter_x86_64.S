@@ -7,7 +7,8 @@
  *
  *   tier_enter_prestub     r11 = the method's record   r10 = call cell or junk   → continue at the method's code
  *   tier_enter_threshold   r11 = the method's record   r10 = the stub's data     → continue at the counted code
- *   tier_enter_osr         nothing jumps here before there are OSR versions
+ *   tier_enter_osr         r11 = the loop's patchpoint   r10 = the frame's counter   entered by a call: returns with
+ *                          r11 = the address of code for the running frame, or 0; all but r10 and flags is as before
  *   tier_enter_unbound     one entry per import number; entered by a call; eax = the number; does not come back
  *
  * The frame is a real one with unwind information: a debugger, a profiler and a thread's cancellation walk through it to
@@ -15,9 +16,9 @@
 
 	.text
 
-/* Saves what the method's code expects to find, calls @function(r11, r10), continues where that says. r11 is free: code
- * is entered through pointers, so it expects nothing there. */
-	.macro enter symbol, function
+/* Saves what the method's code expects to find, calls @function(r11, r10), whose result is in r11 then, and leaves by @exit.
+ * r11 is free: code is entered through pointers, so it expects nothing there. */
+	.macro enter symbol, function, exit:vararg
 	.globl	\symbol
 	.hidden	\symbol
 	.type	\symbol, @function
@@ -52,14 +53,14 @@
 	leave
 	.cfi_def_cfa %rsp, 8
 	.cfi_restore %rbp
-	jmp	*%r11
+	\exit
 	.cfi_endproc
 	.size	\symbol, . - \symbol
 	.endm
 
-	enter	tier_enter_prestub, prestub_enter
-	enter	tier_enter_threshold, threshold_enter
-	enter	tier_enter_osr, osr_enter
+	enter	tier_enter_prestub, prestub_enter, jmp *%r11
+	enter	tier_enter_threshold, threshold_enter, jmp *%r11
+	enter	tier_enter_osr, osr_enter, ret
 
 /* 256 entries of 16 bytes (prestub.h: UNBOUND_ENTRIES, UNBOUND_ENTRY_SIZE), so that the failure can name the import. */
 	.globl	tier_enter_unbound

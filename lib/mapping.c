@@ -97,6 +97,24 @@ static const char *slots_wrong(const struct tier_layout *layout)
 	return NULL;
 }
 
+/* Behind the method records, and behind the cells and the visits. */
+static const char *patchpoints_wrong(const struct tier_layout *layout)
+{
+	const uint64_t size = (uint64_t)layout->n_patchpoints * sizeof(struct tier_patchpoint);
+	const uint64_t records_end = layout->segment[TIER_SEGMENT_RECORDS].offset + TIER_RECORDS_OFFSET
+				   + (uint64_t)layout->n_methods * sizeof(struct tier_record);
+
+	if (!layout->n_patchpoints)
+		return NULL;
+	if (layout->patchpoints % sizeof(uint64_t) || layout->patchpoints < records_end
+	    || !segment_holds(layout, TIER_SEGMENT_RECORDS, layout->patchpoints, size))
+		return "its patchpoints lie outside their segment, or among the records";
+	if (layout->hits % sizeof(uint32_t) || layout->hits < layout->visits + sizeof(struct tier_visits)
+	    || !segment_holds(layout, TIER_SEGMENT_COUNTERS, layout->hits, layout->n_patchpoints * sizeof(uint32_t)))
+		return "its patchpoints' hits lie outside their segment, or among the counters";
+	return NULL;
+}
+
 static const char *layout_wrong(const struct tier_layout *layout)
 {
 	const uint64_t heads[] = {
@@ -105,6 +123,7 @@ static const char *layout_wrong(const struct tier_layout *layout)
 		[TIER_SEGMENT_COUNTERS] = (uint64_t)layout->n_cells * sizeof(uint32_t),
 		[TIER_SEGMENT_PRIVATE] = sizeof(struct tier_private) + (uint64_t)layout->n_imports * sizeof(uint64_t),
 	};
+	const char *wrong;
 	uint64_t end = 0;
 
 	if (!layout->size || layout->size > TIER_SPAN_MAX || (layout->base | layout->size) % PAGE || layout->base < PAGE
@@ -126,7 +145,8 @@ static const char *layout_wrong(const struct tier_layout *layout)
 	if (layout->visits % 8 || !segment_holds(layout, TIER_SEGMENT_COUNTERS, layout->visits, sizeof(struct tier_visits))
 	    || layout->visits - layout->segment[TIER_SEGMENT_COUNTERS].offset < heads[TIER_SEGMENT_COUNTERS])
 		return "its visits lie outside their segment, or among the counters";
-	return slots_wrong(layout);
+	wrong = slots_wrong(layout);
+	return wrong ? wrong : patchpoints_wrong(layout);
 }
 
 /* A file shorter than its segment would be a SIGBUS later. */
@@ -293,6 +313,7 @@ static void mapping_set_pointers(struct mapping *mapping)
 	mapping->records = (void *)tier_layout_record(layout, 0);
 	mapping->cells = (void *)tier_layout_cell(layout, 0);
 	mapping->visits = (void *)(layout->base + layout->visits);
+	mapping->hits = (void *)(layout->base + layout->hits);
 	mapping->table = (void *)tier_layout_segment(layout, TIER_SEGMENT_PRIVATE);
 }
 
@@ -370,13 +391,21 @@ void mapping_tidy(void)
 	process_page()->mine = 1;
 }
 
-struct mapping *mapping_of_record(const struct tier_record *record)
+static struct mapping *mapping_of_header(const struct tier_records_header *header)
 {
-	const struct tier_records_header *header =
-		(const void *)((const char *)(record - record->index) - TIER_RECORDS_OFFSET);
 	const struct tier_private *table = (const void *)tier_layout_segment(&header->layout, TIER_SEGMENT_PRIVATE);
 
 	return (struct mapping *)(uintptr_t)table->client;
+}
+
+struct mapping *mapping_of_record(const struct tier_record *record)
+{
+	return mapping_of_header((const void *)((const char *)(record - record->index) - TIER_RECORDS_OFFSET));
+}
+
+struct mapping *mapping_of_patchpoint(const struct tier_patchpoint *patchpoint)
+{
+	return mapping_of_header((const void *)((const char *)patchpoint - patchpoint->offset));
 }
 
 struct mapping *mapping_of_code(uint64_t address)

@@ -37,6 +37,7 @@ struct mapping {
 	const struct tier_record *records;
 	uint32_t *cells;
 	struct tier_visits *visits;
+	uint32_t *hits;			/* of patchpoints */
 	struct tier_private *table;
 	struct mapping_notes *notes;	/* NULL: the module has no vtable slots */
 	struct mapping_import *imports;
@@ -69,6 +70,7 @@ static inline void mapping_hear(struct mapping *mapping)
 
 /* From what machine code has in its registers */
 struct mapping *mapping_of_record(const struct tier_record *record);
+struct mapping *mapping_of_patchpoint(const struct tier_patchpoint *patchpoint);
 struct mapping *mapping_of_code(uint64_t address);	/* NULL: not inside any module; signals are blocked */
 
 /* A connection that can answer about the module, with a reference; NULL: all are closed. Signals are blocked. */

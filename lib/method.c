@@ -75,6 +75,7 @@ int tier_status_ask(const struct tier_method *method, struct tier_answer *ret)
 	if (r < 0)
 		return r;
 	*ret = (struct tier_answer){ .status = answer.status, .stage = answer.stage, .tier = answer.tier,
-				     .reason = answer.reason, .generation = answer.generation, .remaining = answer.remaining };
+				     .reason = answer.reason, .generation = answer.generation, .remaining = answer.remaining,
+				     .is_frozen = answer.is_frozen };
 	return 0;
 }

@@ -252,13 +252,6 @@ uint64_t threshold_enter(const struct tier_record *record, const struct tier_stu
 	return data->code;
 }
 
-uint64_t osr_enter(const struct tier_record *record, uint64_t unused)
-{
-	signals_block();
-	failure_of_method(mapping_of_record(record), record->index, "its code asks for on-stack replacement, which this "
-								     "version of libtier does not know");
-}
-
 void unbound_enter(uint32_t import, uint64_t return_address)
 {
 	const struct mapping *mapping;

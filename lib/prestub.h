@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* What methods call when there is no code to go to (enter_x86_64.S is the way in) */
+/* What methods call when there is no code to go to, or when better code may be there (enter_x86_64.S is the way in) */
 
 #include <stdint.h>
 #include "tier/records.h"
@@ -26,5 +26,6 @@ static inline uint64_t unbound_entry(uint32_t import)
 /* Where execution continues: with all argument registers saved, called by the entries. */
 uint64_t prestub_enter(const struct tier_record *record, uint64_t cell);
 uint64_t threshold_enter(const struct tier_record *record, const struct tier_stub_data *data);
-uint64_t osr_enter(const struct tier_record *record, uint64_t unused);
+/* Code that takes the running frame over at the patchpoint's loop; 0: it goes on as it is. */
+uint64_t osr_enter(const struct tier_patchpoint *patchpoint, int32_t *counter);
 _Noreturn void unbound_enter(uint32_t import, uint64_t return_address);

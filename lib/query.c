@@ -39,6 +39,32 @@ int tier_stats(struct tier_conn *conn, struct wire_stats *ret)
 	return conn_ask(conn, WIRE_STATS, &nothing, WIRE_STATISTICS, ret);
 }
 
+int tier_knobs(struct tier_conn *conn, int (*fn)(const struct wire_knob_row *row, void *context), void *context)
+{
+	struct wire_cursor cursor = { 0 };
+	struct wire_knobs page;
+	int r;
+
+	do {
+		r = conn_ask(conn, WIRE_KNOBS, &cursor, WIRE_SETTINGS, &page);
+		if (!r && (page.n > WIRE_KNOBS_MAX || (page.more && !page.n)))
+			r = error_set(-EPROTO, "the daemon sent a list that does not go on");
+		if (r < 0)
+			return r;
+		for (uint32_t i = 0; i < page.n; i++) {
+			struct wire_knob_row row = page.rows[i];
+
+			row.name[sizeof(row.name) - 1] = row.value[sizeof(row.value) - 1] = row.standard[sizeof(row.standard) - 1] = 0;
+			row.range[sizeof(row.range) - 1] = row.mirrors[sizeof(row.mirrors) - 1] = 0;
+			r = fn(&row, context);
+			if (r)
+				return r;
+		}
+		cursor.cursor += page.n;
+	} while (page.more);
+	return 0;
+}
+
 /* A page that claims more rows than fit, or that would have us ask for it again, is not a page. */
 static int page_check(uint32_t n, uint32_t n_max, bool more, uint64_t last, uint64_t cursor)
 {

@@ -5,6 +5,7 @@
 #include "module.h"
 #include "sync.h"
 #include "sys.h"
+#include "wait.h"
 
 /* Waiting for a quiet state
  *
@@ -45,9 +46,14 @@ void tier_cancel_free(struct tier_cancel *cancel)
 	free(cancel);
 }
 
-static bool cancel_is_due(const struct tier_cancel *cancel)
+bool cancel_is_due(const struct tier_cancel *cancel)
 {
 	return cancel && __atomic_load_n(&cancel->is_canceled, __ATOMIC_ACQUIRE);
+}
+
+int wait_canceled(const struct tier_method *method)
+{
+	return error_set(-ECANCELED, "the wait for %s:%s was canceled", method->module->mapping->name, tier_method_name(method));
 }
 
 /* -- Sleeping --- */
@@ -131,8 +137,7 @@ int tier_wait(const struct tier_method *method, uint64_t timeout_ns, struct tier
 		seen = __atomic_load_n(word, __ATOMIC_ACQUIRE);
 		answer = tier_status(method);
 		if (cancel_is_due(cancel))
-			return error_set(-ECANCELED, "the wait for %s:%s was canceled", method->module->mapping->name,
-					 tier_method_name(method));
+			return wait_canceled(method);
 		if (tier_answer_is_quiet(&answer))
 			break;
 		if (!timeout_ns || time_now() >= wait.deadline_ns)
@@ -157,6 +162,9 @@ int tier_climb_next(struct tier_climb *climb, uint64_t timeout_ns, struct tier_c
 		return r;
 	if (climb->answer.status == TIER_STATUS_FINAL)
 		return 0;
+	if (climb->answer.stage != TIER_STAGE_COLD && climb->answer.stage != TIER_STAGE_COUNTING)
+		return error_set(-EBUSY, "%s:%s will not go on: its module is frozen", climb->method->module->mapping->name,
+				 tier_method_name(climb->method));
 	climb->n_steps++;
 	*calls = climb->answer.remaining;
 	return 1;

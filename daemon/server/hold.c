@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <string.h>
+#include "server/freeze.h"
 #include "server/hold.h"
 #include "server/session.h"
 #include "server/slots.h"
@@ -108,11 +109,28 @@ static void hold_free(struct server *server, struct hold *hold)
 	struct resident *resident = hold->resident;
 	uint64_t id = resident->id;
 
+	freeze_end_hold(server, hold);
 	list_remove(&hold->link);
 	free(hold);
 	resident->n_holders--;
 	resident_put(resident);
 	resident_settle(server, id);
+}
+
+struct hold *hold_get(struct session *session, uint64_t id)
+{
+	struct hold *hold = hold_find(session, id);
+
+	return hold ? hold : hold_new(session, id);
+}
+
+void hold_put(struct session *session, struct hold *hold)
+{
+	if (hold->n || hold->is_freezing)
+		return;
+	session->n_holds--;
+	slots_end_hold(session, hold);
+	hold_free(session->server, hold);
 }
 
 /* -- Ends of sessions --- */
@@ -186,9 +204,7 @@ int hold_attach(struct lane *lane, const struct request *request)
 
 	if (!module)
 		return 0;
-	hold = hold_find(lane->session, info.id);
-	if (!hold)
-		hold = hold_new(lane->session, info.id);
+	hold = hold_get(lane->session, info.id);
 	if (!hold)
 		return lane_error(lane, request->serial, TIER_ERROR_NO_MEMORY, NULL);
 	hold->n++;
@@ -204,13 +220,11 @@ int hold_detach(struct lane *lane, const struct request *request)
 	if (!module)
 		return 0;
 	hold = hold_find(lane->session, info.id);
-	if (!hold)
+	if (!hold || !hold->n)
 		return lane_error(lane, request->serial, TIER_ERROR_NO_MODULE, "this session does not hold module '%s'", info.name);
-	if (--hold->n == 0) {
-		lane->session->n_holds--;
-		slots_end_hold(lane->session, hold);
-		hold_free(lane->server, hold);
-	}
+	if (--hold->n == 0)
+		freeze_end(lane->session, hold);
+	hold_put(lane->session, hold);
 	lane_done(lane, request->serial);
 	return 0;
 }

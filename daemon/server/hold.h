@@ -21,6 +21,10 @@ void hold_release_all(struct session *session);
 void hold_release_orphans(struct server *server);	/* a part of it; all of it when the server ends */
 int hold_orphan_timer(struct dispatch_timer *timer, uint64_t now_ns);
 
+/* For freeze.c: the session's hold of a module, made when there is none; NULL: no memory. */
+struct hold *hold_get(struct session *session, uint64_t id);
+/* The module goes if this was what kept it: the hold is freed unless something still holds it. */
+void hold_put(struct session *session, struct hold *hold);
 struct hold *hold_find(const struct session *session, uint64_t id);	/* NULL: the session does not hold the module */
 
 /* -- Residents --- */

@@ -2,22 +2,47 @@
 #include "server/query.h"
 #include "server/session.h"
 #include "server/state.h"
+#include "server/wait.h"
 #include "util/base.h"
 
+static void prepare_reply(struct lane *lane, uint64_t serial, int r)
+{
+	if (!r)
+		lane_done(lane, serial);
+	else if (r == CORE_E_FULL)
+		lane_error(lane, serial, TIER_ERROR_CODE_FULL, NULL);
+	else
+		lane_error(lane, serial, r == -ENOMEM ? TIER_ERROR_NO_MEMORY : TIER_ERROR_INTERNAL, NULL);
+}
+
+bool query_prepare_look(struct wait *wait, struct module *module)
+{
+	int r = core_prepare(module, wait->method);
+
+	if (r == CORE_E_LATER)
+		return false;
+	prepare_reply(wait->lane, wait->serial, r);
+	return true;
+}
+
+/* What the optimizer must make first waits with its caller, for as long as the compilation may take. */
 int query_prepare(struct lane *lane, const struct request *request)
 {
 	const struct wire_method_ref *ref = request->body;
 	struct module *module = session_method(lane, request->serial, ref->module, ref->method);
+	struct wait *wait;
 	int r;
 
 	if (!module)
 		return 0;
 	r = core_prepare(module, ref->method);
-	if (r == CORE_E_FULL)
-		return lane_error(lane, request->serial, TIER_ERROR_CODE_FULL, NULL);
-	if (r)
-		return lane_error(lane, request->serial, r == -ENOMEM ? TIER_ERROR_NO_MEMORY : TIER_ERROR_INTERNAL, NULL);
-	lane_done(lane, request->serial);
+	if (r != CORE_E_LATER) {
+		prepare_reply(lane, request->serial, r);
+		return 0;
+	}
+	wait = wait_new(lane, request->serial, WAIT_PREPARE, UINT64_MAX);
+	if (wait)
+		wait_for_module(wait, ref->module, ref->method);
 	return 0;
 }
 
@@ -30,6 +55,7 @@ void query_reply(struct lane *lane, uint64_t serial, const struct tier_answer *a
 		.tier = answer->tier,
 		.reason = answer->reason,
 		.remaining = answer->remaining,
+		.is_frozen = answer->is_frozen,
 	};
 
 	lane_reply(lane, serial, WIRE_ANSWER, &body);

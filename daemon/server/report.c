@@ -73,6 +73,16 @@ int report_counters(struct lane *lane, const struct request *request)
 	return 0;
 }
 
+int report_knobs(struct lane *lane, const struct request *request)
+{
+	const struct wire_cursor *cursor = request->body;
+	struct wire_knobs body = {};
+
+	lane->server->ops->knobs(lane->server->context, cursor->cursor, &body);
+	lane_reply(lane, request->serial, WIRE_SETTINGS, &body);
+	return 0;
+}
+
 static void session_row(struct wire_session_row *row, const struct session *session)
 {
 	*row = (struct wire_session_row){

@@ -7,4 +7,5 @@
 
 int report_stats(struct lane *lane, const struct request *request);
 int report_counters(struct lane *lane, const struct request *request);
+int report_knobs(struct lane *lane, const struct request *request);
 int report_clients(struct lane *lane, const struct request *request);

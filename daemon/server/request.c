@@ -4,6 +4,7 @@
 #include <string.h>
 #include "server/catalog.h"
 #include "server/feed.h"
+#include "server/freeze.h"
 #include "server/hold.h"
 #include "server/load.h"
 #include "server/look.h"
@@ -12,6 +13,7 @@
 #include "server/report.h"
 #include "server/request.h"
 #include "server/session.h"
+#include "server/settle.h"
 #include "server/slots.h"
 #include "server/wait.h"
 #include "util/base.h"
@@ -54,6 +56,11 @@ static const struct request_row request_rows[] = {
 	[WIRE_SLOT_WATCH] = { "SLOT_WATCH", 0, slots_watch },
 	[WIRE_SLOT_DONE] = { "SLOT_DONE", 0, slots_done },
 	[WIRE_COUNTERS] = { "COUNTERS", 0, report_counters },
+	[WIRE_FREEZE] = { "FREEZE", 0, freeze_request },
+	[WIRE_THAW] = { "THAW", 0, freeze_thaw },
+	[WIRE_MARK] = { "MARK", 0, freeze_mark },
+	[WIRE_SETTLED] = { "SETTLED", 0, settle_request },
+	[WIRE_KNOBS] = { "KNOBS", 0, report_knobs },
 };
 #define REQUEST_COUNT(name, number, type) +1
 _Static_assert(ARRAY_SIZE(request_rows) == 1 WIRE_REQUEST_LIST(REQUEST_COUNT), "a row for each request");
@@ -113,6 +120,11 @@ static const struct rule rules[] = {
 	RULE(SLOT_WATCH, struct wire_method_ref, reserved, BITS, 0),
 	RULE(SLOT_DONE, struct wire_slot_change, reserved, BITS, 0),
 	RULE(COUNTERS, struct wire_empty, reserved, BITS, 0),
+	RULE(FREEZE, struct wire_module_ref, name, TEXT, 0),
+	RULE(THAW, struct wire_module_ref, name, TEXT, 0),
+	RULE(MARK, struct wire_module_ref, name, TEXT, 0),
+	RULE(SETTLED, struct wire_method_ref, reserved, BITS, 0),
+	RULE(KNOBS, struct wire_cursor, module, BITS, 0),
 };
 
 static bool text_is_sound(const unsigned char *p, size_t n)

@@ -118,6 +118,14 @@ void server_method_changed(struct server *server, struct module *module, uint32_
 	slots_method_changed(server, module, info.id, method);
 }
 
+void server_module_quiet(struct server *server, struct module *module)
+{
+	struct core_module_info info;
+
+	core_module_info(module, &info);
+	wait_module_quiet(server, info.id);
+}
+
 void server_event_added(struct server *server)
 {
 	wait_event_added(server);

@@ -17,6 +17,8 @@
 struct server;
 struct server_load;	/* a load that is under way; answered by exactly one server_loaded() */
 
+#define SERVER_CALLED_END UINT64_MAX
+
 enum server_events {
 	SERVER_EVENTS_GAP = -1,		/* up to *gap_last there are none */
 	SERVER_EVENTS_LATER = -2,	/* server_event_added() will be called when they are at hand */
@@ -49,6 +51,10 @@ struct server_ops {
 	void (*related)(void *module_context, uint32_t method, enum wire_relation relation, uint64_t from, struct wire_names *ret);
 	void (*insns)(void *module_context, uint32_t method, uint64_t from, struct wire_insns *ret);
 	void (*lines)(void *module_context, uint32_t method, uint64_t from, struct wire_source *ret);
+	/* Some of the methods that @method can have called, as far as its code tells, and where it calls through pointers what else
+	 * tells; also several times. *from is 0 for the first ones, and SERVER_CALLED_END when there are no more. Returns how many were
+	 * stored, at most @n_max, perhaps none: a call looks at a bounded amount. */
+	uint32_t (*called)(void *module_context, uint32_t method, uint64_t *from, uint32_t *ret, uint32_t n_max);
 	int (*segment_fd)(void *module_context, enum tier_segment segment);	/* borrowed */
 
 	int (*probe_page_fd)(void *context);				/* borrowed */
@@ -64,6 +70,8 @@ struct server_ops {
 	void (*stats)(void *context, struct wire_stats *stats);
 	/* Fills what the clients counted, of all modules that there were. */
 	void (*counters)(void *context, struct wire_counters *ret);
+	/* One page of the knobs in force, from the @from-th on; *ret is zeroes. */
+	void (*knobs)(void *context, uint64_t from, struct wire_knobs *ret);
 };
 
 struct server_config {
@@ -95,6 +103,8 @@ struct server *server_free(struct server *server);
  * from here or from the same turn of the loop. */
 void server_method_changed(struct server *server, struct module *module, uint32_t method);
 void server_event_added(struct server *server);
+/* Nothing of a frozen module is being compiled any more. */
+void server_module_quiet(struct server *server, struct module *module);
 /* A hello probe was seen by the kernel */
 void server_hello_seen(struct server *server, uint64_t nonce);
 

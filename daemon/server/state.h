@@ -80,7 +80,7 @@ struct session {
 	pid_t pid;
 	struct charge charge;
 	struct list lanes, holds;
-	uint32_t n_lanes, n_holds, n_waits, n_watches;
+	uint32_t n_lanes, n_holds, n_waits, n_watches, n_settlings;
 	uint32_t path;			/* enum wire_path_kind */
 	char why[WIRE_TEXT_MAX];
 	char program[32];
@@ -117,9 +117,11 @@ struct hold {
 	struct list link;		/* session->holds, server->orphans */
 	struct resident *resident;
 	uint64_t n;			/* attached so many times */
+	bool is_freezing;		/* FREEZE: the module is frozen, and held */
 };
 
-enum wait_kind { WAIT_METHOD, WAIT_FEED, WAIT_REVERT, WAIT_SLOTS };
+enum wait_kind { WAIT_METHOD, WAIT_PREPARE, WAIT_FREEZE, WAIT_SETTLED, WAIT_FEED, WAIT_REVERT, WAIT_SLOTS };
+#define WAIT_NO_METHOD UINT32_MAX
 struct wait {
 	enum wait_kind kind;
 	struct lane *lane;
@@ -127,11 +129,12 @@ struct wait {
 	uint64_t serial;
 	struct list link;		/* a bucket of server->waits, server->feeds, server->news or change->waits */
 	struct deadline deadline;
-	/* METHOD */
+	/* METHOD, PREPARE, FREEZE, SETTLED */
 	struct resident *resident;
 	struct list resident_link;
-	/* METHOD, REVERT, SLOTS */
+	/* all but FREEZE (which is WAIT_NO_METHOD) and FEED */
 	uint32_t method;
+	struct settling *settling;	/* SETTLED: how far it came (settle.c); owned */
 	struct change *change;		/* SLOTS: the first that must be answered (slots.c) */
 	/* FEED: number of the next event, or WIRE_EVENTS_SINCE and a time; REVERT: the module; SLOTS: number of the newest
 	 * change that must be answered */

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "server/feed.h"
+#include "server/freeze.h"
 #include "server/hold.h"
 #include "server/query.h"
 #include "server/rejit.h"
 #include "server/session.h"
+#include "server/settle.h"
 #include "server/slots.h"
 #include "server/state.h"
 #include "server/wait.h"
@@ -81,6 +83,8 @@ void wait_free(struct wait *wait)
 	list_remove(&wait->resident_link);
 	deadline_remove(&wait->lane->server->deadlines, &wait->deadline);
 	wait->lane->session->n_waits--;
+	if (wait->settling)
+		settle_free(wait);
 	free(wait);
 	if (resident)
 		resident_put(resident);
@@ -94,29 +98,35 @@ void wait_end_lane(struct lane *lane)
 		wait_free(list_entry(first, struct wait, lane_link));
 }
 
-static void wait_end(struct wait *wait, enum tier_error error)
+void wait_end(struct wait *wait, enum tier_error error)
 {
 	lane_error_numbers(wait->lane, wait->serial, error, wait->next, 0);
 	wait_free(wait);
 }
 
 /* -- Requests --- */
+bool wait_for_module(struct wait *wait, uint64_t module, uint32_t method)
+{
+	struct server *server = wait->lane->server;
+
+	wait->resident = resident_get(server, module);
+	if (!wait->resident) {
+		wait_end(wait, TIER_ERROR_NO_MEMORY);
+		return false;
+	}
+	wait->method = method;
+	list_append(&wait->resident->waits, &wait->resident_link);
+	list_append(wait_bucket(server, module, method), &wait->link);
+	return true;
+}
+
 static void wait_for_method(struct lane *lane, const struct request *request)
 {
 	const struct wire_wait *body = request->body;
-	struct server *server = lane->server;
 	struct wait *wait = wait_new(lane, request->serial, WAIT_METHOD, body->timeout_ns);
 
-	if (!wait)
-		return;
-	wait->resident = resident_get(server, body->module);
-	if (!wait->resident) {
-		wait_end(wait, TIER_ERROR_NO_MEMORY);
-		return;
-	}
-	wait->method = body->method;
-	list_append(&wait->resident->waits, &wait->resident_link);
-	list_append(wait_bucket(server, body->module, body->method), &wait->link);
+	if (wait)
+		wait_for_module(wait, body->module, body->method);
 }
 
 int wait_request(struct lane *lane, const struct request *request)
@@ -139,6 +149,11 @@ int wait_request(struct lane *lane, const struct request *request)
 	return 0;
 }
 
+static bool wait_is_cancelable(const struct wait *wait)
+{
+	return wait->kind == WAIT_METHOD || wait->kind == WAIT_PREPARE || wait->kind == WAIT_FEED;
+}
+
 /* On the lane that cancels: serials are unique per connection. */
 int wait_cancel(struct lane *lane, const struct request *request)
 {
@@ -148,7 +163,7 @@ int wait_cancel(struct lane *lane, const struct request *request)
 	list_for_each(pos, &lane->waits) {
 		struct wait *wait = list_entry(pos, struct wait, lane_link);
 
-		if (wait->serial == cancel->serial && wait->kind != WAIT_SLOTS && wait->kind != WAIT_REVERT) {
+		if (wait->serial == cancel->serial && wait_is_cancelable(wait)) {
 			wait_end(wait, TIER_ERROR_CANCELED);
 			break;
 		}
@@ -177,6 +192,11 @@ void wait_method_changed(struct server *server, uint64_t module, uint32_t method
 		list_append(&server->news, &wait->link);
 	}
 	wait_ring(server);
+}
+
+void wait_module_quiet(struct server *server, uint64_t module)
+{
+	wait_method_changed(server, module, WAIT_NO_METHOD);
 }
 
 void wait_module_gone(struct server *server, struct resident *resident)
@@ -209,23 +229,36 @@ void wait_look_again(struct server *server, struct wait *wait)
 	wait_ring(server);
 }
 
+/* True: the wait was answered. */
+static bool wait_answer(struct wait *wait, struct module *module)
+{
+	const struct tier_answer answer = core_answer(module, wait->method);
+
+	if (tier_answer_is_quiet(&answer))
+		query_reply(wait->lane, wait->serial, &answer);
+	return tier_answer_is_quiet(&answer);
+}
+
 /* The wait is in no list: it is answered, or goes back to where news will find it. */
 static void wait_look(struct server *server, struct wait *wait)
 {
 	uint64_t id = wait->resident->id;
 	struct module *module = core_module_by_id(server->core, id);
-	struct tier_answer answer;
+	bool is_over;
 
 	if (!module) {
 		wait_end(wait, TIER_ERROR_NO_MODULE);
 		return;
 	}
 	list_append(wait_bucket(server, id, wait->method), &wait->link);
-	answer = core_answer(module, wait->method);
-	if (!tier_answer_is_quiet(&answer))
-		return;
-	query_reply(wait->lane, wait->serial, &answer);
-	wait_free(wait);
+	if (wait->kind == WAIT_PREPARE)
+		is_over = query_prepare_look(wait, module);
+	else if (wait->kind == WAIT_FREEZE)
+		is_over = freeze_look(wait, module);
+	else
+		is_over = wait_answer(wait, module);
+	if (is_over)
+		wait_free(wait);
 }
 
 int wait_news_timer(struct dispatch_timer *timer, uint64_t now_ns)
@@ -238,8 +271,8 @@ int wait_news_timer(struct dispatch_timer *timer, uint64_t now_ns)
 		struct wait *wait = list_entry(first, struct wait, link);
 
 		list_remove(&wait->link);
-		if (wait->kind == WAIT_REVERT) {
-			rejit_revert_look(server, wait);
+		if (wait->kind == WAIT_REVERT || wait->kind == WAIT_SETTLED) {
+			(wait->kind == WAIT_REVERT ? rejit_revert_look : settle_look)(server, wait);
 			break;		/* a slice as long as all that may be looked at */
 		}
 		if (wait->kind == WAIT_FEED)

@@ -135,7 +135,7 @@ struct tier_patchpoint {
 	uint32_t number;	/* of the patchpoint in the module: index of its hits */
 	uint32_t limit;		/* so many hits ask for code */
 	uint32_t bump;		/* what the frame's counter gets at a hit */
-	uint32_t reserved;
+	uint32_t offset;	/* of this from the start of the records segment: whoever has its address finds the header */
 };
 _Static_assert(sizeof(struct tier_patchpoint) == 32, "records format 3");
 

@@ -8,7 +8,7 @@
  *	struct tier_method *method;
  *
  *	tier_connect(&conn, NULL);
- *	tier_load(conn, "filter.bpf.o", NULL, 0, &module);
+ *	tier_load(conn, "filter.bpf.o", NULL, 0, &module);		(loads and opens it)
  *	tier_find(module, "filter", &method);
  *	verdict = tier_entry(method)((uintptr_t)packet, n, 0, 0, 0);
  *
@@ -116,8 +116,8 @@ TIER_API struct tier_answer tier_status(const struct tier_method *method);
 TIER_API int tier_status_ask(const struct tier_method *method, struct tier_answer *ret);
 TIER_API uint32_t tier_remaining(const struct tier_method *method);
 
-/* Waits until the method is in a quiet state: final, cold, or counting with calls left; never for a promotion, so a
- * caller that calls too little is never stuck. 0 and *ret; -ETIMEDOUT; -ECANCELED; -ECONNRESET when the connection is lost and
+/* Waits until the method is in a quiet state: final, cold, frozen (is_frozen: its module is, so it will not go on), or counting
+ * with calls left; never for a promotion, so a caller that calls too little is never stuck. 0 and *ret; -ETIMEDOUT; -ECANCELED; -ECONNRESET when the connection is lost and
  * -ENOTCONN when it was closed: then nobody would say when the state changes. @cancel and @ret may be NULL. */
 TIER_API int tier_wait(const struct tier_method *method, uint64_t timeout_ns, struct tier_cancel *cancel, struct tier_answer *ret);
 
@@ -132,7 +132,8 @@ TIER_API void tier_cancel_free(struct tier_cancel *cancel);	/* nobody may wait w
  *	while (tier_climb_next(&climb, TIER_FOREVER, NULL, &n) > 0)
  *		while (n--) call();
  *
- * 1: *calls is set; 0: final; negative: as tier_wait(). Exactly tier_wait(), status and remaining composed. */
+ * 1: *calls is set; 0: final; -EBUSY: frozen, so no calls bring it on; else negative as tier_wait(). Exactly tier_wait(), status
+ * and remaining composed. */
 struct tier_climb {
 	const struct tier_method *method;
 	struct tier_answer answer;	/* of the last step */
@@ -140,6 +141,51 @@ struct tier_climb {
 };
 #define TIER_CLIMB(m) ((struct tier_climb){ .method = (m) })
 TIER_API int tier_climb_next(struct tier_climb *climb, uint64_t timeout_ns, struct tier_cancel *cancel, uint32_t *calls);
+
+/* -- Measuring --- */
+/* Whether the method, and all that it has called, is settled: none of them optimizing. Asks the daemon, which follows direct
+ * calls, addresses that the code takes, and where it calls through pointers the methods whose addresses stand in the module's
+ * data; of those only what was called at all counts. */
+#define TIER_UNSETTLED_MAX 64
+struct tier_settlement {
+	bool is_settled;
+	uint32_t n_methods;	/* that count */
+	uint32_t n_unsettled;	/* of them, that are optimizing */
+	uint32_t n_pending;	/* of these, that are queued, being compiled, or about to be */
+	uint32_t calls;		/* the largest number of calls that one of them is still to count; 0: none counts calls now */
+	uint32_t n;		/* of unsettled[] */
+	uint64_t progress;	/* another one whenever any of the methods has moved */
+	uint32_t unsettled[TIER_UNSETTLED_MAX];	/* indices (tier_method_at()) of the first of them */
+};
+TIER_API int tier_settled(const struct tier_method *method, struct tier_settlement *ret);
+
+/* Calls the method along its schedule to its final tier, and then on until all that it has called is settled. 0: settled; 1:
+ * it is final, but none of what *ret names has counted a call for long: this workload does not call them any more;
+ * -ETIMEDOUT; -ECANCELED; -EBUSY: frozen; else as tier_wait(). @opts and @ret may be NULL. */
+struct tier_drive_opts {
+	size_t size;			/* sizeof(struct tier_drive_opts) */
+	void (*call)(const struct tier_method *method, void *context);	/* makes one call; NULL: with args */
+	/* Told before each batch of calls that is made for the sake of what it has called; may be NULL. */
+	void (*step)(const struct tier_settlement *settlement, uint32_t calls, void *context);
+	void *context;
+	uint64_t args[5];
+	uint64_t timeout_ns;		/* of all together; 0: none */
+	struct tier_cancel *cancel;	/* may be NULL */
+};
+TIER_API int tier_drive(const struct tier_method *method, const struct tier_drive_opts *opts, struct tier_settlement *ret);
+
+/* A mark of the module's, and whether anything of it was compiled, published or reset since, or is being compiled: exactly,
+ * from shared memory in nanoseconds. Any thread, signal handlers too. */
+TIER_API struct tier_records_mark tier_mark(const struct tier_module *module);
+TIER_API bool tier_changed_since(const struct tier_module *module, const struct tier_records_mark *mark);
+
+/* Holds the module's promotions, for all processes: returns when nothing of it is compiled any more, and nothing starts until
+ * tier_thaw(), the last tier_close(), tier_disconnect() or the end of the process. First calls get their code all the same. Calls are
+ * counted on; who reaches its threshold is frozen, and queued when it thaws. Freezing twice is freezing once; a fork has frozen
+ * nothing. -EACCES: not the module's owner; -EINVAL of tier_thaw(): this connection has not frozen it; -ETIMEDOUT: the compiler is
+ * still at it, nothing is frozen. */
+TIER_API int tier_freeze(struct tier_module *module);
+TIER_API int tier_thaw(struct tier_module *module);
 
 /* -- Slots and bodies --- */
 /* Gives the method another body, for all processes: the function @symbol (NULL: the method's own name) of the object file at
@@ -200,7 +246,10 @@ TIER_API int tier_pending_all(struct tier_conn *conn, uint32_t *ret);
 
 struct wire_stats;		/* tier/wire.h */
 struct wire_session_row;
+struct wire_knob_row;
 TIER_API int tier_stats(struct tier_conn *conn, struct wire_stats *ret);
+/* Calls @fn for each of the daemon's knobs, as they are in force, until it returns non-zero, which is returned. */
+TIER_API int tier_knobs(struct tier_conn *conn, int (*fn)(const struct wire_knob_row *row, void *context), void *context);
 TIER_API int tier_clients(struct tier_conn *conn, int (*fn)(const struct wire_session_row *row, void *context), void *context);
 
 /* -- Events --- */

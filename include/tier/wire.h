@@ -57,7 +57,13 @@
 	_(SLOT_USED, 28, struct wire_slot)	/* one-way: a call came to the prestub through this call cell; no reply */ \
 	_(SLOT_WATCH, 29, struct wire_method_ref) /* on a SLOTS lane: this process has slots of its own for it → DONE */ \
 	_(SLOT_DONE, 30, struct wire_slot_change) /* one-way: they hold what the record says */                       \
-	_(COUNTERS, 31, struct wire_empty)	/* what keeping entry points took → COUNTED */
+	_(COUNTERS, 31, struct wire_empty)	/* what keeping entry points took → COUNTED */                         \
+	_(OSR, 32, struct wire_osr)		/* one-way: frames hit this patchpoint so often that they want code; no reply */ \
+	_(FREEZE, 33, struct wire_module_ref)	/* its promotions are held → DONE when none is being compiled any more */ \
+	_(THAW, 34, struct wire_module_ref)	/* they go on → DONE */                                                \
+	_(MARK, 35, struct wire_module_ref)	/* what tells whether anything of the module has changed → MARKED */   \
+	_(SETTLED, 36, struct wire_method_ref)	/* the method and all that it has called → SETTLEMENT */               \
+	_(KNOBS, 37, struct wire_cursor)	/* the daemon's knobs, from the cursor-th on → SETTINGS */
 
 /* name, number, body of the reply */
 #define WIRE_REPLY_LIST(_)                                                                                             \
@@ -80,7 +86,10 @@
 	_(INSNS, 116, struct wire_insns)                                                                               \
 	_(SOURCE, 117, struct wire_source)                                                                             \
 	_(SLOT_CHANGED, 118, struct wire_slot_change) /* serial 0, unasked, on a SLOTS lane: read the record, set the slots */ \
-	_(COUNTED, 119, struct wire_counters)
+	_(COUNTED, 119, struct wire_counters)                                                                          \
+	_(MARKED, 120, struct wire_mark)                                                                               \
+	_(SETTLEMENT, 121, struct wire_settlement)                                                                     \
+	_(SETTINGS, 122, struct wire_knobs)
 
 struct wire_header {
 	uint32_t magic;
@@ -188,7 +197,7 @@ struct wire_answer {
 	uint64_t generation;
 	uint32_t status, stage, tier, reason;	/* the enums of tier/types.h */
 	uint32_t remaining;
-	uint32_t reserved;
+	uint32_t is_frozen;	/* 1: it will not go on, because its module is frozen */
 };
 struct wire_wait {
 	uint64_t module;
@@ -299,6 +308,43 @@ struct wire_counters {
 	uint64_t n_visits[_TIER_VISIT_N];	/* the prestub's, as the clients say */
 	uint64_t visit_ns[_TIER_VISIT_N];
 	uint64_t n_client_slot_writes;		/* of slots in clients' own memory, as they say */
+};
+
+/* -- Measuring --- */
+struct wire_osr {
+	uint64_t module;
+	uint32_t patchpoint;	/* number in the module */
+	uint32_t reserved;
+};
+/* FREEZE: the owner of the module and root may, once per session. It holds the module, and ends with THAW, with the session's last
+ * DETACH of the module, or with the session; then what was held goes on. A THAW meanwhile makes the FREEZE's answer ERROR
+ * CANCELED. */
+struct wire_mark {
+	uint64_t changes;	/* as the header of the module's records has them, in one moment */
+	uint32_t n_compiling;
+	uint32_t is_frozen;
+};
+#define WIRE_UNSETTLED_MAX 64u
+struct wire_settlement {
+	uint32_t is_settled;	/* 1: none of them is optimizing */
+	uint32_t n_methods;	/* that were looked at: this one, and those that it can have called, of which only called ones count */
+	uint32_t n_unsettled;	/* optimizing */
+	uint32_t n_pending;	/* of those: queued, being compiled, or about to be */
+	uint32_t calls;		/* the largest number of calls that one of them is still to count; 0: none counts calls now */
+	uint32_t n;		/* of unsettled[] */
+	uint64_t progress;	/* another one whenever any of them has moved */
+	uint32_t unsettled[WIRE_UNSETTLED_MAX];	/* indices of the first of them */
+};
+#define WIRE_KNOBS_MAX 24u
+struct wire_knobs {
+	uint32_t n, more;	/* more: ask again with the cursor + n */
+	struct wire_knob_row {
+		char name[40];		/* of tierd's option */
+		char value[64];		/* in force */
+		char standard[64];	/* its default; "": none */
+		char range[64];		/* and unit; "": any */
+		char mirrors[48];	/* CoreCLR's name; "": it has none */
+	} rows[WIRE_KNOBS_MAX];
 };
 
 /* -- Looking into a method --- */

@@ -48,6 +48,8 @@ enum twist {
 	TWIST_LIE,		/* DONE, but nothing is done */
 	TWIST_GARBAGE, TWIST_SHORT, TWIST_LONG, TWIST_TYPE, TWIST_FUTURE, TWIST_VERSION,
 	TWIST_FEW_FDS, TWIST_SMALL_FILE, TWIST_PIPE, TWIST_LAYOUT, TWIST_OTHER_RECORDS,
+	TWIST_PATCHPOINTS, TWIST_HITS,	/* they lie where other things are */
+	TWIST_UNSETTLED,	/* a method that there is not */
 	TWIST_LAST_WORD,	/* ERROR with serial 0, then hangs up */
 	TWIST_HANGUP,
 };
@@ -108,18 +110,23 @@ struct fake {
 	struct fake_conn conns[FAKE_CONNS];
 	uint32_t n_conns;
 	uint32_t pending;
+	bool is_promoting;		/* a bell makes its method final */
+	uint64_t closure;		/* SETTLED: the methods of module 0 that count, whichever is asked for: a bit each */
 	bool is_unnamed[FAKE_MODULES];
 	struct tier_event events[FAKE_EVENTS];
 	uint32_t n_events, n_forgotten;	/* events 1..n_forgotten are a gap */
 	struct fake_looks looks[2];
 
 	/* seen by the server */
-	uint32_t n_sessions, n_live, n_requests[32], n_held;
+	uint32_t n_sessions, n_live, n_requests[64], n_held;
 	struct wire_bell bell;
 	uint32_t n_bells;
 	struct wire_load load;
 	struct wire_rejit rejit;
 	struct wire_slot slot;
+	struct wire_osr osr;
+	uint32_t n_osr;
+	uint32_t n_freezes;		/* of module 0 */
 	uint32_t n_slots_done;
 	uint64_t ticket;		/* of the last SLOT_DONE */
 	char object[64];
@@ -233,6 +240,25 @@ static inline struct tier_visits *fake_visits(struct fake_module *module)
 
 	return (struct tier_visits *)(module->alias[TIER_SEGMENT_COUNTERS] + layout->visits
 				      - layout->segment[TIER_SEGMENT_COUNTERS].offset);
+}
+
+/* Every patchpoint is method 7's. */
+#define FAKE_PATCHPOINTS 3u
+#define FAKE_OSR_LIMIT 3u
+#define FAKE_OSR_BUMP 100u
+static inline struct tier_patchpoint *fake_patchpoint(struct fake_module *module, uint32_t number)
+{
+	const struct tier_layout *layout = &module->info.layout;
+
+	return (struct tier_patchpoint *)(module->alias[TIER_SEGMENT_RECORDS] + layout->patchpoints
+					  - layout->segment[TIER_SEGMENT_RECORDS].offset) + number;
+}
+static inline uint32_t *fake_hits(struct fake_module *module, uint32_t number)
+{
+	const struct tier_layout *layout = &module->info.layout;
+
+	return (uint32_t *)(module->alias[TIER_SEGMENT_COUNTERS] + layout->hits
+			    - layout->segment[TIER_SEGMENT_COUNTERS].offset) + number;
 }
 
 /* Methods by number: 1 and 3 call imports 0 and 1, 5 calls method 0 through E, others mix their five arguments. */
@@ -379,6 +405,11 @@ static inline void fake_write_head(struct fake_module *module)
 		*record = (struct tier_record){ .index = i, .precode = fake_prestub(module), .entry = here, .funcptr = here };
 		record->flags = layout->n_slots && fake_is_backpatchable(i) ? TIER_RECORD_BACKPATCHABLE : 0;
 	}
+	for (uint32_t i = 0; i < layout->n_patchpoints; i++)
+		*fake_patchpoint(module, i) = (struct tier_patchpoint){
+			.method = 7, .number = i, .limit = FAKE_OSR_LIMIT, .bump = FAKE_OSR_BUMP,
+			.offset = tier_layout_patchpoint(layout, i) - tier_layout_segment(layout, TIER_SEGMENT_RECORDS),
+		};
 	for (uint32_t i = 0; i < layout->n_slots / 8; i++)
 		*fake_call_cell(module, i) = fake_slots[i] < 0 ? 4711 : tier_layout_precode(layout, fake_slots[i]);
 }
@@ -399,6 +430,9 @@ static inline void fake_make_module(struct fake *fake, uint32_t index, const cha
 	layout->size = offset;
 	layout->rodata = layout->segment[TIER_SEGMENT_RECORDS].offset + 3 * FAKE_PAGE;
 	layout->visits = layout->segment[TIER_SEGMENT_COUNTERS].offset + FAKE_PAGE;
+	layout->n_patchpoints = FAKE_PATCHPOINTS;
+	layout->patchpoints = layout->segment[TIER_SEGMENT_RECORDS].offset + 2 * FAKE_PAGE;
+	layout->hits = layout->segment[TIER_SEGMENT_COUNTERS].offset + 2 * FAKE_PAGE;
 	if (index == 0) {
 		layout->n_rodata = 64;
 		layout->slots = layout->rodata + 8;

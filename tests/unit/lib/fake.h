@@ -100,6 +100,10 @@ static inline void fake_attach(struct fake *fake, struct fake_conn *conn, uint64
 		fds[1] = ends[0];
 	if (twist == TWIST_LAYOUT)
 		info.layout.segment[1].offset = 0;
+	if (twist == TWIST_PATCHPOINTS)
+		info.layout.patchpoints = info.layout.segment[TIER_SEGMENT_RECORDS].offset + TIER_RECORDS_OFFSET;
+	if (twist == TWIST_HITS)
+		info.layout.hits = info.layout.visits;
 	if (twist == TWIST_OTHER_RECORDS)
 		fds[1] = fake->modules[(i + 1) % FAKE_MODULES].fds[1];
 	fake_send(conn, serial, WIRE_MODULE, &info, fds, n);
@@ -143,11 +147,49 @@ static inline void fake_status(struct fake *fake, struct fake_conn *conn, uint64
 	struct fake_module *module = &fake->modules[ref->module - 100];
 	struct tier_answer answer = tier_record_answer(fake_record(module, ref->method), fake_cell(module, 0), 1024);
 	struct wire_answer body = { answer.generation, answer.status, answer.stage, answer.tier, answer.reason,
-				    answer.remaining, 0 };
+				    answer.remaining, answer.is_frozen };
 
 	fake_send(conn, serial, WIRE_ANSWER, &body, NULL, 0);
 	if (answer.stage == TIER_STAGE_REACHED && tier_state_stage(fake_record(module, ref->method)->state) == TIER_STAGE_COUNTING)
 		fake_set_state(module, ref->method, TIER_STAGE_QUEUED, TIER_LEVEL_TIER0, 0);
+}
+
+static inline struct tier_records_header *fake_header(struct fake *fake)
+{
+	return (struct tier_records_header *)fake->modules[0].alias[TIER_SEGMENT_RECORDS];
+}
+
+static inline void fake_settled(struct fake *fake, struct fake_conn *conn, uint64_t serial, enum twist twist)
+{
+	struct fake_module *module = &fake->modules[0];
+	struct wire_settlement body = { .progress = 1 };
+
+	for (uint32_t i = 0; i < module->info.layout.n_methods; i++) {
+		struct tier_answer answer = tier_record_answer(fake_record(module, i), fake_cell(module, 0), 1024);
+
+		if (!(fake->closure >> i & 1) || answer.status == TIER_STATUS_COLD)
+			continue;
+		body.n_methods++;
+		body.progress = body.progress * 1000003 + answer.generation * 64 + answer.remaining;
+		if (answer.status == TIER_STATUS_FINAL)
+			continue;
+		body.unsettled[body.n++] = twist == TWIST_UNSETTLED ? module->info.layout.n_methods : i;
+		body.n_unsettled++;
+		body.n_pending += !answer.remaining;
+		if (answer.stage == TIER_STAGE_COUNTING && answer.remaining > body.calls)
+			body.calls = answer.remaining;
+	}
+	body.is_settled = !body.n_unsettled;
+	fake_send(conn, serial, WIRE_SETTLEMENT, &body, NULL, 0);
+}
+
+static inline void fake_knobs(struct fake_conn *conn, uint64_t serial, uint64_t cursor)
+{
+	struct wire_knobs page = { .n = 1, .more = cursor < 2 };
+
+	snprintf(page.rows[0].name, sizeof(page.rows[0].name), "knob-%u", (unsigned int)cursor);
+	memset(page.rows[0].value, 'v', sizeof(page.rows[0].value));	/* not terminated */
+	fake_send(conn, serial, WIRE_SETTINGS, &page, NULL, 0);
 }
 
 static inline void fake_list(struct fake *fake, struct fake_conn *conn, uint64_t serial, uint64_t cursor)
@@ -286,8 +328,17 @@ static inline void fake_answer(struct fake *fake, struct fake_conn *conn, const 
 		break;
 	}
 	case WIRE_HISTORY: case WIRE_RELATED: case WIRE_BYTECODE: case WIRE_LINES: fake_look(fake, conn, header, body); break;
+	case WIRE_FREEZE: case WIRE_THAW:
+		fake->n_freezes += header->type == WIRE_FREEZE ? 1 : -1;
+		fake_header(fake)->is_frozen = fake->n_freezes > 0;
+		fake_done(conn, header->serial);
+		break;
+	case WIRE_SETTLED: fake_settled(fake, conn, header->serial, twist); break;
+	case WIRE_KNOBS: fake_knobs(conn, header->serial, ((const struct wire_cursor *)body)->cursor); break;
 	case WIRE_THRESHOLD:
 		fake->bell = *(const struct wire_bell *)body;
+		if (fake->is_promoting)
+			fake_publish(&fake->modules[fake->bell.module - 100], fake->bell.method, TIER_STAGE_FINAL);
 		__atomic_fetch_add(&fake->n_bells, 1, __ATOMIC_RELEASE);
 		break;
 	case WIRE_REJIT:
@@ -296,6 +347,10 @@ static inline void fake_answer(struct fake *fake, struct fake_conn *conn, const 
 		fake_done(conn, header->serial);
 		break;
 	case WIRE_REVERT: fake_done(conn, header->serial); break;
+	case WIRE_OSR:
+		fake->osr = *(const struct wire_osr *)body;
+		__atomic_fetch_add(&fake->n_osr, 1, __ATOMIC_RELEASE);
+		break;
 	case WIRE_SLOT_USED: fake->slot = *(const struct wire_slot *)body; break;
 	case WIRE_SLOT_WATCH:
 		assert(conn->lane == WIRE_LANE_SLOTS);

@@ -173,6 +173,12 @@ static void a_layout_that_overlaps_is_refused(void **state)
 	wrong_answer_leaves_nothing(state, TWIST_LAYOUT, "in order");
 }
 
+static void patchpoints_among_other_things_are_refused(void **state)
+{
+	wrong_answer_leaves_nothing(state, TWIST_PATCHPOINTS, "patchpoints lie outside");
+	wrong_answer_leaves_nothing(state, TWIST_HITS, "hits lie outside");
+}
+
 static void records_of_another_module_are_refused(void **state)
 {
 	wrong_answer_leaves_nothing(state, TWIST_OTHER_RECORDS, "another module");
@@ -403,6 +409,7 @@ int main(void)
 		CASE(a_file_that_is_too_short_is_refused),
 		CASE(a_descriptor_that_is_no_file_is_refused),
 		CASE(a_layout_that_overlaps_is_refused),
+		CASE(patchpoints_among_other_things_are_refused),
 		CASE(records_of_another_module_are_refused),
 		CASE(a_process_that_may_not_gain_execution_is_served),
 		CASE(data_are_private_and_start_as_loaded),

@@ -84,7 +84,7 @@ static void another_version_is_named(void **state)
 
 static void unknown_types_and_replies_are_no_requests(void **state)
 {
-	static const uint16_t types[] = { 0, WIRE_COUNTERS + 1, WIRE_ERROR, WIRE_COUNTED, UINT16_MAX };
+	static const uint16_t types[] = { 0, WIRE_KNOBS + 1, WIRE_ERROR, WIRE_SETTINGS, UINT16_MAX };
 
 	for (size_t i = 0; i < ARRAY_SIZE(types); i++) {
 		struct datagram datagram = sound();
@@ -156,6 +156,7 @@ static void fields_with_a_form_must_keep_it(void **state)
 	struct wire_find find = { .module = 1 };
 	struct wire_slot slot = { .module = 1, .reserved = 1 };
 	struct wire_rejit rejit = { .module = 1 };
+	struct wire_cursor cursor = { .module = 1 };
 	struct wire_module_ref dirty = { .name = "m\0x" };
 	struct world *world = *state;
 	struct { unsigned int type; const void *body; const char *text; } rows[] = {
@@ -169,6 +170,11 @@ static void fields_with_a_form_must_keep_it(void **state)
 		{ WIRE_REVERT, &ref, "REVERT: reserved has bits" },
 		{ WIRE_SLOT_WATCH, &ref, "SLOT_WATCH: reserved has bits" },
 		{ WIRE_SLOT_USED, &slot, "SLOT_USED: reserved has bits" },
+		{ WIRE_FREEZE, &dirty, "FREEZE: name is not a text" },
+		{ WIRE_THAW, &dirty, "THAW: name is not a text" },
+		{ WIRE_MARK, &dirty, "MARK: name is not a text" },
+		{ WIRE_SETTLED, &ref, "SETTLED: reserved has bits" },
+		{ WIRE_KNOBS, &cursor, "KNOBS: module has bits" },
 		{ WIRE_REJIT, &rejit, "REJIT: symbol is not a text" },
 	};
 

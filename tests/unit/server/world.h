@@ -38,6 +38,9 @@ struct world {
 	bool load_shared;
 	struct { uint32_t method; bool force; char symbol[WIRE_METHOD_NAME_MAX]; } rejit;
 	uint32_t n_canceled, n_released;
+
+	/* whom methods call, for SETTLED: each so many behind it; the answer takes so many parts */
+	uint32_t calls_next, n_call_parts;
 };
 
 struct message {
@@ -64,6 +67,9 @@ struct message {
 		struct wire_source source;
 		struct wire_slot_change change;
 		struct wire_counters counters;
+		struct wire_mark mark;
+		struct wire_settlement settlement;
+		struct wire_knobs knobs;
 	};
 	int fds[LANE_FDS_MAX];
 };
@@ -232,6 +238,31 @@ static inline void world_counters(void *context, struct wire_counters *ret)
 	ret->n_visits[TIER_VISIT_COLD] = 77;
 }
 
+/* Method i calls the calls_next ones behind it; the first parts of the answer are empty. */
+static inline struct world *world_of(void *module_context);
+static inline uint32_t world_called(void *module_context, uint32_t method, uint64_t *from, uint32_t *ret, uint32_t n_max)
+{
+	const struct fake_module *fm = module_context;
+	const struct world *world = world_of(module_context);
+	uint32_t n = 0;
+
+	if (*from < world->n_call_parts) {
+		++*from;
+		return 0;
+	}
+	for (uint32_t i = 1; i <= world->calls_next && n < n_max; i++)
+		ret[n++] = (method + i) % fm->layout.n_methods;
+	*from = SERVER_CALLED_END;
+	return n;
+}
+
+static inline void world_knobs(void *context, uint64_t from, struct wire_knobs *ret)
+{
+	for (; from < 30 && ret->n < WIRE_KNOBS_MAX; from++)
+		snprintf(ret->rows[ret->n++].name, sizeof(ret->rows[0].name), "knob-%u", (unsigned int)from);
+	ret->more = from < 30;
+}
+
 static inline void world_stats(void *context, struct wire_stats *stats)
 {
 	strcpy(stats->path, "no kernel here");
@@ -255,6 +286,8 @@ static const struct server_ops world_ops = {
 	.events = world_events, .events_since = world_events_since,
 	.newest_event = world_newest_event,
 	.stats = world_stats,
+	.knobs = world_knobs,
+	.called = world_called,
 	.describe = world_describe,
 	.related = world_related,
 	.insns = world_insns,
@@ -268,6 +301,11 @@ static inline void world_on_event(struct fake *fake, const struct tier_event *ev
 
 	journal_append(world->journal, event);
 	server_event_added(world->server);
+}
+
+static inline void world_on_quiet(struct fake *fake, struct module *module)
+{
+	server_module_quiet(((struct world *)fake->test)->server, module);
 }
 
 static inline void world_on_changed(struct fake *fake, struct module *module, uint32_t method)
@@ -285,6 +323,7 @@ static inline struct world *world_new(const struct server_config *config, int li
 	world->fake->test = world;
 	world->fake->on_event = world_on_event;
 	world->fake->on_changed = world_on_changed;
+	world->fake->on_quiet = world_on_quiet;
 	world->probe_page_fd = memfd_create("probe", MFD_CLOEXEC);
 	for (int i = 0; i < _TIER_SEGMENT_N; i++)
 		world->fds[i] = memfd_create("segment", MFD_CLOEXEC);

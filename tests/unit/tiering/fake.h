@@ -60,6 +60,7 @@ struct fake {
 	int first_result, stub_result, forwarder_result, compile_result; /* what the next ones return */
 	void (*on_event)(struct fake *fake, const struct tier_event *event);
 	void (*on_changed)(struct fake *fake, struct module *module, uint32_t method);
+	void (*on_quiet)(struct fake *fake, struct module *module);
 	void *test;
 };
 
@@ -187,6 +188,8 @@ static inline void fake_quiet(void *context, struct module *module)
 
 	assert_true(core_is_frozen(module) && !core_n_compiling(module));
 	fake->n_quiet++;
+	if (fake->on_quiet)
+		fake->on_quiet(fake, module);
 }
 
 static inline void fake_record_event(struct fake *fake, const struct tier_event *event)

@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+#include "server/session.h"
+#include "server/settle.h"
+#include "server/state.h"
+#include "server/wait.h"
+#include "util/base.h"
+
+/* From the method along what each can have called. A method that has no code was not called, so nothing is looked for behind
+ * it; unless the active version of another inlined it: then it runs there, and calls from there.
+ *
+ * Two bits per method: met, and still open. A module has tens of thousands of methods, so this goes in slices; what changes
+ * in between is seen as it was or as it is. */
+
+#define SETTLE_TURN_NS 500000u
+#define SETTLE_CALLED 64u
+#define SETTLINGS_PER_SESSION 1u	/* that take more than a slice */
+
+struct settling {
+	uint32_t n_words;
+	uint32_t at;			/* the word of open[] to look at next */
+	uint32_t method;		/* being looked at; WAIT_NO_METHOD: none */
+	uint64_t from;			/* of what it called */
+	struct wire_settlement found;
+	uint64_t *open, *met;		/* n_words each */
+};
+
+static struct settling *settling_new(uint32_t n_methods)
+{
+	const uint32_t n_words = (n_methods + 63) / 64;
+	struct settling *settling = calloc(1, sizeof(*settling) + 2 * n_words * sizeof(uint64_t));
+
+	if (!settling)
+		return NULL;
+	settling->n_words = n_words;
+	settling->method = WAIT_NO_METHOD;
+	settling->open = (uint64_t *)(settling + 1);
+	settling->met = settling->open + n_words;
+	return settling;
+}
+
+/* -- What is found --- */
+static uint64_t progress_add(uint64_t progress, uint64_t value)
+{
+	return (progress ^ value) * 0x100000001b3u;
+}
+
+static void settling_count(struct settling *settling, uint32_t method, const struct tier_answer *answer)
+{
+	struct wire_settlement *const found = &settling->found;
+
+	found->n_methods++;
+	found->progress = progress_add(found->progress, answer->generation << 24 ^ (uint64_t)answer->stage << 20 ^ answer->remaining);
+	if (answer->status != TIER_STATUS_OPTIMIZING)
+		return;
+	if (found->n < WIRE_UNSETTLED_MAX)
+		found->unsettled[found->n++] = method;
+	found->n_unsettled++;
+	if (!answer->remaining)
+		found->n_pending++;
+	if (answer->stage == TIER_STAGE_COUNTING)
+		found->calls = MAX(found->calls, answer->remaining);
+}
+
+static void settling_meet(struct settling *settling, struct module *module, uint32_t method, bool has_run)
+{
+	const uint64_t bit = UINT64_C(1) << method % 64;
+	struct tier_answer answer;
+
+	if (method / 64 >= settling->n_words || settling->met[method / 64] & bit)
+		return;
+	answer = core_answer(module, method);
+	if (answer.status == TIER_STATUS_COLD && !has_run)
+		return;
+	settling->met[method / 64] |= bit;
+	settling->open[method / 64] |= bit;
+	settling_count(settling, method, &answer);
+}
+
+/* What runs as part of the method's code */
+static void settling_meet_inlined(struct settling *settling, struct module *module, uint32_t method)
+{
+	struct core_version_info info = {};
+	uint32_t inlined;
+
+	while (core_version_below(module, method, info.id, &info))
+		for (uint32_t i = 0; info.is_active && core_version_inlined(module, method, info.id, i, &inlined); i++)
+			settling_meet(settling, module, inlined, true);
+}
+
+/* -- On --- */
+/* False: none is open. */
+static bool settling_next(struct settling *settling)
+{
+	for (uint32_t i = 0; i < settling->n_words; i++) {
+		const uint32_t word = (settling->at + i) % settling->n_words;
+
+		if (!settling->open[word])
+			continue;
+		settling->at = word;
+		settling->method = word * 64 + __builtin_ctzll(settling->open[word]);
+		settling->open[word] &= settling->open[word] - 1;
+		settling->from = 0;
+		return true;
+	}
+	return false;
+}
+
+/* True: it is complete. */
+static bool settling_run(struct settling *settling, const struct server *server, struct module *module)
+{
+	const uint64_t begin = clock_now_ns();
+	uint32_t called[SETTLE_CALLED], n;
+
+	while (clock_now_ns() - begin < SETTLE_TURN_NS) {
+		if (settling->method == WAIT_NO_METHOD) {
+			if (!settling_next(settling))
+				return true;
+			settling_meet_inlined(settling, module, settling->method);
+		}
+		n = server->ops->called(core_module_context(module), settling->method, &settling->from, called, SETTLE_CALLED);
+		for (uint32_t i = 0; i < n; i++)
+			settling_meet(settling, module, called[i], false);
+		if (settling->from == SERVER_CALLED_END)
+			settling->method = WAIT_NO_METHOD;
+	}
+	return false;
+}
+
+/* -- Requests --- */
+static void settling_reply(struct settling *settling, struct lane *lane, uint64_t serial)
+{
+	settling->found.is_settled = !settling->found.n_unsettled;
+	lane_reply(lane, serial, WIRE_SETTLEMENT, &settling->found);
+}
+
+void settle_free(struct wait *wait)
+{
+	wait->lane->session->n_settlings--;
+	free(TAKE_PTR(wait->settling));
+}
+
+void settle_look(struct server *server, struct wait *wait)
+{
+	struct module *module = core_module_by_id(server->core, wait->resident->id);
+
+	if (!module) {
+		wait_end(wait, TIER_ERROR_NO_MODULE);
+	} else if (settling_run(wait->settling, server, module)) {
+		settling_reply(wait->settling, wait->lane, wait->serial);
+		wait_free(wait);
+	} else {
+		wait_look_again(server, wait);
+	}
+}
+
+/* Takes the settling. */
+static void settle_later(struct lane *lane, const struct request *request, struct settling *settling)
+{
+	const struct wire_method_ref *ref = request->body;
+	struct wait *wait = NULL;
+
+	if (lane->session->n_settlings >= SETTLINGS_PER_SESSION)
+		lane_error(lane, request->serial, TIER_ERROR_QUOTA, "the session has another SETTLED under way");
+	else
+		wait = wait_new(lane, request->serial, WAIT_SETTLED, UINT64_MAX);
+	if (!wait) {
+		free(settling);
+		return;
+	}
+	wait->settling = settling;
+	lane->session->n_settlings++;
+	if (!wait_for_module(wait, ref->module, ref->method))
+		return;
+	list_remove(&wait->link);
+	wait_look_again(lane->server, wait);
+}
+
+int settle_request(struct lane *lane, const struct request *request)
+{
+	struct server *server = lane->server;
+	const struct wire_method_ref *ref = request->body;
+	struct module *module = session_method(lane, request->serial, ref->module, ref->method);
+	struct core_module_info info;
+	struct settling *settling;
+
+	if (!module)
+		return 0;
+	core_module_info(module, &info);
+	settling = settling_new(info.layout.n_methods);
+	if (!settling)
+		return lane_error(lane, request->serial, TIER_ERROR_NO_MEMORY, NULL);
+	server->ops->drain(server->context);
+	settling_meet(settling, module, ref->method, true);
+	if (settling_run(settling, server, module)) {
+		settling_reply(settling, lane, request->serial);
+		free(settling);
+	} else {
+		settle_later(lane, request, settling);
+	}
+	return 0;
+}
