@@ -27,7 +27,7 @@ static void lay_out(struct tier_layout *layout)
 {
 	static const uint64_t sizes[] = {
 		[TIER_SEGMENT_CODE] = TIERS_CODE, [TIER_SEGMENT_RECORDS] = 3 * TIERS_SEGMENT,
-		[TIER_SEGMENT_COUNTERS] = TIERS_GUARD, [TIER_SEGMENT_PRIVATE] = 3 * TIERS_SEGMENT,
+		[TIER_SEGMENT_COUNTERS] = TIERS_CELLS * sizeof(uint32_t), [TIER_SEGMENT_PRIVATE] = 3 * TIERS_SEGMENT,
 	};
 
 	for (int i = 0; i < _TIER_SEGMENT_N; i++) {
@@ -36,6 +36,7 @@ static void lay_out(struct tier_layout *layout)
 		layout->size += sizes[i] + TIERS_GUARD;
 	}
 	layout->n_methods = TIERS_METHODS;
+	layout->n_cells = TIERS_CELLS;
 	layout->n_imports = TIERS_IMPORTS;
 	layout->rodata = layout->segment[TIER_SEGMENT_RECORDS].offset + TIERS_SEGMENT;
 	layout->call_cells = layout->rodata + TIERS_SEGMENT;
@@ -99,6 +100,7 @@ struct tiers *tiers_free(struct tiers *t)
 		munmap(t->span, t->layout.size);
 	if (t->alias != MAP_FAILED)
 		munmap(t->alias, TIERS_CODE);
+	tiers_forget_profiles(t);
 	free(t);
 	return NULL;
 }
@@ -193,6 +195,74 @@ static void lead(struct tiers *t, uint32_t method, uint64_t target)
 	memcpy(t->alias + (tier_layout_precode(&t->layout, method) + TIER_PRECODE_JUMP - t->layout.base), &jump, sizeof(jump));
 }
 
+/* -- Counting --- */
+static int64_t method_at(void *userdata, uint64_t address)
+{
+	const struct tiers *t = userdata;
+	const uint64_t distance = address - tier_layout_precode(&t->layout, 0);
+	const uint64_t method = distance / TIER_PRECODE_SIZE;
+
+	return method < t->image.n_methods && address == address_of(t, INSN_REF_METHOD, method) ? (int64_t)method : -1;
+}
+
+uint32_t *tiers_words(const struct tiers *t, uint32_t method)
+{
+	return (uint32_t *)tier_layout_cell(&t->layout, t->cells[method]);
+}
+
+static bool find_cells(struct tiers *t, struct refusal *refusal)
+{
+	uint64_t n = 0;
+
+	for (uint32_t i = 0; i < t->image.n_methods; i++) {
+		t->cells[i] = n;
+		n += profile_n_words(image_method_insns(&t->image, i), t->image.methods[i].n_insns);
+		if (n > TIERS_CELLS) {
+			refuse(refusal, "the module counts more than %u words", TIERS_CELLS);
+			return false;
+		}
+	}
+	memset(tiers_words(t, 0), 0, n * sizeof(uint32_t));
+	return true;
+}
+
+void tiers_forget_profiles(struct tiers *t)
+{
+	for (uint32_t i = 0; i < TIERS_METHODS; i++) {
+		free(t->profiles[i].counts);
+		t->profiles[i].counts = NULL;
+		t->profiles[i].n = 0;
+	}
+}
+
+static uint32_t profiled_method(void *context, uint64_t address)
+{
+	const int64_t method = method_at(context, address);
+
+	return method < 0 ? PROFILE_NO_METHOD : method;
+}
+
+bool tiers_read_profiles(struct tiers *t, struct refusal *refusal)
+{
+	tiers_forget_profiles(t);
+	for (uint32_t i = 0; i < t->image.n_methods; i++) {
+		_cleanup_(freep) struct profile_map *profile_map = NULL;
+		_cleanup_(freep) struct profile_count *counts = NULL;
+
+		if (!profile_map_new(&profile_map, image_method_insns(&t->image, i), t->image.methods[i].n_insns))
+			counts = calloc(profile_map->n_sites, sizeof(*counts));
+		if (!counts) {
+			refuse(refusal, "out of memory");
+			return false;
+		}
+		if (!profile_read(profile_map, tiers_words(t, i), profiled_method, t, counts))
+			continue;
+		t->profiles[i].n = profile_map->n_sites;
+		t->profiles[i].counts = TAKE_PTR(counts);
+	}
+	return true;
+}
+
 bool tiers_load(struct tiers *t, const struct image *image, const reference_function *imports, struct refusal *refusal)
 {
 	if (!verify_image(image, refusal))
@@ -203,7 +273,10 @@ bool tiers_load(struct tiers *t, const struct image *image, const reference_func
 		       TIERS_IMPORTS, TIERS_SEGMENT);
 		return false;
 	}
+	tiers_forget_profiles(t);
 	t->image = *image;
+	if (!find_cells(t, refusal))
+		return false;
 	for (uint32_t i = 0; i < image->n_imports; i++)
 		import_cells(t)[i] = (uintptr_t)imports[i];
 	for (uint32_t i = 0; i < image->n_methods; i++) {
@@ -265,6 +338,8 @@ static uint64_t target_of(const struct tiers *t, const struct code_reloc *reloc)
 		return tier_layout_entry(&t->layout, reloc->index);
 	case CODE_TARGET_IMPORT:
 		return tier_layout_import(&t->layout, reloc->index);
+	case CODE_TARGET_CELLS:
+		return tier_layout_cell(&t->layout, 0);
 	default:
 		return address_of(t, refs[reloc->target], reloc->index);
 	}
@@ -311,6 +386,8 @@ static uint32_t fill_bodies(const struct tiers *t, struct job_body *bodies, uint
 			.n_insns = n_insns,
 			.insns = image_method_insns(&t->image, i),
 			.name = image_method_name(&t->image, i),
+			.profile = t->profiles[i].counts,
+			.n_profile = t->profiles[i].n,
 		};
 	}
 	return n;
@@ -335,6 +412,11 @@ static bool compile_tier1(struct tiers *t, uint32_t method, bool inlines, struct
 	if (job.n_slots) {
 		job.slots = t->layout.slots - t->layout.rodata;
 		job.call_cells = t->layout.call_cells - t->layout.rodata;
+	}
+	if (t->counts) {
+		job.level = TIER_LEVEL_TIER1_INSTRUMENTED;
+		job.profile = t->cells[method];
+		job.n_cells = t->layout.n_cells;
 	}
 	job.n_bodies = fill_bodies(t, bodies, method, inlines);
 	return codegen_compile(&job, &code, &block, refusal) && place(t, method, &code, refusal);
@@ -373,15 +455,6 @@ static uint64_t method_address(void *userdata, uint32_t method)
 	const struct tiers *t = userdata;
 
 	return address_of(t, INSN_REF_METHOD, method);
-}
-
-static int64_t method_at(void *userdata, uint64_t address)
-{
-	const struct tiers *t = userdata;
-	const uint64_t distance = address - tier_layout_precode(&t->layout, 0);
-	const uint64_t method = distance / TIER_PRECODE_SIZE;
-
-	return method < t->image.n_methods && address == address_of(t, INSN_REF_METHOD, method) ? (int64_t)method : -1;
 }
 
 const char *tiers_interpret(struct tiers *t, uint32_t method, const uint64_t args[5], uint64_t *ret)

@@ -10,12 +10,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "bytecode/image.h"
+#include "bytecode/profile.h"
 #include "jit/emit.h"
 #include "reference/reference.h"
 #include "tier/records.h"
 
 #define TIERS_METHODS 4096u
 #define TIERS_IMPORTS 64u
+#define TIERS_CELLS (1u << 20)
 #define TIERS_SEGMENT (4u << 20)	/* room for .rodata; for .data; for .bss */
 
 enum tiers_kind { TIERS_0, TIERS_1, TIERS_REFERENCE, _TIERS_N };
@@ -29,6 +31,10 @@ struct tiers {
 	struct image image;		/* the caller's bytes */
 	uint64_t code[2][TIERS_METHODS];	/* per tier; 0: not compiled */
 	uint64_t n_steps;		/* that the reference may take in one run */
+	bool counts;			/* what tier 1 compiles from now on counts (Tier1Instrumented) */
+	uint32_t cells[TIERS_METHODS];	/* per method: the first cell that it counts in */
+	/* What tier 1 knows of each method from now on; n 0: nothing. Freed by tiers_load() and tiers_free(). */
+	struct { struct profile_count *counts; uint32_t n; } profiles[TIERS_METHODS];
 };
 
 /* NULL and errno: the machine has no memory for it. Tier 1 needs codegen_init() before. */
@@ -46,6 +52,11 @@ bool tiers_compile(struct tiers *tiers, enum tiers_kind kind, uint32_t method, b
 bool tiers_compile_all(struct tiers *tiers, enum tiers_kind kind, bool inlines, struct refusal *refusal);
 /* From now on a call of @method runs its code of @kind, which is compiled. */
 void tiers_select(struct tiers *tiers, enum tiers_kind kind, uint32_t method);
+
+/* The words that @method counts in, zeroes after tiers_load(); and what they say, for all methods, becomes their profiles. */
+uint32_t *tiers_words(const struct tiers *tiers, uint32_t method);
+bool tiers_read_profiles(struct tiers *tiers, struct refusal *refusal);
+void tiers_forget_profiles(struct tiers *tiers);
 
 /* Calls @method as a host would: the reference, or the code that was selected. NULL, or what went wrong: the reference gave up,
  * or the code changed a register that a C function keeps. */

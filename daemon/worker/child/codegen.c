@@ -337,9 +337,12 @@ static int warm_up(void)
 }
 
 /* On machines with AVX-512, a pass that moves integers to mask registers where that saves copies takes time that grows with
- * the square of a method's length (17 of 20 s at 10,000 instructions), and bytecode gives it nothing to move. */
+ * the square of a method's length (17 of 20 s at 10,000 instructions), and bytecode gives it nothing to move.
+ *
+ * With a profile the vectorizer takes the average for how often a loop goes round, which some long rounds among many short ones
+ * belie: it leaves loops alone that take most of the time (a copy of 31 bytes, on average), or makes vectors of short ones. */
 static const char *const llvm_options[] = {
-	"tierd-worker", "-disable-x86-domain-reassignment",
+	"tierd-worker", "-disable-x86-domain-reassignment", "-loop-vectorize-with-block-frequency=0",
 	/* from here on only where has_slow_boundaries() */
 	"-x86-align-branch-boundary=32", "-x86-align-branch=fused+jcc+jmp+call+ret+indirect",
 };
@@ -362,7 +365,7 @@ int codegen_init(void)
 {
 	LLVMInstallFatalErrorHandler(on_fatal);
 	if (!machine)	/* twice would be an error */
-		LLVMParseCommandLineOptions(has_slow_boundaries() ? ARRAY_SIZE(llvm_options) : 2, llvm_options, NULL);
+		LLVMParseCommandLineOptions(has_slow_boundaries() ? ARRAY_SIZE(llvm_options) : 3, llvm_options, NULL);
 	LLVMInitializeX86TargetInfo();
 	LLVMInitializeX86Target();
 	LLVMInitializeX86TargetMC();
