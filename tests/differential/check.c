@@ -113,8 +113,78 @@ static void select_any(void)
 		tiers_select(tiers, random_below(2) ? TIERS_1 : TIERS_0, i);
 }
 
-static bool run_module(bool mixes, struct refusal *why)
+/* -- Profiles --- */
+static uint32_t random_count(void)
 {
+	return random_below(2) ? random_below(100) : random_next();
+}
+
+/* In form what profile_read() yields, in content anything */
+static bool fill_with_rubbish(uint32_t method)
+{
+	_cleanup_(freep) struct profile_map *map = NULL;
+	const uint32_t n_methods = tiers->image.n_methods;
+	struct profile_count *counts;
+
+	if (profile_map_new(&map, image_method_insns(&tiers->image, method), tiers->image.methods[method].n_insns))
+		return false;
+	counts = calloc(map->n_sites, sizeof(*counts));
+	if (!counts)
+		return false;
+	for (uint32_t i = 0; i < map->n_sites; i++) {
+		const enum profile_kind kind = map->sites[i].kind;
+		const uint32_t target = random_below(n_methods + 1);
+
+		counts[i] = (struct profile_count){ .pc = map->sites[i].pc, .kind = kind, .n = random_count(),
+						    .method = PROFILE_NO_METHOD };
+		if (kind == PROFILE_BRANCH || kind == PROFILE_CALLX)
+			counts[i].m = random_below(2) ? counts[i].n : MIN(random_count(), counts[i].n);
+		if (kind == PROFILE_CALLX && target < n_methods)
+			counts[i].method = target;
+	}
+	tiers->profiles[method].counts = counts;
+	tiers->profiles[method].n = map->n_sites;
+	return true;
+}
+
+static bool make_rubbish(struct refusal *why)
+{
+	for (uint32_t i = 0; i < tiers->image.n_methods; i++)
+		if (!fill_with_rubbish(i)) {
+			refuse(why, "out of memory");
+			return false;
+		}
+	return true;
+}
+
+/* What has been counted since the last time */
+static uint32_t *take_counts(void)
+{
+	const uint32_t n = tiers_n_words(tiers);
+	uint32_t *words = calloc(n, sizeof(*words));
+
+	if (words)
+		memcpy(words, tiers_words(tiers, 0), n * sizeof(*words));
+	memset(tiers_words(tiers, 0), 0, n * sizeof(*words));
+	return words;
+}
+
+static bool compare_counts(const uint32_t *expected, const uint32_t *got, struct refusal *why)
+{
+	for (uint32_t i = 0; i < tiers_n_words(tiers); i++) {
+		if (expected[i] == got[i])
+			continue;
+		refuse(why, "TIER_TEST_SEED=%" PRIu64 ": word %" PRIu32 " counted %" PRIu32 " at tier 1, %" PRIu32 " at tier 0",
+		       check_seed, i, got[i], expected[i]);
+		return false;
+	}
+	return true;
+}
+
+static bool run_module(enum check_kind kind, struct refusal *why)
+{
+	_cleanup_(freep) uint32_t *counts0 = NULL;
+	_cleanup_(freep) uint32_t *counts1 = NULL;
 	const uint64_t args[5] = { (uintptr_t)context };
 	uint64_t inputs[GENERATE_RESULTS], result;
 	struct state expected;
@@ -130,20 +200,28 @@ static bool run_module(bool mixes, struct refusal *why)
 	select_all(TIERS_0);
 	if (!compare(&expected, inputs, "tier 0", why))
 		return false;
+	counts0 = take_counts();
 	select_all(TIERS_1);
-	if (!compare(&expected, inputs, "tier 1", why))
+	if (!compare(&expected, inputs, kind == CHECK_RUBBISH ? "tier 1 with a profile of rubbish" : "tier 1", why))
 		return false;
-	if (!mixes)
+	counts1 = take_counts();
+	if (!counts0 || !counts1 || !compare_counts(counts0, counts1, why))
+		return false;
+	if (kind != CHECK_EACH)
 		return true;
 	select_any();
 	return compare(&expected, inputs, "a mixture of tiers", why);
 }
 
-static bool compile(const struct image *image, bool all, struct refusal *why)
+static bool compile(const struct image *image, enum check_kind kind, struct refusal *why)
 {
 	const reference_function imports[GENERATE_IMPORTS] = { mix, store_sum };
+	const bool all = kind == CHECK_EACH || kind == CHECK_COUNTS;
 
+	tiers->counts = kind == CHECK_COUNTS;
 	if (!tiers_load(tiers, image, imports, why) || !tiers_compile_all(tiers, TIERS_0, false, why))
+		return false;
+	if (kind == CHECK_RUBBISH && !make_rubbish(why))
 		return false;
 	for (uint32_t i = 0; i < (all ? image->n_methods : 1); i++)
 		if (!tiers_compile(tiers, TIERS_1, i, !all, why))
@@ -151,7 +229,7 @@ static bool compile(const struct image *image, bool all, struct refusal *why)
 	return true;
 }
 
-bool check_module(uint32_t n_programs, bool all, struct refusal *why)
+bool check_module(uint32_t n_programs, enum check_kind kind, struct refusal *why)
 {
 	_cleanup_(freep) void *bytes = NULL;
 	struct builder builder = BUILDER_NULL;
@@ -164,12 +242,12 @@ bool check_module(uint32_t n_programs, bool all, struct refusal *why)
 	generate_module(&builder, n_programs);
 	r = builder_finish(&builder, &bytes, &n);
 	builder_deinit(&builder);
-	if (r || !image_check(bytes, n, &image, &refusal) || !compile(&image, all, &refusal)) {
+	if (r || !image_check(bytes, n, &image, &refusal) || !compile(&image, kind, &refusal)) {
 		refuse(why, "TIER_TEST_SEED=%" PRIu64 ": %.300s", check_seed, r ? strerror(-r) : refusal.text);
 		return false;
 	}
 	for (int run = 0; run < RUNS; run++)
-		if (!run_module(all, why))
+		if (!run_module(kind, why))
 			return false;
 	return true;
 }

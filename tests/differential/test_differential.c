@@ -34,7 +34,7 @@ static uint32_t count(uint32_t short_count, uint32_t long_count)
 	return text ? strtoul(text, NULL, 0) : getenv("TIER_TEST_LONG") ? long_count : short_count;
 }
 
-static void run_programs(const char *what, uint32_t n_programs, uint32_t n_batch, bool all)
+static void run_programs(const char *what, uint32_t n_programs, uint32_t n_batch, enum check_kind kind)
 {
 	const uint64_t seed = random_seed;
 	const time_t begin = time(NULL);
@@ -42,7 +42,7 @@ static void run_programs(const char *what, uint32_t n_programs, uint32_t n_batch
 
 	check_skipped = 0;
 	for (uint32_t i = 0; i < n_programs; i += n_batch)
-		if (!check_module(n_batch, all, &why))
+		if (!check_module(n_batch, kind, &why))
 			fail_msg("%s", why.text);
 	print_message("%" PRIu32 " programs %s from TIER_TEST_SEED=%" PRIu64 " in %ld s, no difference; %" PRIu32
 		      " runs were too long for the reference\n", n_programs, what, seed, (long)(time(NULL) - begin), check_skipped);
@@ -50,12 +50,22 @@ static void run_programs(const char *what, uint32_t n_programs, uint32_t n_batch
 
 static void programs_inlined_into_one_method_agree(void **state)
 {
-	run_programs("in batches", count(1600, 100000), 16, false);
+	run_programs("in batches", count(1600, 100000), 16, CHECK_BATCH);
+}
+
+static void a_profile_of_rubbish_changes_no_result(void **state)
+{
+	run_programs("with profiles of rubbish", count(480, 30000), 16, CHECK_RUBBISH);
+}
+
+static void both_tiers_count_the_same(void **state)
+{
+	run_programs("that are counted", count(150, 5000), 1, CHECK_COUNTS);
 }
 
 static void programs_compiled_method_by_method_agree(void **state)
 {
-	run_programs("one by one", count(300, 10000), 1, true);
+	run_programs("one by one", count(300, 10000), 1, CHECK_EACH);
 }
 
 static int setup(void **state)
@@ -81,6 +91,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(programs_inlined_into_one_method_agree),
 		cmocka_unit_test(programs_compiled_method_by_method_agree),
+		cmocka_unit_test(a_profile_of_rubbish_changes_no_result),
+		cmocka_unit_test(both_tiers_count_the_same),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

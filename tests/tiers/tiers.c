@@ -242,6 +242,13 @@ static uint32_t profiled_method(void *context, uint64_t address)
 	return method < 0 ? PROFILE_NO_METHOD : method;
 }
 
+uint32_t tiers_n_words(const struct tiers *t)
+{
+	const uint32_t last = t->image.n_methods - 1;
+
+	return t->cells[last] + profile_n_words(image_method_insns(&t->image, last), t->image.methods[last].n_insns);
+}
+
 bool tiers_read_profiles(struct tiers *t, struct refusal *refusal)
 {
 	tiers_forget_profiles(t);
@@ -311,15 +318,21 @@ static bool compile_tier0(struct tiers *t, uint32_t method, struct refusal *refu
 	const struct baseline_module module = { .layout = &t->layout, .records = record_of(t, 0) };
 	const struct insn *insns = image_method_insns(&t->image, method);
 	const uint32_t n_insns = t->image.methods[method].n_insns;
+	_cleanup_(freep) struct profile_map *profile = NULL;
+	struct baseline_extra extra = { .profile_cell = t->cells[method] };
 	struct flow *flow = NULL;
-	int r;
+	int r = 0;
 
-	if (!reserve(t, baseline_bound(insns, n_insns, NULL) + sizeof(uint64_t), 16, refusal))
+	if (t->counts)
+		r = profile_map_new(&profile, insns, n_insns);
+	extra.profile = profile;
+	if (!r && !reserve(t, baseline_bound(insns, n_insns, &extra) + sizeof(uint64_t), 16, refusal))
 		return false;
 	t->code[TIERS_0][method] = emit_here(&t->e);
-	r = flow_new(&flow, insns, n_insns);
 	if (!r)
-		r = baseline_compile(&t->e, insns, flow, &module, NULL);
+		r = flow_new(&flow, insns, n_insns);
+	if (!r)
+		r = baseline_compile(&t->e, insns, flow, &module, &extra);
 	flow_free(flow);
 	if (r)
 		refuse(refusal, "out of memory");

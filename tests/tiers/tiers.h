@@ -31,7 +31,7 @@ struct tiers {
 	struct image image;		/* the caller's bytes */
 	uint64_t code[2][TIERS_METHODS];	/* per tier; 0: not compiled */
 	uint64_t n_steps;		/* that the reference may take in one run */
-	bool counts;			/* what tier 1 compiles from now on counts (Tier1Instrumented) */
+	bool counts;			/* what is compiled from now on counts: Tier0Instrumented, Tier1Instrumented */
 	uint32_t cells[TIERS_METHODS];	/* per method: the first cell that it counts in */
 	/* What tier 1 knows of each method from now on; n 0: nothing. Freed by tiers_load() and tiers_free(). */
 	struct { struct profile_count *counts; uint32_t n; } profiles[TIERS_METHODS];
@@ -55,6 +55,7 @@ void tiers_select(struct tiers *tiers, enum tiers_kind kind, uint32_t method);
 
 /* The words that @method counts in, zeroes after tiers_load(); and what they say, for all methods, becomes their profiles. */
 uint32_t *tiers_words(const struct tiers *tiers, uint32_t method);
+uint32_t tiers_n_words(const struct tiers *tiers);	/* of all methods: those of method 0 come first */
 bool tiers_read_profiles(struct tiers *tiers, struct refusal *refusal);
 void tiers_forget_profiles(struct tiers *tiers);
 
