@@ -8,6 +8,7 @@
  * links: daemon/jit/alu.c daemon/jit/baseline.c daemon/jit/memory.c daemon/jit/stubs.c daemon/jit/x86.c daemon/worker/job.c
  * links: daemon/jit/instrument.c daemon/jit/patchpoint.c
  * links: daemon/worker/child/hints.c daemon/worker/child/weights.c daemon/worker/child/counters.c daemon/worker/child/guard.c
+ * links: daemon/worker/child/outside.c daemon/worker/child/fold.c
  * links: -lelf llvm */
 #include <stdio.h>
 #include <stdlib.h>

@@ -7,6 +7,7 @@
  * links: daemon/worker/child/plan.c daemon/worker/child/provenance.c daemon/worker/child/codegen.c
  * links: daemon/worker/child/object.c daemon/worker/child/slots.c tests/tiers/program.c
  * links: daemon/worker/child/hints.c daemon/worker/child/weights.c daemon/worker/child/counters.c daemon/worker/child/guard.c
+ * links: daemon/worker/child/outside.c daemon/worker/child/fold.c
  * links: -lelf llvm */
 #include <stdio.h>
 #include "fuzz/input.h"

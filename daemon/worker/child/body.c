@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "worker/child/body.h"
-#include "worker/child/object.h"
+#include "worker/child/outside.h"
 
 /* -- Registers and values --- */
 LLVMValueRef body_pointer(struct body *body, unsigned int reg)
@@ -69,36 +69,14 @@ const struct profile_site *body_site(struct body *body, uint32_t pc)
 }
 
 /* -- What lies outside the method --- */
-static LLVMValueRef outside(struct lower *lower, enum code_target target, uint32_t index, uint32_t size)
-{
-	char name[OBJECT_SYMBOL_MAX];
-	LLVMValueRef global;
-
-	object_symbol(name, target, index);
-	global = LLVMGetNamedGlobal(lower->module, name);
-	if (global)
-		return global;
-	global = LLVMAddGlobal(lower->module, LLVMArrayType(lower->i8, size), name);
-	LLVMSetVisibility(global, LLVMHiddenVisibility);
-	LLVMSetAlignment(global, 1);
-	LLVMSetGlobalConstant(global, target == CODE_TARGET_RODATA);
-	return global;
-}
-
 LLVMValueRef body_load_cell(struct body *body, enum code_target target, uint32_t index)
 {
-	LLVMValueRef load;
-
-	if (target == CODE_TARGET_ENTRY)
-		slot_load_anew(body->builder);
-	load = LLVMBuildLoad2(body->builder, body->lower->i64, outside(body->lower, target, index, 8), "");
-	LLVMSetAlignment(load, 8);
-	return load;
+	return outside_load_cell(body->builder, body->lower->module, body->lower->job, target, index);
 }
 
-LLVMValueRef body_address_of(struct body *body, enum code_target target, uint32_t index, uint32_t size)
+LLVMValueRef body_address_of(struct body *body, enum code_target target, uint32_t index)
 {
-	LLVMValueRef pointer = outside(body->lower, target, index, size);
+	LLVMValueRef pointer = outside_address(body->lower->module, body->lower->job, target, index);
 
 	return body->lower->opaque ? slot_opaque(body->builder, pointer) : pointer;
 }
@@ -106,7 +84,7 @@ LLVMValueRef body_address_of(struct body *body, enum code_target target, uint32_
 LLVMValueRef body_words(struct body *body)
 {
 	const struct job_compile *job = body->lower->job;
-	LLVMValueRef cells = outside(body->lower, CODE_TARGET_CELLS, 0, job->n_cells * (uint32_t)sizeof(uint32_t));
+	LLVMValueRef cells = outside_address(body->lower->module, job, CODE_TARGET_CELLS, 0);
 
 	return body_offset(body, cells, body_constant(body, job->profile * (int64_t)sizeof(uint32_t)));
 }

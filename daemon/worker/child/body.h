@@ -76,4 +76,4 @@ LLVMValueRef body_load_cell(struct body *body, enum code_target target, uint32_t
 /* The cell where instrumented code's words begin */
 LLVMValueRef body_words(struct body *body);
 /* The address of what @target and @index name, as the program gets it */
-LLVMValueRef body_address_of(struct body *body, enum code_target target, uint32_t index, uint32_t size);
+LLVMValueRef body_address_of(struct body *body, enum code_target target, uint32_t index);

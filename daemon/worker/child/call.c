@@ -29,7 +29,7 @@ static LLVMValueRef call_slot(struct body *body, const struct insn *insn, LLVMVa
 	return slot_call_lower(&(struct slot_call){
 		.job = job,
 		.builder = body->builder,
-		.rodata = body_address_of(body, CODE_TARGET_RODATA, 0, job->n_rodata),
+		.rodata = body_address_of(body, CODE_TARGET_RODATA, 0),
 		.base = body->slot,
 		.offset = body->slot_offset,
 		.range = body->slot_range,
@@ -55,7 +55,7 @@ static LLVMValueRef call_register(struct body *body, const struct insn *insn, ui
 
 	if (!count)
 		return call_indirect(body, insn, pc, arguments);
-	target = body_address_of(body, CODE_TARGET_METHOD, count->method, 1);
+	target = body_address_of(body, CODE_TARGET_METHOD, count->method);
 	target = LLVMBuildPtrToInt(body->builder, target, body->lower->i64, "");
 	guard_begin(&guard, body->builder, body_integer(body, insn->dst), target, count);
 	guard_else(&guard, call_method(body, count->method, pc, arguments));

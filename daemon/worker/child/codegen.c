@@ -12,6 +12,7 @@
 #include "util/base.h"
 #include "util/error.h"
 #include "worker/child/codegen.h"
+#include "worker/child/fold.h"
 #include "worker/child/lower.h"
 #include "worker/child/object.h"
 #include "worker/child/plan.h"
@@ -34,6 +35,11 @@
 #endif
 #define CODEGEN_LONG 4096u	/* instruction slots, with all that is inlined; */
 #define CODEGEN_LOOP 16u	/* as many as a jump backward counts, which stands for an unrolled loop */
+
+/* What .rodata says is looked up (fold.h) once known addresses are constants, and again with what follows from it. */
+#define CODEGEN_EARLY_PASSES "always-inline,function(sroa,early-cse)"
+#define CODEGEN_FOLD_PASSES "function(early-cse,simplifycfg)"
+#define CODEGEN_FOLD_ROUNDS 8u
 
 /* How far from what it refers to a reference is sure to lie in the module's span (tier/records.h): before a segment's data come
  * whole pages of others, behind it at least a guard page; before methods come only the thunks */
@@ -173,6 +179,24 @@ static bool verify(LLVMModuleRef module, struct refusal *refusal)
 	return !broken;
 }
 
+/* Each round may make the address of another load, or another condition, a number. */
+static bool fold_all(LLVMModuleRef module, const struct job_compile *job, struct refusal *refusal)
+{
+	for (unsigned int i = 0; i < CODEGEN_FOLD_ROUNDS && fold(module, job); i++)
+		if (!optimize(module, CODEGEN_FOLD_PASSES, refusal))
+			return false;
+	return true;
+}
+
+/* What .rodata says is folded before all else, and once more for the loops that were unrolled. */
+static bool optimize_all(LLVMModuleRef module, const struct job_compile *job, const char *passes, struct refusal *refusal)
+{
+	if (!fold_applies(module, job))
+		return optimize(module, passes, refusal);
+	return optimize(module, CODEGEN_EARLY_PASSES, refusal) && fold_all(module, job, refusal)
+	    && optimize(module, passes, refusal) && fold_all(module, job, refusal);
+}
+
 static bool compile_module(LLVMModuleRef module, const struct job_compile *job, const struct plan *plan, bool opaque,
 			   struct code_result *ret, void **ret_block, struct refusal *refusal)
 {
@@ -194,7 +218,7 @@ static bool compile_module(LLVMModuleRef module, const struct job_compile *job, 
 		refuse(refusal, "out of memory");
 		return false;
 	}
-	if (!verify(module, refusal) || !optimize(module, is_long ? CODEGEN_LONG_PASSES : CODEGEN_PASSES, refusal)
+	if (!verify(module, refusal) || !optimize_all(module, job, is_long ? CODEGEN_LONG_PASSES : CODEGEN_PASSES, refusal)
 	    || !only_the_method(module, refusal))
 		return false;
 	if (is_long)

@@ -28,13 +28,12 @@
 /* -- Instructions -------------------------------------------------------------------------------------------------- */
 static void lower_lddw(struct body *body, const struct insn *insn)
 {
-	const struct job_compile *job = body->lower->job;
 	uint32_t index = insn[1].imm;
 	LLVMValueRef value;
 
 	switch (insn->src) {
 	case INSN_REF_METHOD:
-		value = LLVMBuildPtrToInt(body->builder, body_address_of(body, CODE_TARGET_METHOD, index, 1), body->lower->i64, "");
+		value = LLVMBuildPtrToInt(body->builder, body_address_of(body, CODE_TARGET_METHOD, index), body->lower->i64, "");
 		body_set(body, insn->dst, LLVMBuildAdd(body->builder, value, body_constant(body, insn->imm), ""));
 		return;
 	case INSN_REF_IMPORT:
@@ -42,13 +41,13 @@ static void lower_lddw(struct body *body, const struct insn *insn)
 		body_set(body, insn->dst, LLVMBuildAdd(body->builder, value, body_constant(body, insn->imm), ""));
 		return;
 	case INSN_REF_RODATA:
-		value = body_address_of(body, CODE_TARGET_RODATA, 0, job->n_rodata);
+		value = body_address_of(body, CODE_TARGET_RODATA, 0);
 		break;
 	case INSN_REF_DATA:
-		value = body_address_of(body, CODE_TARGET_DATA, 0, job->n_data);
+		value = body_address_of(body, CODE_TARGET_DATA, 0);
 		break;
 	case INSN_REF_BSS:
-		value = body_address_of(body, CODE_TARGET_BSS, 0, job->n_bss);
+		value = body_address_of(body, CODE_TARGET_BSS, 0);
 		break;
 	default:
 		body_set(body, insn->dst, body_constant(body, insn_imm64(insn)));

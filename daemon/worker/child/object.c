@@ -41,7 +41,7 @@ void object_symbol(char ret[OBJECT_SYMBOL_MAX], enum code_target target, uint32_
 	snprintf(ret, OBJECT_SYMBOL_MAX, "%s.%u", target_names[target], index);
 }
 
-static bool symbol_parse(const char *name, struct code_reloc *ret)
+bool object_symbol_parse(const char *name, struct code_reloc *ret)
 {
 	const char *dot = strrchr(name, '.');
 	unsigned long index;
@@ -240,7 +240,7 @@ static bool relocate_outside(struct object *object, const Elf64_Sym *symbol, con
 {
 	struct code_reloc *reloc = (struct code_reloc *)&object->code.relocs[object->code.n_relocs];
 
-	if (!symbol_parse(symbol_name(object, symbol), reloc)) {
+	if (!object_symbol_parse(symbol_name(object, symbol), reloc)) {
 		refuse(object->refusal, "the compiled code needs '%s', which no method can reach", symbol_name(object, symbol));
 		return false;
 	}

@@ -16,6 +16,9 @@
 /* The symbol for what (target, index) names */
 void object_symbol(char ret[OBJECT_SYMBOL_MAX], enum code_target target, uint32_t index);
 
+/* The other way: sets target and index of @ret, or returns false for a name that is no such symbol's. */
+bool object_symbol_parse(const char *name, struct code_reloc *ret);
+
 /* @file: an x86-64 ELF relocatable of n bytes, 8-byte aligned. Fills bytes, align, entry and relocs (by ascending offset) of
  * @ret, whose inlined the caller has set; all three arrays end up in one malloc()ed block, *ret_block. On refusal the
  * sentence says what cannot be placed, and @ret is unchanged. */

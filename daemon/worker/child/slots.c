@@ -22,8 +22,6 @@
  * The usual call has the cell as its operand; the value is needed only on the other way. r10 is what the attribute `nest` means
  * on this machine. Two calls that look different stay two. */
 
-#define SLOT_ARGUMENTS_MAX 5u
-
 struct slot_range slot_range_of(const struct flow *flow, const struct insn *insns)
 {
 	struct slot_range range = { .low = INT16_MAX, .high = INT16_MIN };
@@ -59,7 +57,20 @@ LLVMValueRef slot_opaque(LLVMBuilderRef builder, LLVMValueRef pointer)
 
 	add_attribute(call, LLVMAttributeFunctionIndex, "memory", 0);
 	add_attribute(call, LLVMAttributeFunctionIndex, "nounwind", 0);
+	add_attribute(call, LLVMAttributeFunctionIndex, "willreturn", 0);
 	return call;
+}
+
+bool slot_is_opaque(LLVMValueRef value)
+{
+	return LLVMIsACallInst(value) && LLVMIsAInlineAsm(LLVMGetCalledValue(value));
+}
+
+bool slot_is_call(LLVMValueRef call)
+{
+	const unsigned int kind = LLVMGetEnumAttributeKindForName("nest", strlen("nest")), n = LLVMGetNumArgOperands(call);
+
+	return n && LLVMGetCallSiteEnumAttribute(call, n, kind);
 }
 
 /* -- Pieces --- */

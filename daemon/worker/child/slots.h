@@ -5,6 +5,7 @@
  * told, else to the value that was loaded. */
 
 #include <llvm-c/Core.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include "bytecode/flow.h"
 #include "worker/job.h"
@@ -16,6 +17,8 @@ struct slot_range {
 
 /* The offsets of the FLOW_SLOT_LOADs among @insns, whose flow it is; all 0 when there are none. */
 struct slot_range slot_range_of(const struct flow *flow, const struct insn *insns);
+
+#define SLOT_ARGUMENTS_MAX 5u
 
 struct slot_call {
 	const struct job_compile *job;		/* n_slots is not 0 */
@@ -37,3 +40,6 @@ LLVMValueRef slot_call_lower(const struct slot_call *call);
 void slot_load_anew(LLVMBuilderRef builder);
 /* The same pointer, of which LLVM knows nothing: the result of an empty piece of assembly */
 LLVMValueRef slot_opaque(LLVMBuilderRef builder, LLVMValueRef pointer);
+bool slot_is_opaque(LLVMValueRef value);
+/* Whether @call, an instruction, goes through a slot (or by its value, with the slot in doubt): its last argument is the cell. */
+bool slot_is_call(LLVMValueRef call);
