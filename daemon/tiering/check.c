@@ -21,8 +21,8 @@ static const char *check_active(const struct method *method, uint32_t slot, uint
 
 	if (version->module != method->module->id || version->body != body)
 		return "the active version is one of its method's and its body's";
-	if (version->state != LEDGER_LIVE || !version->code)
-		return "the active version is live and has code";
+	if (version->state != LEDGER_LIVE || !version->code || version->level == TIER_LEVEL_OSR)
+		return "the active version is live and has code, and is a rung of the ladder";
 	for (uint32_t edge = version->edges; edge != LEDGER_NONE; edge = ledger_edge(ledger, edge)->next)
 		if (ledger_edge(ledger, edge)->version != slot)
 			return "an edge belongs to the version that names it";
@@ -86,7 +86,8 @@ static const char *check_method(const struct method *method)
 
 /* What the lists hold, counted anew */
 struct check_count {
-	uint32_t n_armed, n_running, n_lost, n_uncounted, n_queued, n_first;
+	uint32_t n_armed, n_running, n_uncounted, n_queued, n_first;
+	uint32_t n_lost;	/* and OSR code that waits */
 };
 
 static void check_count_method(struct check_count *count, const struct method *method)
@@ -165,7 +166,11 @@ static const char *check_module(struct check_count *count, const struct module *
 {
 	const uint32_t n_before = count->n_queued + count->n_first, n_jobs = check_count_jobs(&module->core->jobs, module);
 	const uint32_t n_lost = check_count_jobs(&module->core->lost, module);
-	const char *broken;
+	uint32_t n_osr;
+	const char *broken = osr_check(module, &n_osr);
+
+	if (broken)
+		return broken;
 
 	for (uint32_t i = 0; i < module->n_methods; i++) {
 		const struct method *method = &module->methods[i];
@@ -182,8 +187,10 @@ static const char *check_module(struct check_count *count, const struct module *
 		check_count_method(count, method);
 	}
 	count->n_running += n_jobs;
-	count->n_lost += n_lost;
-	if (count->n_queued + count->n_first - n_before + n_jobs + n_lost != module->n_pending)
+	count->n_lost += n_lost + n_osr;
+	if (n_jobs + n_lost != module->n_compiling)
+		return "a module counts what is compiled of it";
+	if (count->n_queued + count->n_first - n_before + n_jobs + n_lost + n_osr != module->n_pending)
 		return "a module counts its pending methods and jobs";
 	return NULL;
 }
@@ -216,8 +223,7 @@ static bool check_queue(const struct user *user, uint32_t *n)
 	list_for_each(pos, &user->queue) {
 		const struct module *module = list_entry(pos, struct module, queue_link);
 
-		if (module->user != user || list_is_empty(&module->queue) || module->queue_ticket <= last
-		    || list_entry(module->queue.next, struct method, link)->ticket != module->queue_ticket)
+		if (module->user != user || module->queue_ticket <= last || queue_first_ticket(module) != module->queue_ticket)
 			return false;
 		last = module->queue_ticket;
 		n_linked++;
@@ -227,7 +233,7 @@ static bool check_queue(const struct user *user, uint32_t *n)
 
 		if (module->user != user)
 			continue;
-		n_waiting += !list_is_empty(&module->queue) && !module->n_freezes;
+		n_waiting += queue_first_ticket(module) != UINT64_MAX;
 		if (!check_order(&module->queue, n))
 			return false;
 	}

@@ -115,6 +115,9 @@ struct module {
 	struct list queue_link;		/* user->queue */
 	uint64_t queue_ticket;		/* by which it stands there */
 	struct list queue;		/* methods by ticket */
+	struct list osr_queue;		/* struct osr: those that wait, by ticket */
+	struct list osr_live;		/* struct osr: those that patchpoints lead to */
+	uint64_t *osr_known;		/* a bit per patchpoint: nobody need ask for its code; NULL: somebody should */
 	struct list freeze_link;	/* core->freezing */
 	struct method *unmarked;	/* the first in the queue whose state word may not say yet whether it is frozen; NULL: all do */
 	struct list armed;		/* counting methods that a sweep has still to look at */
@@ -214,6 +217,7 @@ struct ladder_step {
 };
 /* What could not be had */
 enum ladder_lack { LADDER_PRECOMPILED = 1u << 0, LADDER_PROFILE = 1u << 1 };
+uint32_t ladder_traits(const struct method *method);	/* enum core_trait, of its current body */
 struct ladder_step ladder_first(const struct method *method, uint32_t without);	/* of a cold method; enum ladder_lack */
 struct ladder_step ladder_unoptimized(const struct method *method, enum tier_reason reason);	/* the optimizer failed */
 /* After @active, of whichever body that is */
@@ -323,6 +327,28 @@ void entry_store_entry(struct method *method, uint64_t value);
 /* Slots, F and E get @value; returns early when E holds it already. */
 void entry_backpatch(struct method *method, uint64_t value);
 
+/* -- osr.c --- */
+/* A version of tier OSR until it fails or is given up */
+struct osr {
+	struct list link;		/* module->osr_queue or ->osr_live; none: its job has it */
+	struct module *module;
+	uint64_t ticket;		/* by which it waits */
+	uint32_t row, patchpoint;
+	bool is_void;			/* what it may have inlined was replaced since it began */
+};
+struct osr *osr_free(struct osr *osr);
+struct method *osr_method(const struct osr *osr);
+uint64_t osr_ticket(const struct module *module);	/* of the first that waits; UINT64_MAX: none does */
+struct osr *osr_first(struct module *module);		/* one waits; NULL: it was given up, because its body was replaced */
+void osr_start(struct osr *osr);			/* its job has begun */
+void osr_end(struct osr *osr, enum tier_reason reason, const struct core_result *result);	/* takes @osr */
+bool osr_withdraw(struct module *module);		/* a slice of all OSR code of the module; false: more */
+void osr_forget_queue(struct module *module);
+void osr_free_all(struct module *module);
+bool osr_recover(struct module *module, uint32_t row);	/* false: no memory */
+void osr_attach(struct module *module);			/* what its patchpoints lead to */
+const char *osr_check(const struct module *module, uint32_t *n_waiting);
+
 /* -- freeze.c --- */
 bool freeze_holds(const struct method *method);			/* it will not go on while its module is frozen, which it is */
 void freeze_pass(struct module *module, const struct method *method);	/* it leaves the queue */
@@ -382,7 +408,10 @@ struct job {
 	uint64_t version;
 	uint64_t n_replacements;	/* core's, when it began */
 	uint32_t method, row;		/* index; the version's row */
+	struct osr *osr;		/* owned; NULL: a rung of the ladder */
 };
+void queue_count(struct module *module, int n);	/* as many more are pending */
+uint64_t queue_first_ticket(const struct module *module);	/* UINT64_MAX: nothing of it waits, or it may not start */
 void queue_link(struct module *module);		/* to its place in its user's queue, by what waits */
 void queue_promote(struct method *method, struct ledger_method *image, const struct ledger_version *active,
 		   enum tier_reason reason);

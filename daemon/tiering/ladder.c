@@ -86,7 +86,7 @@ static bool ladder_had(const struct method *method, uint32_t body, uint32_t leve
 	return false;
 }
 
-static uint32_t ladder_traits(const struct method *method)
+uint32_t ladder_traits(const struct method *method)
 {
 	const struct core *core = method_core(method);
 

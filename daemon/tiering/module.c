@@ -28,6 +28,8 @@ struct module *module_new(struct core *core, struct ledger_module *durable, uint
 	list_init(&module->gone_link);
 	list_init(&module->queue_link);
 	list_init(&module->queue);
+	list_init(&module->osr_queue);
+	list_init(&module->osr_live);
 	list_init(&module->freeze_link);
 	list_init(&module->armed);
 	list_init(&module->looked);
@@ -54,6 +56,7 @@ struct module *module_free(struct module *module)
 	list_remove(&module->gone_link);
 	for (uint32_t i = 0; module->methods && i < module->n_methods; i++)
 		free(module->methods[i].inliners);
+	osr_free_all(module);
 	free(module->known);
 	free(module->methods);
 	free(module);
@@ -245,6 +248,7 @@ int core_module_attach(struct module *module, struct tier_records_header *header
 	module->context = module_context;
 	for (uint32_t i = 0; i < module->n_methods; i++)
 		entry_refresh(&module->methods[i], TIER_PATH_RECOVERED);
+	osr_attach(module);
 	mark_recover(module);
 	freeze_recover(module);
 	if (core->unsettled_module == module->id) {
@@ -347,6 +351,7 @@ void core_module_remove(struct module *module)
 
 	for (uint32_t i = 0; i < module->n_methods; i++)
 		method_move(&module->methods[i], PLACE_NONE);
+	osr_forget_queue(module);
 	queue_forget_jobs(core, module);
 	slot_forget_sites(core, module);
 	module_unlink(module);

@@ -35,12 +35,15 @@ void queue_promote(struct method *method, struct ledger_method *image, const str
 }
 
 /* -- Lines --- */
-/* UINT64_MAX: nothing of the module waits, or it may not start. */
-static uint64_t queue_ticket(const struct module *module)
+uint64_t queue_first_ticket(const struct module *module)
 {
-	if (module->n_freezes || list_is_empty(&module->queue))
+	uint64_t ticket = osr_ticket(module);
+
+	if (module->n_freezes)
 		return UINT64_MAX;
-	return list_entry(module->queue.next, struct method, link)->ticket;
+	if (!list_is_empty(&module->queue))
+		ticket = MIN(ticket, list_entry(module->queue.next, struct method, link)->ticket);
+	return ticket;
 }
 
 static bool queue_is_before(const struct user *user, const struct list *link, uint64_t ticket)
@@ -52,7 +55,7 @@ static bool queue_is_before(const struct user *user, const struct list *link, ui
 void queue_link(struct module *module)
 {
 	struct user *user = module->user;
-	const uint64_t ticket = queue_ticket(module);
+	const uint64_t ticket = queue_first_ticket(module);
 	struct list *pos;
 
 	if (list_is_linked(&module->queue_link) && ticket == module->queue_ticket)
@@ -104,11 +107,11 @@ static struct job *job_new(struct method *method, uint32_t row)
 	return job;
 }
 
-static void job_count(const struct job *job, int n)
+void queue_count(struct module *module, int n)
 {
-	job->module->n_pending += n;
-	job->module->user->n_pending += n;
-	job->module->core->n_pending += n;
+	module->n_pending += n;
+	module->user->n_pending += n;
+	module->core->n_pending += n;
 }
 
 static void job_go_out(struct job *job)
@@ -119,7 +122,7 @@ static void job_go_out(struct job *job)
 	list_append(&core->jobs, &job->link);
 	job->module->user->n_running++;
 	core->n_running++;
-	job_count(job, 1);
+	queue_count(job->module, 1);
 }
 
 static void job_end(struct job *job)
@@ -129,7 +132,8 @@ static void job_end(struct job *job)
 	list_remove(&job->link);
 	job->module->user->n_running--;
 	core->n_running--;
-	job_count(job, -1);
+	queue_count(job->module, -1);
+	osr_free(job->osr);
 	free(job);
 }
 
@@ -137,7 +141,7 @@ static void job_find_again(struct job *job)
 {
 	list_remove(&job->link);
 	job->module->user->n_lost--;
-	job_count(job, -1);
+	queue_count(job->module, -1);
 }
 
 bool queue_recover(struct method *method, uint32_t row)
@@ -153,7 +157,7 @@ bool queue_recover(struct method *method, uint32_t row)
 	list_insert_before(pos, &job->link);
 	method->module->user->n_lost++;
 	mark_compiling(method->module, 1);
-	job_count(job, 1);
+	queue_count(job->module, 1);
 	return true;
 }
 
@@ -181,6 +185,7 @@ struct queue_end {
 	uint32_t version;		/* row */
 	uint32_t edges;
 	const struct core_result *result;
+	struct osr *osr;		/* NULL: it is a rung of the ladder */
 };
 
 /* In a transaction */
@@ -348,6 +353,10 @@ static enum tier_reason queue_take(struct method *method, struct queue_end *end,
 
 static void queue_settle(struct method *method, const struct queue_end *end)
 {
+	if (end->osr) {
+		osr_end(end->osr, end->reason, end->result);
+		return;
+	}
 	if (end->version != method->durable->next)
 		queue_end_apart(method, end);
 	else if (end->reason == TIER_REASON_NONE)
@@ -383,7 +392,8 @@ void core_compile_done(struct core *core, uint64_t module, uint32_t index, uint6
 		return;
 	method = &job->module->methods[index];
 	end.version = job->row;
-	if (reason == TIER_REASON_NONE)
+	end.osr = TAKE_PTR(job->osr);
+	if (reason == TIER_REASON_NONE && !end.osr)
 		end.reason = queue_take(method, &end, job->n_replacements);
 	job_end(job);
 	queue_settle(method, &end);
@@ -445,15 +455,16 @@ static void queue_started(struct job *job, int r)
 	end.reason = r == CORE_E_TOO_LARGE ? TIER_REASON_TOO_LARGE : TIER_REASON_NO_WORKER;
 	if (r < 0)
 		error_fold(r);
+	end.osr = TAKE_PTR(job->osr);
 	job_end(job);
 	queue_settle(method, &end);
 	queue_close(method->module);
 }
 
 /* The history says that a job began once it has: until then its method is queued. */
-static void queue_start(struct method *method)
+static void queue_start(struct method *method, uint32_t row, struct osr *osr_or_null)
 {
-	struct job *job = job_new(method, method->durable->next);
+	struct job *job = job_new(method, row);
 	int r = job ? queue_submit(job) : -ENOMEM;
 
 	if (queue_is_shortage(r)) {
@@ -461,10 +472,28 @@ static void queue_start(struct method *method)
 		free(job);
 		return;
 	}
+	job->osr = osr_or_null;
 	mark_compiling(method->module, 1);
 	job_go_out(job);
-	queue_announce(method);
+	if (osr_or_null)
+		osr_start(osr_or_null);
+	else
+		queue_announce(method);
 	queue_started(job, r);
+}
+
+static void queue_start_head(struct module *module)
+{
+	struct method *method = list_entry(module->queue.next, struct method, link);
+	struct osr *osr;
+
+	if (osr_ticket(module) != module->queue_ticket) {
+		queue_start(method, method->durable->next, NULL);
+		return;
+	}
+	osr = osr_first(module);
+	if (osr)
+		queue_start(osr_method(osr), osr->row, osr);
 }
 
 static void queue_start_again(struct job *job)
@@ -496,45 +525,43 @@ static struct job *queue_lost(const struct core *core)
 	return NULL;
 }
 
-/* The user's next job, if it may start now */
-static struct method *queue_head(struct user *user)
+/* The module that has the user's next job, if that may start now */
+static struct module *queue_head(struct user *user)
 {
 	struct list *link = list_first(&user->queue);
 	struct module *module = link ? list_entry(link, struct module, queue_link) : NULL;
 
-	if (!module || !queue_has_place(module) || user->n_lost || user->durable->deadline_ns)
-		return NULL;
-	return list_entry(list_first(&module->queue), struct method, link);
+	return module && queue_has_place(module) && !user->n_lost && !user->durable->deadline_ns ? module : NULL;
 }
 
-/* The same of its first calls */
-static struct method *queue_head_first(struct user *user)
+static struct module *queue_next(struct core *core)
 {
-	struct list *link = list_first(&user->first);
-	struct method *method = link ? list_entry(link, struct method, link) : NULL;
-
-	return method && queue_has_place(method->module) ? method : NULL;
-}
-
-/* Of the user whose turn it is */
-static struct method *queue_turn(struct core *core, struct method *(*head)(struct user *user))
-{
-	struct method *method = NULL;
+	struct module *module = NULL;
 	struct list *pos;
 
 	list_for_each(pos, &core->users) {
-		method = head(list_entry(pos, struct user, link));
-		if (method)
+		module = queue_head(list_entry(pos, struct user, link));
+		if (module)
 			break;
 	}
-	return method;
+	return module;
 }
 
-static struct method *queue_next(struct core *core)
+/* The first call that comes next, of the user whose turn it is */
+static struct method *queue_next_first(struct core *core)
 {
-	struct method *method = queue_turn(core, queue_head_first);
+	struct list *pos, *link;
 
-	return method ? method : queue_turn(core, queue_head);
+	list_for_each(pos, &core->users) {
+		struct user *user = list_entry(pos, struct user, link);
+		struct method *method;
+
+		link = list_first(&user->first);
+		method = link ? list_entry(link, struct method, link) : NULL;
+		if (method && queue_has_place(method->module))
+			return method;
+	}
+	return NULL;
 }
 
 void queue_run(struct core *core)
@@ -544,9 +571,10 @@ void queue_run(struct core *core)
 
 	while (!core->retry_ns && core->n_running < core->config.jobs_total) {
 		struct job *lost = queue_lost(core);
-		struct method *method = lost ? NULL : queue_next(core);
+		struct method *first = lost ? NULL : queue_next_first(core);
+		struct module *module = lost || first ? NULL : queue_next(core);
 
-		if (!lost && !method)
+		if (!lost && !first && !module)
 			return;
 		if (n_starts++ == QUEUE_STARTS_MAX || core->counters.n_slots_examined - n_before > QUEUE_SLOTS_MAX) {
 			core->is_busy = true;
@@ -554,8 +582,10 @@ void queue_run(struct core *core)
 		}
 		if (lost)
 			queue_start_again(lost);
+		else if (first)
+			queue_start(first, first->durable->next, NULL);
 		else
-			queue_start(method);
+			queue_start_head(module);
 	}
 }
 

@@ -71,18 +71,22 @@ static uint32_t recover_methods(struct core *core)
 	return n;
 }
 
-static void recover_versions(struct core *core)
+static int recover_versions(struct core *core)
 {
 	struct ledger *ledger = &core->ledger;
 
 	for (uint32_t slot = 0; slot < ledger_used(ledger, LEDGER_VERSIONS); slot++) {
 		struct module *module = core_module_by_id(core, ledger_version(ledger, slot)->module);
 
-		if (module)
-			module_count_rows(module, ROWS_VERSIONS, 1);
-		else
+		if (!module) {
 			ledger_release(ledger, LEDGER_VERSIONS, slot);
+			continue;
+		}
+		module_count_rows(module, ROWS_VERSIONS, 1);
+		if (ledger_version(ledger, slot)->level == TIER_LEVEL_OSR && !osr_recover(module, slot))
+			return error_origin(-ENOMEM);
 	}
+	return 0;
 }
 
 /* An edge counts from the moment its version is live. */
@@ -220,7 +224,9 @@ int core_recover(struct core *core)
 	if (r)
 		return error_fold(r);
 	n_warm = recover_methods(core);
-	recover_versions(core);
+	r = recover_versions(core);
+	if (r)
+		return error_fold(r);
 	recover_edges(core);
 	r = recover_slots(core);
 	if (!r)

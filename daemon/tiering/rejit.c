@@ -71,7 +71,7 @@ int core_rejit(struct module *module, uint32_t index, uint32_t body)
 	if (!n_room || n_room - 1 < inline_count(method, n_room - 1))
 		return CORE_E_QUOTA;
 	rejit_open(core);
-	is_free = inline_withdraw(method);
+	is_free = inline_withdraw(method) && osr_withdraw(module);
 	if (is_free)
 		rejit_replace(method, body);
 	rejit_close(core);
@@ -201,7 +201,7 @@ int core_revert(struct module *module, uint32_t index)
 	if (inline_count(method, n_room) > n_room && inline_makes_cold(method))
 		return CORE_E_QUOTA;
 	rejit_open(module->core);
-	is_free = inline_withdraw(method);
+	is_free = inline_withdraw(method) && osr_withdraw(module);
 	if (is_free)
 		revert_replace(method);
 	rejit_close(module->core);

@@ -29,7 +29,7 @@
 
 struct fake_job {
 	uint64_t module, version;
-	uint32_t method, body;
+	uint32_t method, body, patchpoint;
 	uint32_t n_inlined;
 	struct fake_body inlined[FAKE_INLINED_MAX]; /* as they were when it started */
 	enum tier_level level;
@@ -175,6 +175,7 @@ static inline int fake_compile(void *context, void *module_context, const struct
 		.method = compile->method,
 		.body = compile->body,
 		.level = compile->level,
+		.patchpoint = compile->patchpoint,
 		.is_active = true,
 	};
 	fake_see_bodies(&fake->jobs[fake->n_jobs++], fm);
@@ -406,6 +407,15 @@ static inline struct fake_job *fake_job(struct fake *fake, struct fake_module *f
 {
 	for (uint32_t i = 0; i < fake->n_jobs; i++)
 		if (fake->jobs[i].is_active && fake->jobs[i].module == fm->id && fake->jobs[i].method == method)
+			return &fake->jobs[i];
+	return NULL;
+}
+
+static inline struct fake_job *fake_osr_job(struct fake *fake, struct fake_module *fm, uint32_t patchpoint)
+{
+	for (uint32_t i = 0; i < fake->n_jobs; i++)
+		if (fake->jobs[i].is_active && fake->jobs[i].module == fm->id &&
+		    fake->jobs[i].level == TIER_LEVEL_OSR && fake->jobs[i].patchpoint == patchpoint)
 			return &fake->jobs[i];
 	return NULL;
 }

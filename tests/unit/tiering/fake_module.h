@@ -5,7 +5,7 @@
  * call sites), and for each piece of code what a processor would find there.
  *
  *   code      precodes | pieces of FAKE_CODE_STEP bytes, each described by a struct fake_code
- *   records   header | record[n_methods] | .rodata: slot, constant, slot, constant, … | its call cells
+ *   records   header | record[n_methods] | .rodata: slot, constant, slot, constant, … | its call cells | patchpoints
  *
  * Slot i is method i / n_each's, where each of the first methods is backpatchable and stands in n_each slots. */
 
@@ -24,6 +24,7 @@
 #define FAKE_CODE_STEP    64u
 #define FAKE_SEGMENT      (16u << 20)
 #define FAKE_INLINED_MAX  6u
+#define FAKE_PATCHPOINTS  2u /* of each method */
 #define FAKE_SITES_MAX    4u
 #define FAKE_SITES_OFFSET 16u /* in a piece of code: one displacement each 8 bytes */
 
@@ -64,7 +65,7 @@ struct fake_module {
 };
 
 /* -- Memory --- */
-/* Where the daemon writes what lies at @address: call cells and code, nothing else */
+/* Where the daemon writes what lies at @address: call cells, patchpoints and code, nothing else */
 static inline void *fake_memory_at(const struct fake_module *fm, uint64_t address)
 {
 	uint64_t cells = fm->layout.base + fm->layout.call_cells;
@@ -72,13 +73,20 @@ static inline void *fake_memory_at(const struct fake_module *fm, uint64_t addres
 
 	if (address >= code && address < code + fm->code_used)
 		return fm->code + (address - code);
-	assert_true(address >= cells && address < cells + fm->layout.n_slots);
+	assert_true(address >= cells && address < cells + fm->layout.n_slots +
+						 fm->layout.n_patchpoints * sizeof(struct tier_patchpoint));
 	return fm->segment + (address - tier_layout_segment(&fm->layout, TIER_SEGMENT_RECORDS));
 }
 
 static inline uint64_t fake_word(const struct fake_module *fm, uint64_t address)
 {
 	return __atomic_load_n((uint64_t *)fake_memory_at(fm, address), __ATOMIC_RELAXED);
+}
+
+/* -- Patchpoints: each method has as many --- */
+static inline struct tier_patchpoint *fake_patchpoint(const struct fake_module *fm, uint32_t number)
+{
+	return fake_memory_at(fm, tier_layout_patchpoint(&fm->layout, number));
 }
 
 /* -- Slots --- */
@@ -215,11 +223,26 @@ static inline void fake_module_fill(struct fake_module *fm)
 		};
 	for (uint32_t i = 0; i < fm->layout.n_methods; i++)
 		*fake_jump(fm, i) = tier_layout_precode_jump(&fm->layout, i, fm->records[i].precode);
+	for (uint32_t i = 0; i < fm->layout.n_patchpoints; i++)
+		*fake_patchpoint(fm, i) = (struct tier_patchpoint){
+			.method = i / FAKE_PATCHPOINTS,
+			.pc = i % FAKE_PATCHPOINTS,
+			.number = i,
+			.limit = 10,
+			.bump = 1000,
+		};
 	for (uint32_t i = 0; i < fm->n_slots; i++) {
 		rodata[2 * i] = fake_pointer(fm, fake_slot_method(fm, i));
 		cells[2 * i] = tier_layout_precode(&fm->layout, fake_slot_method(fm, i));
 		rodata[2 * i + 1] = cells[2 * i + 1] = fake_constant(i);
 	}
+}
+
+/* Bytes of the records segment that the core may change */
+static inline size_t fake_segment_size(const struct fake_module *fm)
+{
+	return TIER_RECORDS_OFFSET + fm->layout.n_methods * sizeof(struct tier_record) + 2 * fm->layout.n_slots +
+	       fm->layout.n_patchpoints * sizeof(struct tier_patchpoint);
 }
 
 static inline void *fake_code_memory(void)
@@ -235,7 +258,6 @@ static inline void fake_module_make_virtual(struct fake_module *fm, uint64_t id,
 					    uint32_t n_cells, uint32_t n_backpatchable, uint32_t n_each)
 {
 	uint64_t offset = 0;
-	size_t n_records = TIER_RECORDS_OFFSET + n_methods * sizeof(struct tier_record);
 
 	*fm = (struct fake_module){
 		.id = id, .uid = uid, .n_slots = n_backpatchable * n_each, .n_each = MAX(n_each, 1u)};
@@ -248,10 +270,13 @@ static inline void fake_module_make_virtual(struct fake_module *fm, uint64_t id,
 	}
 	fm->layout.size = offset;
 	fm->layout.n_slots = fm->layout.n_rodata = fm->n_slots * 2 * sizeof(uint64_t);
-	fm->layout.rodata = fm->layout.slots = fm->layout.segment[TIER_SEGMENT_RECORDS].offset + n_records;
+	fm->layout.rodata = fm->layout.slots = fm->layout.segment[TIER_SEGMENT_RECORDS].offset + TIER_RECORDS_OFFSET +
+					    n_methods * sizeof(struct tier_record);
 	fm->layout.call_cells = fm->layout.slots + fm->layout.n_slots;
+	fm->layout.n_patchpoints = FAKE_PATCHPOINTS * n_methods;
+	fm->layout.patchpoints = fm->layout.call_cells + fm->layout.n_slots;
 	fm->code_used = align_up(TIER_PRECODES_OFFSET + n_methods * TIER_PRECODE_SIZE, FAKE_CODE_STEP);
-	fm->segment = calloc(1, n_records + 2 * fm->layout.n_slots);
+	fm->segment = calloc(1, fake_segment_size(fm));
 	fm->cells = calloc(n_cells + 1, sizeof(*fm->cells));
 	fm->posted = calloc(fm->n_slots + 1, 1);
 	fm->code = fake_code_memory();
@@ -265,12 +290,6 @@ static inline void fake_module_make(struct fake_module *fm, uint64_t id, uid_t u
 				    uint32_t n_cells)
 {
 	fake_module_make_virtual(fm, id, uid, n_methods, n_cells, 0, 0);
-}
-
-/* Bytes of the records segment that the core may change */
-static inline size_t fake_segment_size(const struct fake_module *fm)
-{
-	return TIER_RECORDS_OFFSET + fm->layout.n_methods * sizeof(struct tier_record) + 2 * fm->layout.n_slots;
 }
 
 static inline void *fake_copy_of(const void *from, size_t n)

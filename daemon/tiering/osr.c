@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tiering/internal.h"
+
+/* On-stack replacement (reference §8)
+ *
+ * A frame that loops for long in unoptimized code asks for code that goes on at the head of its loop. That is a version of its method's
+ * own body, in the chain with the others, but beside the ladder: never the active one, never counted, and nothing that the method
+ * answers tells of it. It waits in the same queue as promotions do, and its code goes into the patchpoint's record, where this
+ * frame and all others find it.
+ *
+ *   asked for ──► waits ──► is made ──► live: the patchpoint leads to it
+ *       ▲            │         └──► failed: never asked for again
+ *       └────────────┴── given up: the body is no longer the method's, or what it may have inlined was replaced
+ *
+ * Nobody writes down in the index of inliners what such code inlined: any replacement in the module takes all of it away. What is
+ * running then ends unused; what waits is made of the bodies of then, unless its own was replaced.
+ *
+ * The patchpoint's word is what counts, not the ledger: a version that is live and that no patchpoint leads to is kept for the
+ * frames in it. So code is taken away without a transaction, and before the one that replaces the body; and a daemon that dies
+ * between a version's commit and its patchpoint's store leaves code that the next hit asks for again. Of what waited or was being
+ * made a successor knows nothing, for the same reason. A version that was given up names no patchpoint; one that failed does, so that
+ * this is remembered. */
+
+struct osr *osr_free(struct osr *osr)
+{
+	if (osr)
+		list_remove(&osr->link);
+	free(osr);
+	return NULL;
+}
+
+static struct osr *osr_new(struct module *module, uint32_t row, uint32_t patchpoint)
+{
+	struct osr *osr = malloc(sizeof(*osr));
+
+	if (osr)
+		*osr = (struct osr){ .link = LIST_INIT(osr->link), .module = module, .row = row, .patchpoint = patchpoint };
+	return osr;
+}
+
+/* -- Patchpoints --- */
+static struct tier_patchpoint *osr_patchpoint(const struct module *module, uint32_t number)
+{
+	const struct core *core = module->core;
+
+	return core->ops->alias(core->context, module->context, tier_layout_patchpoint(&module->durable->layout, number));
+}
+
+struct method *osr_method(const struct osr *osr)
+{
+	return &osr->module->methods[osr_patchpoint(osr->module, osr->patchpoint)->method];
+}
+
+static struct ledger_version *osr_version(const struct osr *osr)
+{
+	return ledger_version(&osr->module->core->ledger, osr->row);
+}
+
+/* Where its frames go on from now on; 0: nowhere else */
+static void osr_lead(const struct osr *osr, uint64_t code)
+{
+	mark_begin(osr->module);
+	/* Synchronizes with the acquire load in libtier's osr_enter(): first the code's bytes, then its address. */
+	__atomic_store_n(&osr_patchpoint(osr->module, osr->patchpoint)->code, code, __ATOMIC_RELEASE);
+	mark_end(osr->module);
+}
+
+/* -- For which patchpoints code is on its way, or cannot be made --- */
+static bool osr_is_known(const struct module *module, uint32_t patchpoint)
+{
+	return module->osr_known && module->osr_known[patchpoint / 64] >> patchpoint % 64 & 1;
+}
+
+static bool osr_note(struct module *module, uint32_t patchpoint)
+{
+	if (!module->osr_known)
+		module->osr_known = calloc(module->durable->layout.n_patchpoints / 64 + 1, sizeof(*module->osr_known));
+	if (!module->osr_known)
+		return false;
+	module->osr_known[patchpoint / 64] |= UINT64_C(1) << patchpoint % 64;
+	return true;
+}
+
+static void osr_forget(struct module *module, uint32_t patchpoint)
+{
+	module->osr_known[patchpoint / 64] &= ~(UINT64_C(1) << patchpoint % 64);
+}
+
+/* -- Asking --- */
+static bool osr_is_wanted(const struct method *method)
+{
+	return method_stage(method) != TIER_STAGE_COLD && !method_body(method)
+	    && version_room(method_core(method), method->module->user)
+	    && !(ladder_traits(method) & CORE_TRAIT_NO_OPTIMIZATION);
+}
+
+static void osr_enter_queue(struct osr *osr)
+{
+	struct module *module = osr->module;
+
+	list_append(&module->osr_queue, &osr->link);
+	queue_count(module, 1);
+	queue_link(module);
+}
+
+static void osr_leave_queue(struct osr *osr)
+{
+	list_remove(&osr->link);
+	queue_count(osr->module, -1);
+	queue_link(osr->module);
+}
+
+/* A version that is no rung of the ladder: nothing of the method's changes but its chain. */
+static void osr_commit_request(struct osr *osr, struct method *method)
+{
+	struct core *core = method_core(method);
+	struct ledger_method *image = method_begin(method);
+	const uint32_t next = image->next;
+	const struct ladder_step step = { .level = TIER_LEVEL_OSR, .profile = LEDGER_NONE };
+	struct ledger_version *version = version_new(method, image, &step);
+
+	osr->row = image->chain;
+	osr->ticket = ledger_ticket(&core->ledger);
+	version->patchpoint = osr->patchpoint;
+	image->next = next;
+	method_event(method, TIER_EVENT_OSR_REQUESTED, version->id, method_level(method), TIER_LEVEL_OSR, TIER_REASON_LOOP);
+	ledger_commit(&core->ledger);
+}
+
+void core_osr_request(struct core *core, uint64_t module_id, uint32_t patchpoint)
+{
+	struct module *module = core_module_by_id(core, module_id);
+	const struct tier_patchpoint *record;
+	struct method *method;
+	struct osr *osr;
+
+	if (!module || !module->records || patchpoint >= module->durable->layout.n_patchpoints)
+		return;
+	record = osr_patchpoint(module, patchpoint);
+	method = &module->methods[record->method];
+	if (record->code || osr_is_known(module, patchpoint) || !osr_is_wanted(method))
+		return;
+	osr = osr_new(module, LEDGER_NONE, patchpoint);
+	if (!osr || !osr_note(module, patchpoint)) {
+		osr_free(osr);	/* a later hit asks again */
+		return;
+	}
+	osr_commit_request(osr, method);
+	osr_enter_queue(osr);
+	core_ring(core, NULL, 0);
+	core_proceed(core);
+}
+
+/* -- Its job --- */
+uint64_t osr_ticket(const struct module *module)
+{
+	return list_is_empty(&module->osr_queue) ? UINT64_MAX : list_entry(module->osr_queue.next, struct osr, link)->ticket;
+}
+
+static void osr_give_up(struct osr *osr)
+{
+	struct core *core = osr->module->core;
+	struct ledger_version *image;
+
+	ledger_begin(&core->ledger);
+	image = ledger_edit(&core->ledger, osr_version(osr));
+	image->state = LEDGER_FAILED;
+	image->patchpoint = LEDGER_NONE;
+	ledger_commit(&core->ledger);
+	osr_forget(osr->module, osr->patchpoint);
+}
+
+struct osr *osr_first(struct module *module)
+{
+	struct osr *osr = list_entry(module->osr_queue.next, struct osr, link);
+
+	if (!method_body(osr_method(osr)))
+		return osr;
+	osr_leave_queue(osr);
+	osr_give_up(osr);
+	return osr_free(osr);
+}
+
+void osr_start(struct osr *osr)
+{
+	const struct ledger_version *version = osr_version(osr);
+	struct method *method = osr_method(osr);
+	struct core *core = method_core(method);
+
+	osr_leave_queue(osr);
+	method_begin(method);
+	user_take_turn(method->module->user);
+	method_event(method, TIER_EVENT_COMPILE_STARTED, version->id, method_level(method), TIER_LEVEL_OSR, TIER_REASON_NONE);
+	ledger_commit(&core->ledger);
+	core_ring(core, NULL, 0);
+}
+
+static enum tier_reason osr_take(const struct osr *osr, const struct core_result *result, uint32_t *edges)
+{
+	struct method *method = osr_method(osr);
+
+	if (osr->is_void)
+		return TIER_REASON_INLINEE_REPLACED;
+	for (uint32_t i = 0; i < result->n_inlined; i++)
+		if (result->inlined[i] >= method->module->n_methods)
+			return TIER_REASON_RESULT_REFUSED;
+	/* for people to read */
+	if (!version_note_inlined(method, osr->row, osr_version(osr)->id, result->inlined, result->n_inlined, edges))
+		return TIER_REASON_RESULT_REFUSED;
+	return TIER_REASON_NONE;
+}
+
+/* @result: if @reason is NONE */
+static void osr_commit_end(const struct osr *osr, enum tier_reason reason, const struct core_result *result, uint32_t edges)
+{
+	struct method *method = osr_method(osr);
+	struct core *core = method_core(method);
+	struct ledger_version *image;
+
+	method_begin(method);
+	image = ledger_edit(&core->ledger, osr_version(osr));
+	method_event(method, TIER_EVENT_COMPILE_ENDED, image->id, method_level(method), TIER_LEVEL_OSR, reason);
+	if (reason == TIER_REASON_NONE) {
+		version_set_live(core, image, &result->code);
+		image->edges = edges;
+		module_note_code(method->module, &result->code);
+		method_event(method, TIER_EVENT_OSR_READY, image->id, method_level(method), TIER_LEVEL_OSR, TIER_REASON_LOOP);
+	} else {
+		image->state = LEDGER_FAILED;
+		if (osr->is_void)
+			image->patchpoint = LEDGER_NONE;
+	}
+	ledger_commit(&core->ledger);
+}
+
+void osr_end(struct osr *osr, enum tier_reason reason, const struct core_result *result)
+{
+	struct module *module = osr->module;
+	uint32_t edges = LEDGER_NONE;
+
+	if (reason == TIER_REASON_NONE)
+		reason = osr_take(osr, result, &edges);
+	osr_commit_end(osr, reason, result, edges);
+	if (reason == TIER_REASON_NONE) {
+		osr_lead(osr, result->code.address);
+		osr_forget(module, osr->patchpoint);
+		list_append(&module->osr_live, &osr->link);
+	}
+	core_ring(module->core, NULL, 0);
+	if (reason == TIER_REASON_NONE)
+		slot_take_sites(module, result);
+	else
+		osr_free(osr);
+}
+
+/* -- A body is replaced --- */
+bool osr_withdraw(struct module *module)
+{
+	int budget = SLICE_BUDGET / 2;
+	struct list *link, *pos;
+
+	for (; (link = list_first(&module->osr_live)); budget -= SLICE_ROW) {
+		struct osr *osr = list_entry(link, struct osr, link);
+
+		if (budget <= 0)
+			return false;
+		osr_lead(osr, 0);
+		osr_free(osr);
+	}
+	list_for_each(pos, &module->core->jobs) {
+		struct osr *osr = list_entry(pos, struct job, link)->osr;
+
+		if (!osr || osr->module != module || osr->is_void)
+			continue;
+		osr->is_void = true;
+		osr_forget(module, osr->patchpoint);
+	}
+	return true;
+}
+
+/* -- A module's life --- */
+void osr_forget_queue(struct module *module)
+{
+	struct list *link;
+
+	while ((link = list_first(&module->osr_queue))) {
+		osr_leave_queue(list_entry(link, struct osr, link));
+		osr_free(list_entry(link, struct osr, link));
+	}
+}
+
+void osr_free_all(struct module *module)
+{
+	struct list *link;
+
+	while ((link = list_first(&module->osr_queue)) || (link = list_first(&module->osr_live)))
+		osr_free(list_entry(link, struct osr, link));
+	free(module->osr_known);
+	module->osr_known = NULL;
+}
+
+/* No transaction is needed: nothing that was begun means anything, and that stays so however often it is said. */
+bool osr_recover(struct module *module, uint32_t row)
+{
+	struct ledger_version *version = ledger_version(&module->core->ledger, row);
+	struct osr *osr;
+
+	if (version->state == LEDGER_MAKING) {
+		version->patchpoint = LEDGER_NONE;
+		__atomic_signal_fence(__ATOMIC_SEQ_CST);	/* dying in between must not make a failure of it */
+		version->state = LEDGER_FAILED;
+	}
+	if (version->patchpoint >= module->durable->layout.n_patchpoints)
+		return true;
+	if (version->state == LEDGER_FAILED)
+		return osr_note(module, version->patchpoint);
+	osr = osr_new(module, row, version->patchpoint);
+	if (osr)
+		list_append(&module->osr_live, &osr->link);
+	return osr;
+}
+
+void osr_attach(struct module *module)
+{
+	struct list *pos, *after;
+
+	list_for_each_safe(pos, after, &module->osr_live) {
+		struct osr *osr = list_entry(pos, struct osr, link);
+
+		if (osr_patchpoint(module, osr->patchpoint)->code != osr_version(osr)->code)
+			osr_free(osr);
+	}
+}
+
+/* -- Invariants --- */
+static const char *osr_check_queue(const struct module *module, uint32_t *n)
+{
+	const struct list *pos;
+	uint64_t last = 0;
+
+	list_for_each(pos, &module->osr_queue) {
+		const struct osr *osr = list_entry(pos, struct osr, link);
+		const struct ledger_version *version = osr_version(osr);
+
+		if (osr->ticket <= last)
+			return "who asked first for OSR code comes first";
+		if (version->state != LEDGER_MAKING || version->level != TIER_LEVEL_OSR || version->patchpoint != osr->patchpoint
+		    || version->module != module->id || !osr_is_known(module, osr->patchpoint))
+			return "OSR code that waits has a version, and is not asked for again";
+		last = osr->ticket;
+		++*n;
+	}
+	return NULL;
+}
+
+const char *osr_check(const struct module *module, uint32_t *n_waiting)
+{
+	uint32_t n_live = 0, n_led = 0;
+	const struct list *pos;
+
+	*n_waiting = 0;
+	list_for_each(pos, &module->osr_live) {
+		const struct osr *osr = list_entry(pos, struct osr, link);
+		const struct ledger_version *version = osr_version(osr);
+
+		if (version->state != LEDGER_LIVE || version->level != TIER_LEVEL_OSR || version->module != module->id)
+			return "OSR code is a live version's";
+		if (module->records && osr_patchpoint(module, osr->patchpoint)->code != version->code)
+			return "a patchpoint leads to its version's code";
+		n_live++;
+	}
+	for (uint32_t i = 0; module->records && i < module->durable->layout.n_patchpoints; i++)
+		n_led += osr_patchpoint(module, i)->code != 0;
+	if (module->records && n_led != n_live)
+		return "a patchpoint leads to live code or nowhere";
+	return osr_check_queue(module, n_waiting);
+}
