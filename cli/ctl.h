@@ -29,6 +29,7 @@ struct ctl {
 typedef int (*ctl_fn)(struct ctl *ctl);
 int cmd_load(struct ctl *ctl);
 int cmd_unload(struct ctl *ctl);
+int cmd_compile(struct ctl *ctl);
 int cmd_list(struct ctl *ctl);
 int cmd_status(struct ctl *ctl);
 int cmd_remaining(struct ctl *ctl);

@@ -40,6 +40,7 @@ struct verb {
 
 static const struct verb verbs[] = {
 	{ "load", 1, 1, OPT_NAME | OPT_SHARED | OPT_JSON, cmd_load, "FILE", "load an object file as a module" },
+	{ "compile", 1, 1, OPT_OUTPUT | OPT_TIMEOUT, cmd_compile, "FILE", "make an object file with optimized code inside, FILE.tier.o" },
 	{ "unload", 1, 1, 0, cmd_unload, "MODULE", "remove a module's name; it lives on for those who have it open" },
 	{ "list", 0, 0, OPT_JSON, cmd_list, "", "the modules that you may see" },
 	{ "status", 1, 1, OPT_JSON, cmd_status, "MODULE:METHOD", "where a method is on its way to its final tier" },
@@ -70,7 +71,7 @@ struct option_row {
 static const struct option_row options[] = {
 	{ "socket", 0, VALUE_TEXT, FIELD(socket), "the daemon's socket; default $TIERD_SOCKET, then the user's, then the system's" },
 	{ "json", OPT_JSON, VALUE_NONE, FIELD(json), "print JSON (events: one object per line)" },
-	{ "name", OPT_NAME, VALUE_TEXT, FIELD(name), "the module's name; default the file's without .bpf.o or .o" },
+	{ "name", OPT_NAME, VALUE_TEXT, FIELD(name), "the module's name; default the file's without .bpf.o, .tier.o or .o" },
 	{ "shared", OPT_SHARED, VALUE_NONE, FIELD(shared), "other users may open it" },
 	{ "timeout", OPT_TIMEOUT, VALUE_DURATION, FIELD(timeout_ns), "give up after this time (a number with ns, us, ms, s, min, h; without unit ms)" },
 	{ "bytecode", OPT_BYTECODE, VALUE_NONE, FIELD(bytecode), "its instructions too, with their source lines" },

@@ -2,6 +2,7 @@
 /* What the server asks, and who knows
  *
  *   a module comes, gets another body, goes    loading, rejitting; the core and the host
+ *   an object gets code inside                 precompiling
  *   names, addresses, segments of a module     host (what describe.c tells included)
  *   events and where they come from            journal, tracer
  *   figures                                    each its own
@@ -31,6 +32,14 @@ static void op_cancel_load(void *context, struct server_load *load)
 
 	loading_cancel(&tierd->loading, load);
 	rejitting_cancel(&tierd->rejitting, load);
+	precompiling_cancel(&tierd->precompiling, load);
+}
+
+static int op_precompile(void *context, uid_t uid, int object_fd, uint64_t n, struct server_load *load)
+{
+	struct tierd *tierd = context;
+
+	return precompiling_start(&tierd->precompiling, uid, object_fd, n, load);
 }
 
 static int op_rejit(void *context, struct module *module, uint32_t method, const char *symbol, bool force, int object_fd, uint64_t n,
@@ -243,7 +252,7 @@ static void op_knobs(void *context, uint64_t from, struct wire_knobs *ret)
 }
 
 const struct server_ops answers = {
-	.load = op_load, .cancel_load = op_cancel_load, .rejit = op_rejit, .release = op_release, .find = op_find,
+	.load = op_load, .cancel_load = op_cancel_load, .rejit = op_rejit, .precompile = op_precompile, .release = op_release, .find = op_find,
 	.slot_method = op_slot_method, .method_name = op_method_name, .import_name = op_import_name,
 	.describe = describe_method, .related = describe_related, .insns = describe_insns, .lines = describe_lines,
 	.segment_fd = op_segment_fd, .probe_page_fd = op_probe_page_fd, .drain = op_drain, .kernel_works = op_kernel_works,

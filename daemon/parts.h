@@ -9,6 +9,7 @@
 #include "listen.h"
 #include "loading.h"
 #include "options.h"
+#include "precompiling.h"
 #include "rejitting.h"
 #include "server/server.h"
 #include "tier/records.h"
@@ -34,6 +35,7 @@ struct tierd {
 	struct loading loading;
 	struct rejitting rejitting;
 	struct compiling compiling;
+	struct precompiling precompiling;
 	struct tier_visits visits;	/* what clients counted in modules that are gone */
 	uint64_t start_ns;
 	int signal_fd;

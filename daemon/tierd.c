@@ -394,6 +394,8 @@ static int tierd_init(struct tierd *tierd)
 	tierd->loading.ready_to_run = o->ready_to_run;
 	tierd->compiling.core = tierd->core;
 	tierd->compiling.pool = tierd->pool;
+	tierd->precompiling.pool = tierd->pool;
+	tierd->precompiling.checker = tierd->checker;
 	tierd->rejitting.core = tierd->core;
 	tierd->rejitting.pool = tierd->pool;
 	tierd->rejitting.checker = tierd->checker;
@@ -415,6 +417,7 @@ int tierd_new(struct tierd **ret, const struct options *options)
 	};
 	loading_init(&tierd->loading);
 	rejitting_init(&tierd->rejitting);
+	precompiling_init(&tierd->precompiling);
 	compiling_init(&tierd->compiling);
 	r = tierd_init(tierd);
 	if (r) {
@@ -438,6 +441,7 @@ struct tierd *tierd_free(struct tierd *tierd)
 	tierd->pool = pool_free(tierd->pool);	/* drops its jobs: their contexts are ours to free */
 	loading_stop(&tierd->loading);
 	rejitting_stop(&tierd->rejitting);
+	precompiling_stop(&tierd->precompiling);
 	compiling_stop(&tierd->compiling);
 	tierd->server = server_free(tierd->server);
 	while (tierd->core && (module = core_module_next(tierd->core, NULL)))

@@ -211,7 +211,8 @@ int conn_request(struct tier_conn *conn, struct request *request)
 	uint64_t mask;
 	int r;
 
-	request->deadline_ns = deadline_after(conn->timeout_ns);
+	if (!request->deadline_ns)
+		request->deadline_ns = deadline_after(conn->timeout_ns);
 	request->mask = &mask;
 	r = conn_enter(conn, request->deadline_ns, &mask);
 	if (r < 0)

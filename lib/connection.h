@@ -46,7 +46,7 @@ void session_end(struct tier_conn *conn);
 int conn_ready(struct tier_conn *conn, uint64_t deadline_ns);
 struct lane conn_lane(struct tier_conn *conn);	/* not open yet */
 
-/* A request on the API lane, signals open while it waits. Fills deadline and mask. */
+/* A request on the API lane, signals open while it waits. Fills mask, and the deadline if it has none. */
 int conn_request(struct tier_conn *conn, struct request *request);
 /* The common case: no descriptors. */
 int conn_ask(struct tier_conn *conn, enum wire_type type, const void *body, enum wire_type reply_type, void *reply);

@@ -42,13 +42,13 @@ static int load_send(struct tier_conn *conn, int fd, const char *name, unsigned 
 /* "dir/filter.bpf.o" is "filter". */
 static const char *load_name(const char *path, char *to, size_t n)
 {
-	static const char *const endings[] = { ".bpf.o", ".o" };
+	static const char *const endings[] = { ".bpf.o", ".tier.o", ".o" };
 	const char *slash = strrchr(path, '/');
 	size_t length;
 
 	text_copy(to, n, slash ? slash + 1 : path);
 	length = strlen(to);
-	for (int i = 0; i < 2; i++) {
+	for (int i = 0; i < 3; i++) {
 		const size_t ending = strlen(endings[i]);
 
 		if (length > ending && strcmp(to + length - ending, endings[i]) == 0) {

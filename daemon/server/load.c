@@ -175,6 +175,21 @@ int load_request(struct lane *lane, const struct request *request)
 	return load_begin(lane, request, n);
 }
 
+/* No module, so no name; but a worker's time, and an object that is there until it ends. */
+int load_precompile(struct lane *lane, const struct request *request)
+{
+	struct server *server = lane->server;
+	struct server_load *load;
+	uint64_t n;
+
+	if (load_check_object(lane, request->serial, request->fd, &n))
+		return 0;
+	load = load_new(lane, request, "", n);
+	if (!load)
+		return 0;
+	return load_begun(load, server->ops->precompile(server->context, lane->uid, load->object_fd, n, load));
+}
+
 void load_forget_lane(struct lane *lane)
 {
 	struct list *first;
@@ -211,5 +226,16 @@ void server_loaded(struct server_load *load, struct module *module, enum tier_er
 	} else if (load->lane) {
 		lane_error(load->lane, load->serial, error, "%s", text ? text : tier_error_name(error));
 	}
+	load_free(load);
+}
+
+void server_precompiled(struct server_load *load, int object_fd, uint64_t n, enum tier_error error, const char *text)
+{
+	const struct wire_object body = { .size = n };
+
+	if (load->lane && object_fd >= 0)
+		lane_reply_fds(load->lane, load->serial, WIRE_OBJECT, &body, &object_fd, 1);
+	else if (load->lane)
+		lane_error(load->lane, load->serial, error, "%s", text ? text : tier_error_name(error));
 	load_free(load);
 }

@@ -12,6 +12,7 @@
 struct server_load;
 
 int load_request(struct lane *lane, const struct request *request);
+int load_precompile(struct lane *lane, const struct request *request);
 /* For rejit.c: the parts of it. An object of *ret_n bytes that nobody can change: 0, or 1: an error was sent. */
 int load_check_object(struct lane *lane, uint64_t serial, int fd, uint64_t *ret_n);
 struct server_load *load_new(struct lane *lane, const struct request *request, const char *name, uint64_t n);	/* NULL: the same */

@@ -61,6 +61,7 @@ static const struct request_row request_rows[] = {
 	[WIRE_MARK] = { "MARK", 0, freeze_mark },
 	[WIRE_SETTLED] = { "SETTLED", 0, settle_request },
 	[WIRE_KNOBS] = { "KNOBS", 0, report_knobs },
+	[WIRE_PRECOMPILE] = { "PRECOMPILE", 1, load_precompile },
 };
 #define REQUEST_COUNT(name, number, type) +1
 _Static_assert(ARRAY_SIZE(request_rows) == 1 WIRE_REQUEST_LIST(REQUEST_COUNT), "a row for each request");

@@ -36,6 +36,8 @@ struct server_ops {
 	 * server_loaded() like a load, and may be cancelled like one. */
 	int (*rejit)(void *context, struct module *module, uint32_t method, const char *symbol, bool force, int object_fd, uint64_t n,
 		     struct server_load *load);
+	/* Compiles all of an object, as for load. It ends with one server_precompiled(), and may be cancelled like a load. */
+	int (*precompile)(void *context, uid_t uid, int object_fd, uint64_t n, struct server_load *load);
 	/* No name and no holder is left: the module may go. */
 	void (*release)(void *context, struct module *module);
 
@@ -111,3 +113,5 @@ void server_hello_seen(struct server *server, uint64_t nonce);
 /* The end of a load: @module (added to the core) or, when NULL, @error (enum tier_error) with a sentence. The session may
  * be gone meanwhile: the module stays if its name was asked for. */
 void server_loaded(struct server_load *load, struct module *module, enum tier_error error, const char *text);
+/* The end of a precompilation: a sealed memfd of @n bytes, borrowed; or @object_fd -1 and an error like a load's. */
+void server_precompiled(struct server_load *load, int object_fd, uint64_t n, enum tier_error error, const char *text);

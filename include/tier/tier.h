@@ -71,10 +71,14 @@ TIER_API bool tier_conn_uses_kernel(struct tier_conn *conn, const char **why);
 enum tier_load_flags {
 	TIER_LOAD_SHARED = 1u << 0,	/* other users may open it */
 };
-/* Loads an object file, and opens it. @name: NULL: the file's name without .bpf.o or .o. @ret may be NULL (load only). */
+/* Loads an object file, and opens it. @name: NULL: the file's name without .bpf.o, .tier.o or .o. @ret may be NULL (load only). */
 TIER_API int tier_load(struct tier_conn *conn, const char *path, const char *name, unsigned int flags, struct tier_module **ret);
 TIER_API int tier_load_bytes(struct tier_conn *conn, const void *bytes, size_t n, const char *name, unsigned int flags,
 			     struct tier_module **ret);
+/* Has the object file @path compiled, all methods of it, and returns a descriptor of a sealed memory file: the same object with optimized
+ * code inside, which is the caller's to close. Whoever loads it starts at that code if the daemon is of the same build and the processor the same, else
+ * at bytecode. May take minutes; other requests on this connection wait. */
+TIER_API int tier_precompile(struct tier_conn *conn, const char *path, uint64_t timeout_ns);
 /* Removes the name. The module lives on for those that have it open. */
 TIER_API int tier_unload(struct tier_conn *conn, const char *name);
 /* Opens (maps) a loaded module: @name is the caller's own, else one that root or the daemon's user shares; "UID/NAME" is

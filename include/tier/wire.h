@@ -63,7 +63,8 @@
 	_(THAW, 34, struct wire_module_ref)	/* they go on → DONE */                                                \
 	_(MARK, 35, struct wire_module_ref)	/* what tells whether anything of the module has changed → MARKED */   \
 	_(SETTLED, 36, struct wire_method_ref)	/* the method and all that it has called → SETTLEMENT */               \
-	_(KNOBS, 37, struct wire_cursor)	/* the daemon's knobs, from the cursor-th on → SETTINGS */
+	_(KNOBS, 37, struct wire_cursor)	/* the daemon's knobs, from the cursor-th on → SETTINGS */                     \
+	_(PRECOMPILE, 38, struct wire_empty)	/* + fd of a sealed memfd with an object: optimized code goes into it → OBJECT + fd */
 
 /* name, number, body of the reply */
 #define WIRE_REPLY_LIST(_)                                                                                             \
@@ -89,7 +90,8 @@
 	_(COUNTED, 119, struct wire_counters)                                                                          \
 	_(MARKED, 120, struct wire_mark)                                                                               \
 	_(SETTLEMENT, 121, struct wire_settlement)                                                                     \
-	_(SETTINGS, 122, struct wire_knobs)
+	_(SETTINGS, 122, struct wire_knobs)                                                                            \
+	_(OBJECT, 123, struct wire_object)
 
 struct wire_header {
 	uint32_t magic;
@@ -147,6 +149,10 @@ struct wire_load {
 struct wire_module_ref {
 	uint64_t module;
 	char name[WIRE_NAME_MAX];
+};
+/* The object that PRECOMPILE was given, with code inside, in a sealed memfd: what LOAD takes */
+struct wire_object {
+	uint64_t size;		/* bytes */
 };
 enum wire_attach_flags { WIRE_ATTACH_HOLD_ONLY = 1u << 0 };	/* no descriptors: a fork that has the mappings already */
 struct wire_attach {

@@ -58,13 +58,13 @@ static void client_enter(struct client *client, struct world *world, uid_t uid)
 
 static int step_sound(struct client *client, struct input *input)
 {
-	unsigned int type = input_byte(input) % (WIRE_KNOBS + 1);
+	unsigned int type = input_byte(input) % (WIRE_PRECOMPILE + 1);
 	unsigned char body[LANE_DATAGRAM_MAX] = {};
 
 	if (!wire_body_size(type))
 		return 0;
 	input_bytes(input, body, wire_body_size(type));
-	if (type == WIRE_LOAD || type == WIRE_REJIT) {
+	if (type == WIRE_LOAD || type == WIRE_REJIT || type == WIRE_PRECOMPILE) {
 		client->fd_to_send = memfd_create("object", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 		(void)!ftruncate(client->fd_to_send, 1);
 		fcntl(client->fd_to_send, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW);

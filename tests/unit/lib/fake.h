@@ -254,6 +254,20 @@ static inline void fake_load_object(struct fake *fake, struct fake_conn *conn, u
 	fake_send(conn, serial, WIRE_LOADED, &ref, NULL, 0);
 }
 
+/* What came, with a word more */
+static inline void fake_precompile(struct fake *fake, struct fake_conn *conn, uint64_t serial, int fd)
+{
+	int object = memfd_create("fake", MFD_CLOEXEC);
+	struct wire_object body;
+
+	fake_take_object(fake, fd);
+	body.size = fake->n_object + 5;
+	(void)!pwrite(object, fake->object, fake->n_object, 0);
+	(void)!pwrite(object, "+code", 5, fake->n_object);
+	fake_send(conn, serial, WIRE_OBJECT, &body, &object, 1);
+	close(object);
+}
+
 /* What tests put there; RELATED to FILES always has one, "file.c" of the index that was asked for. */
 static inline void fake_look(struct fake *fake, struct fake_conn *conn, const struct wire_header *header,
 			     const struct wire_look *look)
@@ -282,6 +296,7 @@ static inline void fake_answer(struct fake *fake, struct fake_conn *conn, const 
 	case WIRE_PROBED: fake_probed(fake, conn, header->serial, body); break;
 	case WIRE_LOAD: fake_load_object(fake, conn, header->serial, body, fd); break;
 	case WIRE_UNLOAD: fake_done(conn, header->serial); break;
+	case WIRE_PRECOMPILE: fake_precompile(fake, conn, header->serial, fd); break;
 	case WIRE_ATTACH: fake_attach(fake, conn, header->serial, body, twist); break;
 	case WIRE_DETACH:
 		i = fake_module_of(fake, body);

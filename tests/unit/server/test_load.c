@@ -228,6 +228,54 @@ static void a_server_that_ends_drops_its_loads(void **state)
 	client_leave(&a);				/* the teardown finds the load under way */
 }
 
+static void precompile_begins(struct client *client)
+{
+	client->fd_to_send = object(100, SEALS);
+	client->world->load = NULL;
+	assert_int_equal(client_send(client, WIRE_PRECOMPILE, &(struct wire_empty){}), 0);
+	assert_false(client_has_reply(client));
+	assert_non_null(client->world->load);
+}
+
+static void an_object_with_code_comes_back_as_a_descriptor(void **state)
+{
+	struct world *world = *state;
+	uint32_t n = count_fds();
+	struct client a;
+	int fd;
+
+	client_hello(&a, world, 1000);
+	precompile_begins(&a);
+	assert_int_equal(world->load_n, 100);
+	fd = object(300, SEALS);
+	server_precompiled(world->load, fd, 300, TIER_ERROR_NONE, NULL);
+	close(fd);
+	assert_int_equal(client_read(&a)->header.type, WIRE_OBJECT);
+	assert_int_equal(a.message.header.serial, a.serial);
+	assert_int_equal(a.message.header.n_fds, 1);
+	client_leave(&a);
+	assert_int_equal(count_fds(), n);
+}
+
+static void a_precompilation_that_fails_or_is_left_alone_is_over(void **state)
+{
+	struct world *world = *state;
+	struct client a;
+
+	client_hello(&a, world, 1000);
+	precompile_begins(&a);
+	server_precompiled(world->load, -1, 0, TIER_ERROR_BAD_MODULE, "not an ELF object file (100 bytes)");
+	assert_int_equal(client_read(&a)->header.type, WIRE_ERROR);
+	assert_int_equal(a.message.error.error, TIER_ERROR_BAD_MODULE);
+	assert_non_null(strstr(a.message.error.text, "not an ELF"));
+	a.fd_to_send = object(100, 0);
+	client_ask_error(&a, WIRE_PRECOMPILE, &(struct wire_empty){}, TIER_ERROR_ARGUMENT);
+	precompile_begins(&a);
+	client_leave(&a);
+	assert_int_equal(world->n_canceled, 1);
+	server_precompiled(world->load, -1, 0, TIER_ERROR_CANCELED, "nobody waits for it");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -241,6 +289,8 @@ int main(void)
 		cmocka_unit_test(no_uid_may_have_more_than_half_of_the_open_files),
 		WORLD_TEST(a_load_is_canceled_when_its_client_is_gone),
 		WORLD_TEST(a_server_that_ends_drops_its_loads),
+		WORLD_TEST(an_object_with_code_comes_back_as_a_descriptor),
+		WORLD_TEST(a_precompilation_that_fails_or_is_left_alone_is_over),
 	};
 
 	log_set_level(LOG_ERROR);

@@ -109,6 +109,11 @@ static inline int world_rejit(void *context, struct module *module, uint32_t met
 	return world_load(context, 0, "", false, object_fd, n, load);
 }
 
+static inline int world_precompile(void *context, uid_t uid, int object_fd, uint64_t n, struct server_load *load)
+{
+	return world_load(context, uid, "", false, object_fd, n, load);
+}
+
 static inline void world_cancel_load(void *context, struct server_load *load)
 {
 	((struct world *)context)->n_canceled++;
@@ -273,6 +278,7 @@ static const struct server_ops world_ops = {
 	.load = world_load,
 	.cancel_load = world_cancel_load,
 	.rejit = world_rejit,
+	.precompile = world_precompile,
 	.counters = world_counters,
 	.slot_method = world_slot_method,
 	.release = world_release,
