@@ -127,6 +127,32 @@ static void a_copied_table_is_called_by_value(void **state)
 		}
 }
 
+/* Tier 1 was told that the callx of load_virtual() calls method 1: that one is inlined, without its cell; any other goes through
+ * its cell, and tells it. */
+static void a_virtual_call_asks_for_its_usual_target_first(void **state)
+{
+	static const struct profile_count counts[] = {
+		{ .kind = PROFILE_ENTRY, .n = 30, .method = PROFILE_NO_METHOD },
+		{ .pc = 3, .kind = PROFILE_CALLX, .n = 30, .m = 30, .method = 1 },
+	};
+	struct tiers *t = *state;
+	const uint64_t usual = (uintptr_t)word(t, 0), other = (uintptr_t)word(t, 1);
+	struct refusal refusal = { "" };
+
+	load_virtual(t, 8);
+	t->profiles[0].counts = malloc(sizeof(counts));
+	assert_non_null(t->profiles[0].counts);
+	memcpy(t->profiles[0].counts, counts, sizeof(counts));
+	t->profiles[0].n = ARRAY_SIZE(counts);
+	if (!tiers_compile(t, TIERS_1, 0, true, &refusal))
+		fail_msg("%s", refusal.text);
+	assert_int_equal(run(t, TIERS_1, (uintptr_t)&usual, 7, true), 107);
+	assert_int_equal(run(t, TIERS_1, (uintptr_t)&other, 7, true), 207);
+	*cell(t, 1) = *cell(t, 2) = (uintptr_t)tell_cell;
+	assert_int_equal(run(t, TIERS_1, (uintptr_t)&usual, 7, true), 107);
+	assert_int_equal(run(t, TIERS_1, (uintptr_t)&other, 7, false), (uintptr_t)cell(t, 2));
+}
+
 /* Many slots of one table, some tables of which are slots in part only: the test for all of them is never the answer for one. */
 static void each_of_several_slots_is_judged_by_itself(void **state)
 {
@@ -309,6 +335,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_virtual_call_goes_through_the_cell_and_tells_it),
 		cmocka_unit_test(a_copied_table_is_called_by_value),
+		cmocka_unit_test(a_virtual_call_asks_for_its_usual_target_first),
 		cmocka_unit_test(each_of_several_slots_is_judged_by_itself),
 		cmocka_unit_test(a_table_and_a_larger_struct_are_called_in_one_method),
 		cmocka_unit_test(a_frame_and_a_table_are_called_in_one_method),

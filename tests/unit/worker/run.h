@@ -27,9 +27,10 @@
 #define RUN_RODATA 0x2000u
 #define RUN_DATA 0x3000u
 #define RUN_BSS 0x4000u
+#define RUN_CELLS 0x5000u
 #define RUN_CODE 0x10000u
 #define RUN_SIZE 0x100000u
-#define RUN_SEGMENT 0x1000u	/* bytes of each of .rodata, .data, .bss */
+#define RUN_SEGMENT 0x1000u	/* bytes of each of .rodata, .data, .bss, and of the cells */
 
 typedef uint64_t (*method_fn)(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t);
 
@@ -139,6 +140,8 @@ static inline uint64_t run_target(struct run *run, const struct code_reloc *relo
 		return (uint64_t)run->span + RUN_RODATA;
 	case CODE_TARGET_DATA:
 		return (uint64_t)run->span + RUN_DATA;
+	case CODE_TARGET_CELLS:
+		return (uint64_t)run->span + RUN_CELLS;
 	default:
 		assert_int_equal(reloc->target, CODE_TARGET_BSS);
 		return (uint64_t)run->span + RUN_BSS;
