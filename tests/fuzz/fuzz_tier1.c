@@ -41,18 +41,78 @@ static void check_crossing(const struct code_result *code)
 	free(bytes);
 }
 
-/* The job as the daemon would send it: the method first, all others as candidates. */
+static void compile_job(const struct job_compile *job)
+{
+	struct refusal refusal = { "" };
+	struct code_result code;
+	void *block;
+
+	if (!codegen_compile(job, &code, &block, &refusal)) {
+		fprintf(stderr, "%s\n", refusal.text);
+		abort();
+	}
+	check_crossing(&code);
+	free(block);
+}
+
+/* In form a profile, in content whatever follows from @seed */
+static struct profile_count *make_profile(const struct job_compile *job, struct job_body *body, uint64_t *seed)
+{
+	struct profile_count *counts;
+	struct profile_map *map;
+
+	if (profile_map_new(&map, body->insns, body->n_insns))
+		abort();
+	counts = calloc(map->n_sites, sizeof(*counts));
+	if (!counts)
+		abort();
+	for (uint32_t i = 0; i < map->n_sites; i++) {
+		const enum profile_kind kind = map->sites[i].kind;
+
+		*seed = *seed * 6364136223846793005ull + 1442695040888963407ull;
+		counts[i] = (struct profile_count){ .pc = map->sites[i].pc, .kind = kind, .n = (*seed >> 32) >> (*seed >> 60),
+						    .method = PROFILE_NO_METHOD };
+		if (kind == PROFILE_BRANCH || kind == PROFILE_CALLX)
+			counts[i].m = counts[i].n >> (*seed >> 57 & 3);
+		if (kind == PROFILE_CALLX)
+			counts[i].method = *seed % job->n_methods;
+	}
+	body->profile = counts;
+	body->n_profile = map->n_sites;
+	free(map);
+	return counts;
+}
+
+static void compile_with_profiles(struct job_compile *job, uint64_t seed)
+{
+	struct profile_count *counts[METHODS_MAX];
+
+	for (uint32_t i = 0; i < job->n_bodies; i++)
+		counts[i] = make_profile(job, &job->bodies[i], &seed);
+	compile_job(job);
+	for (uint32_t i = 0; i < job->n_bodies; i++)
+		free(counts[i]);
+}
+
+static void compile_counting(struct job_compile *job)
+{
+	job->level = TIER_LEVEL_TIER1_INSTRUMENTED;
+	job->profile = 2;
+	job->n_cells = job->profile + profile_n_words(job->bodies[0].insns, job->bodies[0].n_insns);
+	compile_job(job);
+}
+
+/* The job as the daemon would send it: the method first, all others as candidates; without a profile, and then with one or
+ * counting. */
 static void compile(const struct image *image, uint32_t method)
 {
+	const uint64_t seed = image->header->hash + method;
 	struct job_body bodies[METHODS_MAX];
 	struct job_compile job = {
 		.level = TIER_LEVEL_TIER1, .method = method, .n_methods = image->n_methods, .n_imports = image->n_imports,
 		.n_rodata = image->n_rodata, .n_data = image->n_data, .n_bss = image->n_bss, .n_slots = image->n_rodata & ~7u,
 		.call_cells = (image->n_rodata + 63) & ~63u, .bodies = bodies,
 	};
-	struct refusal refusal = { "" };
-	struct code_result code;
-	void *block;
 
 	for (uint32_t i = 0; i < image->n_methods && job.n_bodies < METHODS_MAX; i++) {
 		const uint32_t m = i == 0 ? method : i <= method ? i - 1 : i;
@@ -60,12 +120,11 @@ static void compile(const struct image *image, uint32_t method)
 		bodies[job.n_bodies++] = (struct job_body){ .method = m, .n_insns = image->methods[m].n_insns,
 							    .insns = image_method_insns(image, m), .name = "method" };
 	}
-	if (!codegen_compile(&job, &code, &block, &refusal)) {
-		fprintf(stderr, "%s\n", refusal.text);
-		abort();
-	}
-	check_crossing(&code);
-	free(block);
+	compile_job(&job);
+	if (seed & 1)
+		compile_with_profiles(&job, seed);
+	else
+		compile_counting(&job);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
