@@ -474,6 +474,7 @@ static inline struct tier_answer fake_answer(struct fake_module *fm, uint32_t me
 	assert_true(answer.status == shared.status && answer.stage == shared.stage && answer.tier == shared.tier);
 	assert_true(answer.reason == shared.reason && answer.generation == shared.generation);
 	assert_int_equal(answer.remaining, shared.remaining);
+	assert_int_equal(answer.is_frozen, shared.is_frozen);
 	return answer;
 }
 
