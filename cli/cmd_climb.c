@@ -1,31 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
-#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include "answer.h"
-#include "ctl.h"
+#include <string.h>
+#include "climb.h"
 
-/* Climbing: drive calls a method exactly as its schedule says and prints each step; bench measures on the way.
- *
- * Where may bench call freely? During the call-counting delay calls are not counted, so tier-0 code can be timed for as long as
- * the stage stays "uncounted"; at the final tier for ever. In between there are only the counted calls of the
- * schedule, which are timed as one batch. */
+/* Climbing: calls a method exactly as its schedule says and prints each step; with --callees on until all that it calls is
+ * settled. */
 
-#define ROUND_NS 1000000u	/* a round is as many calls as take about this long */
-
-struct climber {
-	struct ctl *ctl;
-	struct target target;
-	struct call_args args;
-	struct tier_climb climb;
-	struct table *table;
-	uint64_t start_ns, deadline_ns;
-	uint64_t n_calls;
-};
-
-static bool climber_init(struct climber *c, struct ctl *ctl)
+bool climber_init(struct climber *c, struct ctl *ctl)
 {
 	*c = (struct climber){ .ctl = ctl };
 	if (!call_args_parse(&c->args, ctl->args + 1, ctl->n_args - 1) || !target_open_callable(ctl, ctl->args[0], &c->target))
@@ -36,7 +19,7 @@ static bool climber_init(struct climber *c, struct ctl *ctl)
 	return true;
 }
 
-static uint64_t climber_time_left(const struct climber *c)
+uint64_t climber_time_left(const struct climber *c)
 {
 	uint64_t now = now_ns();
 
@@ -45,7 +28,7 @@ static uint64_t climber_time_left(const struct climber *c)
 	return c->deadline_ns > now ? c->deadline_ns - now : 0;
 }
 
-static uint64_t climber_call(struct climber *c, uint64_t n)
+uint64_t climber_call(struct climber *c, uint64_t n)
 {
 	uint64_t begin = now_ns();
 
@@ -55,8 +38,19 @@ static uint64_t climber_call(struct climber *c, uint64_t n)
 	return now_ns() - begin;
 }
 
-/* The end of a climb as an exit status: 0 only when the method is on the tier that it was climbing to. */
-static int climber_end(const struct climber *c, int r)
+/* Whether a method that is final for this reason got as far as it was meant to */
+static bool reason_is_good(enum tier_reason reason)
+{
+	switch (reason) {
+	case TIER_REASON_PROMOTED: case TIER_REASON_NO_OPTIMIZATION: case TIER_REASON_AGGRESSIVE_OPTIMIZATION:
+	case TIER_REASON_PINNED: case TIER_REASON_TIERING_OFF: case TIER_REASON_QUICK_JIT_OFF:
+		return true;
+	default:
+		return false;
+	}
+}
+
+int climber_end(const struct climber *c, int r)
 {
 	const struct tier_answer *answer = &c->climb.answer;
 
@@ -65,140 +59,114 @@ static int climber_end(const struct climber *c, int r)
 		     tier_stage_name(tier_status(c->target.method).stage));
 		return CTL_UNMET;
 	}
-	if (r < 0)
-		return fail_tier(c->ctl->args[0]);
-	if (answer->reason == TIER_REASON_PROMOTED)
+	if (r < 0) {
+		fail_tier(c->ctl->args[0]);
+		return r == -EBUSY ? CTL_UNMET : CTL_FAILED;
+	}
+	if (reason_is_good(answer->reason))
 		return CTL_DONE;
 	fail("%s: final at %s: %s", c->ctl->args[0], tier_level_name(answer->tier), tier_reason_name(answer->reason));
 	return CTL_UNMET;
 }
 
 /* -- drive --- */
-static void drive_row(struct climber *c, uint32_t calls, double ns_per_call)
+struct drive {
+	struct climber climber;
+	uint32_t n_steps;
+	/* of the batch of calls that is being made for the callees' sake */
+	uint32_t calls, n_unsettled;
+	uint64_t begin_ns;
+};
+
+/* @n_unsettled: negative for a step of the schedule, after which nobody was asked */
+static void drive_row(struct drive *d, uint32_t calls, double ns_per_call, double n_unsettled)
 {
+	struct climber *c = &d->climber;
+
 	table_row(c->table);
-	table_number(c->table, c->climb.n_steps + !calls);	/* the end, without calls, is a step too */
+	table_number(c->table, ++d->n_steps);
 	answer_cells(c->table, &c->climb.answer);
 	table_number(c->table, calls);
 	table_float(c->table, ns_per_call, 1);
 	table_float(c->table, (now_ns() - c->start_ns) / 1e6, 3);
+	if (c->ctl->callees)
+		table_float(c->table, n_unsettled, 0);
+}
+
+static int drive_climb(struct drive *d)
+{
+	struct climber *c = &d->climber;
+	uint32_t calls;
+	int r;
+
+	while ((r = tier_climb_next(&c->climb, climber_time_left(c), NULL, &calls)) > 0)
+		drive_row(d, calls, (double)climber_call(c, calls) / calls, NAN);
+	return r;
+}
+
+static void drive_call(const struct tier_method *method, void *context)
+{
+	struct drive *d = context;
+
+	call_method(&d->climber.target, &d->climber.args);
+}
+
+static void drive_batch_end(struct drive *d)
+{
+	if (d->calls)
+		drive_row(d, d->calls, (double)(now_ns() - d->begin_ns) / d->calls, d->n_unsettled);
+	d->calls = 0;
+}
+
+static void drive_batch(const struct tier_settlement *settlement, uint32_t calls, void *context)
+{
+	struct drive *d = context;
+
+	drive_batch_end(d);
+	d->calls = calls;
+	d->n_unsettled = settlement->n_unsettled;
+	d->begin_ns = now_ns();
+}
+
+/* 1: what stays unsettled was told. */
+static int drive_settle(struct drive *d)
+{
+	struct climber *c = &d->climber;
+	struct tier_drive_opts opts = { .size = sizeof(opts), .call = drive_call, .step = drive_batch, .context = d };
+	struct tier_settlement settlement;
+	int r;
+
+	opts.timeout_ns = climber_time_left(c);
+	if (!opts.timeout_ns)
+		opts.timeout_ns = 1;	/* 0 would be any */
+	r = tier_drive(c->target.method, &opts, &settlement);
+	drive_batch_end(d);
+	if (r != 1)
+		return r;
+	drive_row(d, 0, NAN, settlement.n_unsettled);
+	fail("%s: %u method%s that it can call %s not settled, and these calls do not bring %s on: %s", c->ctl->args[0],
+	     settlement.n_unsettled, settlement.n_unsettled == 1 ? "" : "s", settlement.n_unsettled == 1 ? "is" : "are",
+	     settlement.n_unsettled == 1 ? "it" : "them", unsettled_names(c->target.module, &settlement));
+	return 1;
 }
 
 int cmd_drive(struct ctl *ctl)
 {
 	static const struct column columns[] = {
 		{ "step", COLUMN_NUMBER }, ANSWER_COLUMNS, { "calls", COLUMN_NUMBER }, { "ns_per_call", COLUMN_FLOAT },
-		{ "ms", COLUMN_FLOAT },
+		{ "ms", COLUMN_FLOAT }, { "unsettled", COLUMN_NUMBER },
 	};
-	struct climber c;
-	uint32_t calls;
+	struct drive d = { 0 };
 	int r;
 
-	if (!climber_init(&c, ctl))
+	if (!climber_init(&d.climber, ctl))
 		return CTL_FAILED;
-	c.table = table_new("steps", columns, sizeof(columns) / sizeof(columns[0]), ctl->json, false);
-	while ((r = tier_climb_next(&c.climb, climber_time_left(&c), NULL, &calls)) > 0)
-		drive_row(&c, calls, (double)climber_call(&c, calls) / calls);
+	d.climber.table = table_new("steps", columns, sizeof(columns) / sizeof(columns[0]) - !ctl->callees, ctl->json, false);
+	r = drive_climb(&d);
+	if (!r && ctl->callees)
+		r = drive_settle(&d);
 	if (!r)
-		drive_row(&c, 0, NAN);
-	table_end(c.table);
-	return climber_end(&c, r);
-}
-
-/* -- bench --- */
-static int compare_doubles(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
-
-static double median(double *values, uint64_t n)
-{
-	if (!n)
-		return NAN;
-	qsort(values, n, sizeof(*values), compare_doubles);
-	return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
-}
-
-static void bench_row(struct climber *c, const struct tier_answer *answer, double *rounds, uint64_t n_rounds, uint64_t n_calls)
-{
-	double middle;
-
-	if (!n_rounds)
-		return;
-	middle = median(rounds, n_rounds);
-	table_row(c->table);
-	table_text(c->table, tier_level_name(answer->tier));
-	table_text(c->table, tier_stage_name(answer->stage));
-	table_number(c->table, n_rounds);
-	table_number(c->table, n_calls);
-	table_float(c->table, middle, 1);
-	table_float(c->table, rounds[0], 1);
-	table_float(c->table, rounds[n_rounds - 1], 1);
-}
-
-/* Rounds of free calls while the stage stays what it is; a round during which it changed does not count. */
-static void bench_free(struct climber *c, double *rounds)
-{
-	struct tier_answer begin = tier_status(c->target.method);
-	uint64_t n_rounds = 0, n_calls = 0, batch = 1;
-
-	while (n_rounds < c->ctl->rounds) {
-		uint64_t ns = climber_call(c, batch);
-		struct tier_answer now = tier_status(c->target.method);
-
-		if (now.stage != begin.stage || now.generation != begin.generation)
-			break;
-		if (ns < ROUND_NS / 2 && batch < UINT32_MAX) {
-			batch *= 2;
-			continue;
-		}
-		rounds[n_rounds++] = (double)ns / batch;
-		n_calls += batch;
-	}
-	bench_row(c, &begin, rounds, n_rounds, n_calls);
-}
-
-static int bench_climb(struct climber *c, double *rounds)
-{
-	uint32_t calls;
-	int r;
-
-	while ((r = tier_climb_next(&c->climb, climber_time_left(c), NULL, &calls)) > 0) {
-		struct tier_answer before = c->climb.answer;
-		uint64_t ns = climber_call(c, calls);
-
-		rounds[0] = (double)ns / calls;
-		bench_row(c, &before, rounds, 1, calls);
-		if (tier_status(c->target.method).stage == TIER_STAGE_UNCOUNTED)
-			bench_free(c, rounds);
-	}
-	if (!r)
-		bench_free(c, rounds);
-	return r;
-}
-
-int cmd_bench(struct ctl *ctl)
-{
-	static const struct column columns[] = {
-		{ "tier", COLUMN_TEXT }, { "stage", COLUMN_TEXT }, { "rounds", COLUMN_NUMBER }, { "calls", COLUMN_NUMBER },
-		{ "median_ns", COLUMN_FLOAT }, { "min_ns", COLUMN_FLOAT }, { "max_ns", COLUMN_FLOAT },
-	};
-	struct climber c;
-	double *rounds;
-	int r;
-
-	if (!ctl->rounds || ctl->rounds > 100000)
-		return fail("--rounds: 1 to 100000");
-	rounds = calloc(ctl->rounds, sizeof(*rounds));
-	if (!rounds)
-		return fail("out of memory");
-	if (!climber_init(&c, ctl))
-		return CTL_FAILED;
-	c.table = table_new("tiers", columns, sizeof(columns) / sizeof(columns[0]), ctl->json, false);
-	r = bench_climb(&c, rounds);
-	table_end(c.table);
-	free(rounds);
-	return climber_end(&c, r);
+		drive_row(&d, 0, NAN, 0);
+	table_end(d.climber.table);
+	return r > 0 ? CTL_UNMET : climber_end(&d.climber, r);
 }

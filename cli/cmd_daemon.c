@@ -140,6 +140,31 @@ static int client_row(const struct wire_session_row *row, void *context)
 	return 0;
 }
 
+/* -- Knobs --- */
+static int knob_row(const struct wire_knob_row *row, void *table)
+{
+	table_row(table);
+	table_text(table, row->name);
+	table_text(table, row->value);
+	table_text(table, row->standard);
+	table_text(table, *row->range ? row->range : NULL);
+	table_text(table, *row->mirrors ? row->mirrors : NULL);
+	return 0;
+}
+
+static int stats_knobs(struct ctl *ctl)
+{
+	static const struct column columns[] = {
+		{ "knob", COLUMN_TEXT }, { "value", COLUMN_TEXT }, { "default", COLUMN_TEXT }, { "range", COLUMN_TEXT },
+		{ "mirrors", COLUMN_TEXT },
+	};
+	struct table *table = table_new("knobs", columns, sizeof(columns) / sizeof(columns[0]), ctl->json, false);
+	int r = tier_knobs(ctl->conn, knob_row, table);
+
+	table_end(table);
+	return r ? fail_tier("stats") : CTL_DONE;
+}
+
 int cmd_stats(struct ctl *ctl)
 {
 	struct clients clients = { .ctl = ctl };
@@ -147,6 +172,8 @@ int cmd_stats(struct ctl *ctl)
 	struct wire_stats stats;
 	int r;
 
+	if (ctl->knobs)
+		return stats_knobs(ctl);
 	if (tier_stats(ctl->conn, &stats) || tier_counters(ctl->conn, &counters))
 		return fail_tier("stats");
 	stats_print(ctl, &stats);

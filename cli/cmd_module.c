@@ -48,6 +48,7 @@ static int list_row(const struct tier_module_row *row, void *context)
 	table_number(table, row->n_pending);
 	table_bool(table, row->shared);
 	table_bool(table, row->unloaded);
+	table_bool(table, row->frozen);
 	return 0;
 }
 
@@ -57,6 +58,7 @@ int cmd_list(struct ctl *ctl)
 		{ "module", COLUMN_TEXT }, { "id", COLUMN_NUMBER }, { "uid", COLUMN_NUMBER }, { "methods", COLUMN_NUMBER },
 		{ "cold", COLUMN_NUMBER }, { "optimizing", COLUMN_NUMBER }, { "final", COLUMN_NUMBER },
 		{ "pending", COLUMN_NUMBER }, { "shared", COLUMN_BOOL }, { "unloaded", COLUMN_BOOL },
+		{ "frozen", COLUMN_BOOL },
 	};
 	struct table *table = table_new("modules", columns, sizeof(columns) / sizeof(columns[0]), ctl->json, false);
 	int r = tier_list(ctl->conn, list_row, table);

@@ -213,6 +213,8 @@ static void plain_answer(const struct tier_answer *answer)
 	printf("%-12s %s: ", "status", tier_status_name(answer->status));
 	if (answer->status == TIER_STATUS_FINAL)
 		printf("%s\n", tier_reason_name(answer->reason));
+	else if (answer->is_frozen)
+		printf("%s, frozen\n", tier_stage_name(answer->stage));
 	else
 		printf("%s, %u call%s to the next tier\n", tier_stage_name(answer->stage), answer->remaining,
 		       answer->remaining == 1 ? "" : "s");
@@ -286,6 +288,7 @@ static void json_answer(const struct tier_answer *answer)
 	json_text("\"tier\":", answer_tier(answer));
 	json_text("\"reason\":", tier_reason_name(answer->reason));
 	printf("\t\"remaining\": %u,\n\t\"generation\": %" PRIu64 ",\n", answer->remaining, answer->generation);
+	printf("\t\"frozen\": %s,\n", answer->is_frozen ? "true" : "false");
 }
 
 static void json(const struct show *show)

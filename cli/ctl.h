@@ -4,7 +4,7 @@
 /* What tierctl's commands share: the parsed command line, the connection, ways to fail and to print.
  *
  * Exit status: 0 done; 1 the asked-for condition was not met (a wait timed out, a method ended on another tier than
- * its final one); 2 usage or failure, with one sentence on standard error. */
+ * its final one); 2 usage or failure, with one sentence on standard error; freeze with a command: the command's. */
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -18,14 +18,14 @@ struct ctl {
 	int n_args;
 	/* options; which of them a verb takes stands in its row */
 	const char *socket, *name, *library;
-	bool json, shared, follow, all, bytecode, native, force;
+	bool json, shared, follow, all, bytecode, native, force, callees, changing, knobs;
 	uint64_t timeout_ns, count, from, rounds;
 	uint64_t since_ns;
 	const char *module, *method, *kind, *format, *output;
 	struct tier_conn *conn;	/* open when a command runs */
 };
 
-/* Every command: 0, 1 or 2. */
+/* Every command: one of these. */
 typedef int (*ctl_fn)(struct ctl *ctl);
 int cmd_load(struct ctl *ctl);
 int cmd_unload(struct ctl *ctl);
@@ -44,6 +44,8 @@ int cmd_stats(struct ctl *ctl);
 int cmd_show(struct ctl *ctl);
 int cmd_rejit(struct ctl *ctl);
 int cmd_revert(struct ctl *ctl);
+int cmd_settled(struct ctl *ctl);
+int cmd_freeze(struct ctl *ctl);
 
 /* Prints "tierctl: " and the sentence; returns CTL_FAILED. */
 int fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -80,5 +82,8 @@ static inline uint64_t call_method(const struct target *target, const struct cal
 
 	return tier_entry(target->method)(v[0], v[1], v[2], v[3], v[4]);
 }
+
+/* The names of what is unsettled, for a sentence; valid until the next call. */
+const char *unsettled_names(struct tier_module *module, const struct tier_settlement *settlement);
 
 uint64_t now_ns(void);	/* CLOCK_MONOTONIC */

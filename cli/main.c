@@ -27,6 +27,9 @@ enum option {
 	OPT_FORMAT = 1u << 16,
 	OPT_OUTPUT = 1u << 17,
 	OPT_SINCE = 1u << 18,
+	OPT_CALLEES = 1u << 19,
+	OPT_CHANGING = 1u << 20,
+	OPT_KNOBS = 1u << 21,
 	ALONE = 1u << 31,	/* no option: the verb needs no daemon */
 };
 
@@ -46,16 +49,18 @@ static const struct verb verbs[] = {
 	{ "status", 1, 1, OPT_JSON, cmd_status, "MODULE:METHOD", "where a method is on its way to its final tier" },
 	{ "show", 1, 1, OPT_BYTECODE | OPT_NATIVE | OPT_JSON, cmd_show, "MODULE:METHOD", "what a method is: signature, versions, callers, instructions" },
 	{ "remaining", 1, 1, OPT_JSON, cmd_remaining, "MODULE:METHOD", "calls to the next tier" },
-	{ "wait", 1, 1, OPT_TIMEOUT | OPT_JSON, cmd_wait, "MODULE:METHOD", "wait until it is final, cold, or counting with calls left" },
+	{ "wait", 1, 1, OPT_TIMEOUT | OPT_JSON, cmd_wait, "MODULE:METHOD", "wait until it is final, cold, frozen, or counting with calls left" },
 	{ "call", 1, -1, OPT_COUNT | OPT_LIBRARY | OPT_JSON, cmd_call, "MODULE:METHOD [ARG...]", "call a method here, print what it returns" },
-	{ "drive", 1, -1, OPT_TIMEOUT | OPT_LIBRARY | OPT_JSON, cmd_drive, "MODULE:METHOD [ARG...]", "call it along its schedule up to its final tier" },
-	{ "bench", 1, -1, OPT_TIMEOUT | OPT_ROUNDS | OPT_LIBRARY | OPT_JSON, cmd_bench, "MODULE:METHOD [ARG...]", "ns per call at each tier on the way" },
+	{ "drive", 1, -1, OPT_TIMEOUT | OPT_CALLEES | OPT_LIBRARY | OPT_JSON, cmd_drive, "MODULE:METHOD [ARG...]", "call it along its schedule up to its final tier" },
+	{ "bench", 1, -1, OPT_TIMEOUT | OPT_ROUNDS | OPT_CHANGING | OPT_LIBRARY | OPT_JSON, cmd_bench, "MODULE:METHOD [ARG...]", "ns per call at each tier on the way, frozen" },
+	{ "settled", 1, 1, OPT_JSON, cmd_settled, "MODULE:METHOD", "whether it and all that it has called are settled" },
+	{ "freeze", 1, -1, OPT_JSON, cmd_freeze, "MODULE [-- COMMAND...]", "hold its promotions while the command runs, else until interrupted" },
 	{ "rejit", 2, 2, OPT_FORCE, cmd_rejit, "MODULE:METHOD FILE[:SYMBOL]", "replace its body, for all processes, by an object's function; without SYMBOL the one of its name" },
 	{ "revert", 1, 1, 0, cmd_revert, "MODULE:METHOD", "bring its own body back, with the code that it had" },
 	{ "pending", 0, 0, OPT_MODULE | OPT_ALL | OPT_JSON, cmd_pending, "", "methods queued or being compiled: yours, all, or of a module" },
 	{ "events", 0, 0, OPT_FOLLOW | OPT_FROM | OPT_SINCE | OPT_MODULE | OPT_METHOD | OPT_KIND | OPT_FORMAT | OPT_OUTPUT | OPT_JSON, cmd_events, "", "the journal's transitions, one per line; --format=csv names the columns" },
 	{ "journal", 1, 2, ALONE | OPT_JSON, cmd_journal, "verify [DIR]", "check a journal's folder; no daemon is asked" },
-	{ "stats", 0, 0, OPT_JSON, cmd_stats, "", "the daemon's figures, and which path each client's events take" },
+	{ "stats", 0, 0, OPT_KNOBS | OPT_JSON, cmd_stats, "", "the daemon's figures, and which path each client's events take" },
 };
 
 enum value_kind { VALUE_NONE, VALUE_TEXT, VALUE_NUMBER, VALUE_DURATION };
@@ -77,6 +82,9 @@ static const struct option_row options[] = {
 	{ "bytecode", OPT_BYTECODE, VALUE_NONE, FIELD(bytecode), "its instructions too, with their source lines" },
 	{ "native", OPT_NATIVE, VALUE_NONE, FIELD(native), "the machine code of its active version too" },
 	{ "force", OPT_FORCE, VALUE_NONE, FIELD(force), "replace it whatever the signatures say" },
+	{ "callees", OPT_CALLEES, VALUE_NONE, FIELD(callees), "go on until all that it calls is settled" },
+	{ "changing", OPT_CHANGING, VALUE_NONE, FIELD(changing), "status 0 although code changed inside a measurement" },
+	{ "knobs", OPT_KNOBS, VALUE_NONE, FIELD(knobs), "the daemon's knobs in force instead, with their defaults and ranges" },
 	{ "count", OPT_COUNT, VALUE_NUMBER, FIELD(count), "how many calls; default 1" },
 	{ "rounds", OPT_ROUNDS, VALUE_NUMBER, FIELD(rounds), "rounds whose median is printed; default 15" },
 	{ "library", OPT_LIBRARY, VALUE_TEXT, FIELD(library), "a shared library that has the module's imports" },

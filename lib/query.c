@@ -78,6 +78,7 @@ static struct tier_module_row module_row(const struct wire_module_row *from)
 	struct tier_module_row row = {
 		.id = from->module, .uid = from->uid, .n_methods = from->n_methods, .n_pending = from->n_pending,
 		.shared = from->flags & WIRE_MODULE_SHARED, .unloaded = from->flags & WIRE_MODULE_UNNAMED,
+		.frozen = from->flags & WIRE_MODULE_FROZEN,
 	};
 
 	memcpy(row.n_status, from->n_status, sizeof(row.n_status));

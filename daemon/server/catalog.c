@@ -12,7 +12,8 @@
 static void row_fill(struct wire_module_row *row, const struct module *module, const struct core_module_info *info)
 {
 	*row = (struct wire_module_row){ .module = info->id, .uid = info->uid, .n_methods = info->layout.n_methods };
-	row->flags = (info->shared ? WIRE_MODULE_SHARED : 0) | (info->named ? 0 : WIRE_MODULE_UNNAMED);
+	row->flags = (info->shared ? WIRE_MODULE_SHARED : 0) | (info->named ? 0 : WIRE_MODULE_UNNAMED)
+		   | (core_is_frozen(module) ? WIRE_MODULE_FROZEN : 0);
 	core_module_census(module, row->n_status, &row->n_pending);
 	strncpy(row->name, info->name, sizeof(row->name) - 1);
 }

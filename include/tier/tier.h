@@ -101,7 +101,7 @@ struct tier_module_row {
 	uint64_t id;
 	uint32_t uid, n_methods, n_pending;
 	uint32_t n_status[_TIER_STATUS_N];	/* methods by status */
-	bool shared, unloaded;
+	bool shared, unloaded, frozen;
 };
 /* Calls @fn for each module that the caller may see, in order of ids, until it returns non-zero, which is returned. */
 TIER_API int tier_list(struct tier_conn *conn, int (*fn)(const struct tier_module_row *row, void *context), void *context);

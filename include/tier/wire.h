@@ -160,7 +160,7 @@ struct wire_attach {
 	uint32_t flags;
 	uint32_t reserved;
 };
-enum wire_module_flags { WIRE_MODULE_SHARED = 1u << 0, WIRE_MODULE_UNNAMED = 1u << 1 };
+enum wire_module_flags { WIRE_MODULE_SHARED = 1u << 0, WIRE_MODULE_UNNAMED = 1u << 1, WIRE_MODULE_FROZEN = 1u << 2 };
 struct wire_module {
 	uint64_t module;
 	uint32_t uid, flags;
