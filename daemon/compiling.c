@@ -4,6 +4,9 @@
  *   core ──► compiling_start()  bodies into a memfd ──► pool ──► worker
  *   core ◄── compile_ended()    bytes into the arena ◄── pool ◄──┘
  *
+ *   core ──► compiling_start()  Tier0Instrumented ──► the loop's next turn
+ *   core ◄── compiling_turn()   tier 0 that counts ◄──────────┘
+ *
  * A job outlives nobody: with its module it is cancelled, with the daemon it is forgotten. */
 #include <errno.h>
 #include <stdlib.h>
@@ -17,10 +20,10 @@
 
 struct compile {
 	struct compiling *compiling;
-	struct list link;	/* compiling.compiles */
+	struct list link;	/* compiling.compiles, or .own: then there is no */
 	struct pool_job *job;
-	uint64_t module, version;
-	uint32_t method;
+	uint64_t module;
+	struct core_compile wanted;
 	struct host_bodies bodies;
 };
 
@@ -31,6 +34,16 @@ static struct compile *compile_free(struct compile *compile)
 	return NULL;
 }
 DEFINE_CLEANUP(struct compile *, compile_free)
+
+static void compile_end(struct compile *compile, enum tier_reason reason, const struct core_result *result, const struct refusal *why)
+{
+	const struct core_compile *wanted = &compile->wanted;
+
+	if (reason)
+		log_line(LOG_WARNING, "module %lu method %u stays on its code: %s: %s", (unsigned long)compile->module, wanted->method,
+			 tier_reason_name(reason), why->text);
+	core_compile_done(compile->compiling->core, compile->module, wanted->method, wanted->version, reason, result);
+}
 
 static void compile_ended(void *context, enum tier_reason reason, void *bytes, size_t n, const struct refusal *why)
 {
@@ -44,13 +57,49 @@ static void compile_ended(void *context, enum tier_reason reason, void *bytes, s
 		refusal = *why;
 	else
 		reason = host_place(core_module_context(module), &compile->bodies, bytes, n, &result, &refusal);
-	if (reason)
-		log_line(LOG_WARNING, "module %lu method %u stays on its code: %s: %s", (unsigned long)compile->module,
-			 compile->method, tier_reason_name(reason), refusal.text);
-	core_compile_done(compile->compiling->core, compile->module, compile->method, compile->version, reason, &result);
+	compile_end(compile, reason, &result, &refusal);
 	free((void *)result.sites);
 }
 
+/* -- Tier 0 that counts --- */
+/* What it was to be made of may have been replaced since it was asked for; only the method's own body is kept then. */
+static enum tier_reason compile_instrument(struct compile *compile, struct core_result *ret, struct refusal *refusal)
+{
+	struct host *host = core_module_context(core_module_by_id(compile->compiling->core, compile->module));
+	int r;
+
+	if (!host_has_body(host, compile->wanted.method, compile->wanted.body)) {
+		refuse(refusal, "it was replaced meanwhile");
+		return TIER_REASON_REJIT;
+	}
+	r = host_instrument(host, &compile->wanted, &ret->code);
+	if (r == CORE_E_FULL) {
+		refuse(refusal, "the module's code segment is full");
+		return TIER_REASON_ARENA_FULL;
+	}
+	if (r)
+		refuse(refusal, "%s", strerrordesc_np(-r));
+	return r ? TIER_REASON_COMPILE_FAILED : TIER_REASON_NONE;
+}
+
+/* One at a time: each takes up to most of a millisecond, and its end may start another. */
+static int compiling_turn(struct dispatch_timer *timer, uint64_t now_ns)
+{
+	struct compiling *compiling = container_of(timer, struct compiling, turn);
+	_cleanup_(compile_freep) struct compile *compile = list_entry(list_first(&compiling->own), struct compile, link);
+	struct core_result result = { .n_inlined = 0 };
+	struct refusal refusal = { "" };
+	enum tier_reason reason;
+
+	list_remove(&compile->link);
+	if (!list_is_empty(&compiling->own))
+		dispatch_timer_arm(timer, now_ns);
+	reason = compile_instrument(compile, &result, &refusal);
+	compile_end(compile, reason, &result, &refusal);
+	return 0;
+}
+
+/* -- Beginning and end --- */
 static uid_t compile_uid(const struct host *host)
 {
 	struct core_module_info info;
@@ -70,24 +119,42 @@ static void compile_complain(struct compiling *compiling, int r)
 	log_line(LOG_WARNING, "cannot start a compile job: %s", strerrordesc_np(-r));
 }
 
-int compiling_start(struct compiling *compiling, struct host *host, const struct core_compile *wanted)
+static int compile_submit(struct compile *compile, struct host *host)
 {
-	_cleanup_(compile_freep) struct compile *compile = calloc(1, sizeof(*compile));
+	struct compiling *compiling = compile->compiling;
 	_cleanup_(closep) int fd = -1;
 	size_t n;
 	int r;
 
+	r = host_compile_job(host, &compile->wanted, &compile->bodies, &fd, &n);
+	if (r)
+		return r < 0 ? error_fold(r) : r;
+	r = pool_submit(compiling->pool, compile_uid(host), JOB_COMPILE, fd, n, compile_ended, compile, &compile->job);
+	if (r)
+		return error_fold(r);
+	if (compile->wanted.is_urgent)
+		pool_hurry(compile->job);
+	return 0;
+}
+
+int compiling_start(struct compiling *compiling, struct host *host, const struct core_compile *wanted)
+{
+	_cleanup_(compile_freep) struct compile *compile = calloc(1, sizeof(*compile));
+	int r = 0;
+
 	if (!compile)
 		return error_origin(-ENOMEM);
-	*compile = (struct compile){ .compiling = compiling, .module = host->id, .version = wanted->version,
-				     .method = wanted->method };
+	*compile = (struct compile){ .compiling = compiling, .module = host->id, .wanted = *wanted };
 	list_init(&compile->link);
-	list_append(&compiling->compiles, &compile->link);
-	r = host_compile_job(host, wanted->method, wanted->body, wanted->level, &compile->bodies, &fd, &n);
+	if (wanted->level == TIER_LEVEL_TIER0_INSTRUMENTED) {
+		list_append(&compiling->own, &compile->link);
+		dispatch_timer_arm(&compiling->turn, clock_now_ns());
+	} else {
+		list_append(&compiling->compiles, &compile->link);
+		r = compile_submit(compile, host);
+	}
 	if (r == CORE_E_TOO_LARGE)
 		return CORE_E_TOO_LARGE;
-	if (!r)
-		r = pool_submit(compiling->pool, compile_uid(host), JOB_COMPILE, fd, n, compile_ended, compile, &compile->job);
 	if (r) {
 		compile_complain(compiling, r);
 		return error_fold(r);
@@ -96,30 +163,40 @@ int compiling_start(struct compiling *compiling, struct host *host, const struct
 	return 0;
 }
 
-/* As many as there are jobs at a time at the most. */
-void compiling_cancel(struct compiling *compiling, uint64_t module)
+static void cancel_all(struct list *compiles, uint64_t module)
 {
 	struct list *pos, *after;
 
-	list_for_each_safe(pos, after, &compiling->compiles) {
+	list_for_each_safe(pos, after, compiles) {
 		struct compile *compile = list_entry(pos, struct compile, link);
 
 		if (compile->module != module)
 			continue;
-		pool_cancel(compile->job);
+		if (compile->job)
+			pool_cancel(compile->job);
 		compile_free(compile);
 	}
 }
 
-void compiling_init(struct compiling *compiling)
+void compiling_cancel(struct compiling *compiling, uint64_t module)
 {
-	*compiling = (struct compiling){ .compiles = LIST_INIT(compiling->compiles) };
+	cancel_all(&compiling->compiles, module);
+	cancel_all(&compiling->own, module);
+	if (list_is_empty(&compiling->own))
+		dispatch_timer_disarm(&compiling->turn);
+}
+
+void compiling_init(struct compiling *compiling, struct dispatch *dispatch)
+{
+	*compiling = (struct compiling){ .compiles = LIST_INIT(compiling->compiles), .own = LIST_INIT(compiling->own) };
+	dispatch_timer_init(&compiling->turn, dispatch, compiling_turn, "instrument");
 }
 
 void compiling_stop(struct compiling *compiling)
 {
 	struct list *first;
 
-	while ((first = list_first(&compiling->compiles)))
+	dispatch_timer_disarm(&compiling->turn);
+	while ((first = list_first(&compiling->compiles)) || (first = list_first(&compiling->own)))
 		compile_free(list_entry(first, struct compile, link));
 }

@@ -16,6 +16,7 @@ static void host_deinit(struct host *host)
 		if (host->bodies[method])
 			host_body_deinit(host->bodies[method]);
 	free(TAKE_PTR(host->ahead));
+	free(TAKE_PTR(host->own));
 	free((void *)TAKE_PTR(host->first_sites));
 	host->calls = calls_free(host->calls);
 	host->objects = symtab_free(host->objects);
@@ -211,7 +212,16 @@ static enum tier_error host_make_arena(struct host *host, const struct host_plan
 
 	needs.slots = image_slots(image, &n_slots);
 	needs.n_slots = n_slots;
-	if (arena_plan(&layout, &needs)) {
+	if (host_measure(host, &needs)) {
+		refuse(refusal, "out of memory");
+		return TIER_ERROR_NO_MEMORY;
+	}
+	r = arena_plan(&layout, &needs);
+	if (r && (needs.n_patchpoints || needs.n_profile)) {
+		host_forgo(host, &needs);
+		r = arena_plan(&layout, &needs);
+	}
+	if (r) {
 		refuse(refusal, "the module needs a span of 2 GiB or more");
 		return TIER_ERROR_BAD_MODULE;
 	}
@@ -241,6 +251,7 @@ enum tier_error host_build(struct host **ret, const struct host_plan *plan, void
 	}
 	host->bytes = bytes;
 	host->id = plan->id;
+	host->config = plan->config;
 	if (!image_check(bytes, n, &host->image, refusal) || !verify_image(&host->image, refusal))
 		return TIER_ERROR_BAD_MODULE;
 	error = host_make_arena(host, plan, refusal);
@@ -256,7 +267,7 @@ enum tier_error host_build(struct host **ret, const struct host_plan *plan, void
 	host_owe_first_calls(host);
 	if (symtab_new(&host->symtab, &host->image, SYMTAB_METHODS) || symtab_new(&host->imports, &host->image, SYMTAB_IMPORTS)
 	    || symtab_new(&host->objects, &host->image, SYMTAB_OBJECTS) || calls_new(&host->calls, &host->image)
-	    || host_compile_ahead(host)) {
+	    || host_fill_patchpoints(host) || host_compile_ahead(host)) {
 		refuse(refusal, "out of memory");
 		return TIER_ERROR_NO_MEMORY;
 	}

@@ -25,11 +25,30 @@
 #include "worker/job.h"
 #include "worker/precompiled.h"
 
+/* What the options say of code: the same for all modules of a daemon */
+struct host_config {
+	bool pgo;			/* there are instrumented tiers */
+	bool osr;			/* tier 0 has patchpoints */
+	uint32_t osr_hit_limit, osr_counter_bump, osr_initial_counter;	/* 1..INT32_MAX */
+};
+
+/* Of a method's own body */
+struct host_method {
+	uint32_t patchpoint, n_patchpoints;	/* number of the first, and how many */
+	uint32_t n_owed;			/* bytes of the code segment that its first code may still take; */
+	bool owes_stub;				/* so may the stub of a version of it */
+	bool has_loops;
+};
+
+struct baseline_extra;
+
 struct host {
 	uint64_t id;		/* of the module */
 	struct module *module;	/* the core's; NULL until it was added there */
 	void *bytes;		/* the image; owned */
 	struct image image;
+	struct host_config config;
+	struct host_method *own;	/* by method; owned */
 	struct arena *arena;
 	struct symtab *symtab, *imports, *objects;	/* names of methods, imports, variables */
 	struct calls *calls;
@@ -40,7 +59,7 @@ struct host {
 	struct precompiled precompiled;	/* code that the object brought, if it fits */
 	struct refusal unfit;		/* why it does not; "": it does, or there is none */
 	const struct core_call_site *first_sites;	/* of the first code that was placed last; owned */
-	uint64_t n_owed;	/* bytes of the code segment that tier 0 and stubs of the image's methods may still take */
+	uint64_t n_owed;	/* the same of all methods, stubs included */
 	struct charge methods, memory;	/* of the uid; taken by loading.c, given back in the loop */
 	struct task end;	/* host_release() */
 };
@@ -49,6 +68,7 @@ struct host_plan {
 	uint64_t id;
 	struct window *window;	/* only one host_build() at a time may use it */
 	uint64_t n_code;	/* code segment's size; 0: by the module's size */
+	struct host_config config;
 	bool ready_to_run;	/* precompiled code is used, if it is */
 	struct compiler compiler;	/* this one's */
 };
@@ -60,10 +80,14 @@ struct host *host_free(struct host *host);
 void host_release(struct host *host, struct task_thread *thread);
 
 /* -- Code that is made here (host_code.c) --- */
-/* Tier 0 (of a huge method and of a body that came later it is there already), and a call-counting stub: 0, CORE_E_FULL or
- * -ENOMEM (see struct core_ops). */
-int host_tier0(struct host *host, uint32_t method, uint32_t body, struct core_code *ret);
+#define HOST_INSNS_HUGE 8192u	/* slots from which on tier 0 takes too long for a turn of the loop */
+
+/* As struct core_ops.first and .stub: 0, CORE_E_FULL or -errno. Tier 0 of a huge method and of a body that came later is there
+ * already. */
+int host_first(struct host *host, const struct core_compile *compile, struct core_result *ret);
 int host_stub(struct host *host, uint32_t method, uint32_t cell, uint64_t version, uint64_t code, struct core_code *ret);
+/* Tier 0 that counts, of a body for which host_n_profile() is not 0, out of room that first calls leave: likewise */
+int host_instrument(struct host *host, const struct core_compile *compile, struct core_code *ret);
 
 /* As struct core_ops.forwarder and .alias */
 int host_forwarder(struct host *host, uint64_t target, struct core_code *ret);
@@ -72,12 +96,23 @@ void *host_alias(struct host *host, uint64_t address);
 /* A method that cannot be compiled at its first call takes its caller with it; one that is not promoted or replaced goes on as
  * it is. So bodies and optimized code get no room but what first calls leave: are there @n bytes of it, alignment included? */
 bool host_has_room(const struct host *host, uint64_t n);
-/* Tier 0 of any instructions, as host_tier0() */
-int host_compile_tier0(struct host *host, const struct insn *insns, uint32_t n_insns, struct core_code *ret);
+/* Tier 0 of any instructions; @extra: as baseline_compile() */
+int host_compile_tier0(struct host *host, const struct insn *insns, uint32_t n_insns, const struct baseline_extra *extra,
+		       struct core_code *ret);
 
 /* While the module is built: what first calls take is kept for them, and code of huge methods is made. -ENOMEM */
 void host_owe_first_calls(struct host *host);
 int host_compile_ahead(struct host *host);
+
+/* -- What its instructions and attributes say of a method (host_traits.c) --- */
+/* As struct core_ops.traits and .n_profile */
+uint32_t host_traits(const struct host *host, uint32_t method, uint32_t body);
+uint32_t host_n_profile(const struct host *host, uint32_t method, uint32_t body);
+/* While the module is built: looks for loops, and says what patchpoints and profiles need; or does without them all, where the
+ * span is too small; later the patchpoints' records are written. 0 or -ENOMEM */
+int host_measure(struct host *host, struct arena_needs *needs);
+void host_forgo(struct host *host, struct arena_needs *needs);
+int host_fill_patchpoints(struct host *host);
 
 /* -- Compile jobs (host_job.c) --- */
 /* The methods whose bodies a compile job carries, first the one to compile. The compiler decides what of the others it
@@ -88,10 +123,10 @@ struct host_bodies {
 	uint32_t methods[HOST_BODIES_MAX];
 };
 
-/* The input of a compile job, of the body that the core names and the others' current ones, in a new memfd: the method with what may be inlined into it. 0 and *bodies, *ret_fd, *ret_n;
+/* The input of a compile job in a new memfd: the body that the core names with others' current ones that may be inlined into it,
+ * each with what was counted about it, and a small .rodata with its pointers. 0 and *bodies, *ret_fd, *ret_n;
  * CORE_E_TOO_LARGE (too much to copy in a turn of the loop), or -errno. */
-int host_compile_job(struct host *host, uint32_t method, uint32_t body, enum tier_level level, struct host_bodies *bodies, int *ret_fd,
-		     size_t *ret_n);
+int host_compile_job(struct host *host, const struct core_compile *compile, struct host_bodies *bodies, int *ret_fd, size_t *ret_n);
 
 /* The output of the compile worker that was given @bodies becomes code of the module. NONE and *ret, which borrows from @bytes
  * (inlined) and owns its sites: free() them; else the reason with a sentence. */
@@ -122,6 +157,7 @@ struct host_body {
 	struct bound_body bound;	/* its .rodata is gone once it was copied */
 	uint64_t rodata;		/* address; 0: it has none */
 	uint8_t *write;			/* the same in the daemon's alias */
+	bool has_loops;
 	struct core_code tier0;		/* once host_body_compile() returned 0 */
 	uint64_t stub;			/* address of the room for tier 0's call-counting stub; 0: no longer free */
 	struct calls *calls;		/* its own, as method 0; owned */
@@ -149,7 +185,9 @@ struct host_body *host_body_exchange(struct host *host, uint32_t method, struct 
 int host_bodies_reserve(struct host *host);
 struct host_body *host_body_free(struct host_body *body);
 void host_body_deinit(struct host_body *body);	/* all but its charge, which is the loop's; idempotent */
-/* The body called @id of the method; NULL: the image's (@id 0) */
+/* Whether the method still has the body called @id */
+bool host_has_body(const struct host *host, uint32_t method, uint32_t id);
+/* The body called @id of the method, which has it; NULL: the image's (@id 0) */
 const struct host_body *host_body_of(const struct host *host, uint32_t method, uint32_t id);
 /* The one that calls run now; NULL likewise */
 const struct host_body *host_body_current(const struct host *host, uint32_t method);

@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <string.h>
 #include "bytecode/bind.h"
+#include "bytecode/loops.h"
 #include "host.h"
 #include "jit/baseline.h"
 #include "jit/stubs.h"
@@ -118,7 +119,11 @@ static bool body_is_small(const struct image *source, uint32_t method, struct re
 static int body_describe(struct host_body *body, const struct host *host, const struct image *source, uint32_t method)
 {
 	const struct image_method *m = &source->methods[method];
+	const int64_t n_loops = loops_find(body->bound.insns, body->bound.n_insns, NULL);
 
+	if (n_loops < 0)
+		return n_loops;
+	body->has_loops = n_loops > 0;
 	body->section_offset = m->section_offset;
 	body->n_params = m->n_params;
 	body->signature_hash = m->signature_hash;
@@ -201,7 +206,7 @@ int host_body_compile(struct host *host, struct host_body *body)
 
 	if (!host_has_room(host, body_code_bound(body)))
 		return CORE_E_FULL;
-	r = host_compile_tier0(host, body->bound.insns, body->bound.n_insns, &body->tier0);
+	r = host_compile_tier0(host, body->bound.insns, body->bound.n_insns, NULL, &body->tier0);
 	if (r)
 		return r;
 	if (arena_reserve(host->arena, STUB_SIZE, STUB_SIZE, &stub))
@@ -227,11 +232,16 @@ struct host_body *host_body_exchange(struct host *host, uint32_t method, struct 
 	return before;
 }
 
+bool host_has_body(const struct host *host, uint32_t method, uint32_t id)
+{
+	return !id || (host->bodies && host->bodies[method] && host->bodies[method]->id == id);
+}
+
 const struct host_body *host_body_of(const struct host *host, uint32_t method, uint32_t id)
 {
 	if (!id)
 		return NULL;
-	assert(host->bodies[method]->id == id);
+	assert(host_has_body(host, method, id));
 	return host->bodies[method];
 }
 

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Code that the daemon makes itself: tier 0, call-counting stubs, forwarders */
+/* Code that the daemon makes itself: tier 0, call-counting stubs, forwarders
+ *
+ * Tier 0 takes about 50 ns per instruction in the loop, at a method's first call or when it is instrumented. For a huge method
+ * that would be most of a millisecond, so its tier 0 is compiled while the module is built, and it is never instrumented. */
 #include <errno.h>
 #include <stdlib.h>
 #include "bytecode/flow.h"
@@ -8,10 +11,6 @@
 #include "jit/stubs.h"
 #include "util/base.h"
 #include "util/error.h"
-
-/* Tier 0 of a method takes about 50 ns per instruction in the loop at its first call; from this size on that would be
- * most of a millisecond, so it is compiled while the module is built. */
-#define AHEAD_INSNS_MIN 8192u
 
 #define TIER0_ALIGN 16u
 #define STUB_BOUND (2 * STUB_SIZE - 1)	/* with what its alignment takes */
@@ -36,7 +35,8 @@ bool host_has_room(const struct host *host, uint64_t n)
 	return n_free >= host->n_owed && n_free - host->n_owed >= n;
 }
 
-int host_compile_tier0(struct host *host, const struct insn *insns, uint32_t n_insns, struct core_code *ret)
+int host_compile_tier0(struct host *host, const struct insn *insns, uint32_t n_insns, const struct baseline_extra *extra,
+		       struct core_code *ret)
 {
 	const struct baseline_module module = { .layout = arena_layout(host->arena), .records = arena_record(host->arena, 0) };
 	_cleanup_(flow_freep) struct flow *flow = NULL;
@@ -47,10 +47,10 @@ int host_compile_tier0(struct host *host, const struct insn *insns, uint32_t n_i
 	r = flow_new(&flow, insns, n_insns);
 	if (r)
 		return error_origin(r);
-	if (arena_reserve(host->arena, baseline_bound(insns, n_insns, NULL), TIER0_ALIGN, &span))
+	if (arena_reserve(host->arena, baseline_bound(insns, n_insns, extra), TIER0_ALIGN, &span))
 		return CORE_E_FULL;
 	e = (struct emit){ .p = span.write, .n_max = span.n_max, .address = span.address };
-	r = baseline_compile(&e, insns, flow, &module, NULL);
+	r = baseline_compile(&e, insns, flow, &module, extra);
 	if (!r && !emit_fits(&e))
 		r = -EOVERFLOW;
 	if (r) {
@@ -61,43 +61,92 @@ int host_compile_tier0(struct host *host, const struct insn *insns, uint32_t n_i
 	return 0;
 }
 
-/* What its first call takes */
-static uint64_t host_own_bound(const struct host *host, uint32_t method)
+/* -- Tier 0 --- */
+/* Patchpoints are the own body's; MinOptJitted has none, since nothing is ever optimized there. */
+static struct baseline_extra own_extra(const struct host *host, uint32_t method, enum tier_level level)
 {
-	return TIER0_ALIGN - 1
-	     + baseline_bound(image_method_insns(&host->image, method), host->image.methods[method].n_insns, NULL);
+	const struct host_method *m = &host->own[method];
+
+	return (struct baseline_extra){
+		.patchpoints = m->n_patchpoints && level != TIER_LEVEL_MIN_OPT_JITTED,
+		.patchpoint = m->patchpoint,
+		.osr_counter = host->config.osr_initial_counter,
+	};
 }
 
-static int host_compile_own(struct host *host, uint32_t method, struct core_code *ret)
+/* The method has its first code, or will get it somewhere else. */
+static void host_repay(struct host *host, uint32_t method)
 {
+	host->n_owed -= host->own[method].n_owed;
+	host->own[method].n_owed = 0;
+}
+
+static int host_compile_own(struct host *host, uint32_t method, enum tier_level level, struct core_code *ret)
+{
+	const struct baseline_extra extra = own_extra(host, method, level);
 	int r;
 
-	r = host_compile_tier0(host, image_method_insns(&host->image, method), host->image.methods[method].n_insns, ret);
+	r = host_compile_tier0(host, image_method_insns(&host->image, method), host->image.methods[method].n_insns, &extra, ret);
 	if (!r)
-		host->n_owed -= MIN(host->n_owed, host_own_bound(host, method));
+		host_repay(host, method);
 	return r;
 }
 
 static bool host_is_huge(const struct host *host, uint32_t method)
 {
-	return host->image.methods[method].n_insns >= AHEAD_INSNS_MIN;
+	return host->image.methods[method].n_insns >= HOST_INSNS_HUGE;
 }
 
-int host_tier0(struct host *host, uint32_t method, uint32_t id, struct core_code *ret)
+static int host_tier0(struct host *host, const struct core_compile *compile, struct core_code *ret)
 {
-	const struct host_body *body = host_body_of(host, method, id);
+	const struct host_body *body = host_body_of(host, compile->method, compile->body);
 	const struct core_code *made = body ? &body->tier0 : NULL;
 
-	for (uint32_t i = 0; !id && host_is_huge(host, method) && i < host->n_ahead; i++)
-		if (host->ahead[i].method == method)
+	for (uint32_t i = 0; !body && host_is_huge(host, compile->method) && i < host->n_ahead; i++)
+		if (host->ahead[i].method == compile->method)
 			made = &host->ahead[i].code;
 	if (!made)
-		return host_compile_own(host, method, ret);
+		return host_compile_own(host, compile->method, compile->level, ret);
 	*ret = *made;
 	ret->code_used = arena_code_used(host->arena);
 	return 0;
 }
 
+int host_instrument(struct host *host, const struct core_compile *compile, struct core_code *ret)
+{
+	const struct host_body *body = host_body_of(host, compile->method, compile->body);
+	const struct insn *insns = body ? body->bound.insns : image_method_insns(&host->image, compile->method);
+	const uint32_t n_insns = body ? body->bound.n_insns : host->image.methods[compile->method].n_insns;
+	struct baseline_extra extra = body ? (struct baseline_extra){ .profile = NULL } : own_extra(host, compile->method, compile->level);
+	_cleanup_(freep) struct profile_map *map = NULL;
+	int r;
+
+	r = profile_map_new(&map, insns, n_insns);
+	if (r)
+		return error_fold(r);
+	extra.profile = map;
+	extra.profile_cell = compile->profile;
+	if (!host_has_room(host, TIER0_ALIGN - 1 + baseline_bound(insns, n_insns, &extra)))
+		return CORE_E_FULL;
+	r = host_compile_tier0(host, insns, n_insns, &extra, ret);
+	if (!r && !body)
+		host_repay(host, compile->method);
+	return r;
+}
+
+int host_first(struct host *host, const struct core_compile *compile, struct core_result *ret)
+{
+	switch (compile->level) {
+	case TIER_LEVEL_READY_TO_RUN:
+		return host_ready_to_run(host, compile->method, ret);
+	case TIER_LEVEL_TIER0_INSTRUMENTED:
+		return host_instrument(host, compile, &ret->code);
+	default:
+		return host_tier0(host, compile, &ret->code);
+	}
+}
+
+/* -- Stubs --- */
 /* A body that came later has brought room for the stub of its tier 0. */
 static bool host_take_stub_room(struct host *host, uint32_t method, uint64_t code, struct code_span *ret)
 {
@@ -110,16 +159,24 @@ static bool host_take_stub_room(struct host *host, uint32_t method, uint64_t cod
 	return true;
 }
 
+static void host_repay_stub(struct host *host, uint32_t method)
+{
+	host->n_owed -= host->own[method].owes_stub ? STUB_BOUND : 0;
+	host->own[method].owes_stub = false;
+}
+
 int host_stub(struct host *host, uint32_t method, uint32_t cell, uint64_t version, uint64_t code, struct core_code *ret)
 {
 	struct code_span span;
 	struct emit e;
 
 	if (!host_take_stub_room(host, method, code, &span)) {
+		if (!host->own[method].owes_stub && !host_has_room(host, STUB_BOUND))
+			return CORE_E_FULL;	/* of a later version: it leaves what first calls take */
 		if (arena_reserve(host->arena, STUB_SIZE, STUB_SIZE, &span))
 			return CORE_E_FULL;
 		arena_publish(host->arena, &span, STUB_SIZE);	/* nothing leads there yet */
-		host->n_owed -= MIN(host->n_owed, STUB_BOUND);
+		host_repay_stub(host, method);
 	}
 	e = (struct emit){ .p = span.write, .n_max = span.n_max, .address = span.address };
 	stubs_counting(&e, arena_layout(host->arena), method, cell, version, code);
@@ -149,8 +206,14 @@ void *host_alias(struct host *host, uint64_t address)
 /* -- While the module is built --- */
 void host_owe_first_calls(struct host *host)
 {
-	for (uint32_t method = 0; method < host->image.n_methods; method++)
-		host->n_owed += host_own_bound(host, method) + STUB_BOUND;
+	for (uint32_t i = 0; i < host->image.n_methods; i++) {
+		const struct baseline_extra extra = own_extra(host, i, TIER_LEVEL_TIER0);
+		struct host_method *method = &host->own[i];
+
+		method->n_owed = TIER0_ALIGN - 1 + baseline_bound(image_method_insns(&host->image, i), host->image.methods[i].n_insns, &extra);
+		method->owes_stub = true;
+		host->n_owed += method->n_owed + STUB_BOUND;
+	}
 }
 
 /* A code segment that is too small for all of them is no reason to refuse the module: the rest is tried again at its
@@ -172,7 +235,7 @@ int host_compile_ahead(struct host *host)
 
 		if (!host_is_huge(host, method))
 			continue;
-		r = host_compile_own(host, method, &ahead->code);
+		r = host_compile_own(host, method, TIER_LEVEL_TIER0, &ahead->code);
 		if (r < 0)
 			return r;
 		if (r == CORE_E_FULL)

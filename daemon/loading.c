@@ -151,6 +151,7 @@ static void load_read(void *context, enum tier_reason reason, void *bytes, size_
 		.id = core_take_module_id(load->loading->core),
 		.window = &load->loading->window,
 		.n_code = load->loading->n_code,
+		.config = load->loading->config,
 		.ready_to_run = load->loading->ready_to_run,
 	};
 	if (pool_compiler(load->loading->pool))		/* a worker has answered: so there was a zygote */

@@ -30,6 +30,7 @@ struct loading {
 	struct task_thread *checker;
 	struct window window;	/* the checker thread's, while it runs */
 	uint64_t n_code;	/* --code-size */
+	struct host_config config;
 	bool ready_to_run;	/* --ready-to-run */
 	struct list loads;	/* under way */
 	struct charge_table charges;	/* what the uids' modules take: it must outlive them */

@@ -76,9 +76,17 @@ static int core_timer_due(struct dispatch_timer *timer, uint64_t now_ns)
 /* -- Code --- */
 static int op_first(void *context, void *host, const struct core_compile *compile, struct core_result *ret)
 {
-	if (compile->level == TIER_LEVEL_READY_TO_RUN)
-		return host_ready_to_run(host, compile->method, ret);
-	return host_tier0(host, compile->method, compile->body, &ret->code);
+	return host_first(host, compile, ret);
+}
+
+static uint32_t op_traits(void *context, void *host, uint32_t method, uint32_t body)
+{
+	return host_traits(host, method, body);
+}
+
+static uint32_t op_n_profile(void *context, void *host, uint32_t method, uint32_t body)
+{
+	return host_n_profile(host, method, body);
 }
 
 static int op_stub(void *context, void *host, uint32_t method, uint32_t cell, uint64_t version, uint64_t code,
@@ -283,7 +291,8 @@ static uint64_t effective_delay(const struct options *options)
 static int tierd_init_core(struct tierd *tierd)
 {
 	static const struct core_ops ops = {
-		.now = op_now, .wall = op_wall, .arm = op_arm, .first = op_first, .stub = op_stub, .compile = op_compile,
+		.now = op_now, .wall = op_wall, .arm = op_arm, .traits = op_traits, .n_profile = op_n_profile,
+		.first = op_first, .stub = op_stub, .compile = op_compile,
 		.forwarder = op_forwarder, .alias = op_alias,
 		.quiet = op_quiet, .event = op_event, .changed = op_changed,
 	};
@@ -364,6 +373,18 @@ static void tierd_init_window(struct tierd *tierd)
 	core_window_choose(tierd->core, tierd->loading.window.base);
 }
 
+/* Where no frame with a loop is ever at tier 0, none can go on elsewhere. */
+static struct host_config host_config_of(const struct options *o)
+{
+	return (struct host_config){
+		.pgo = o->tiered_pgo,
+		.osr = o->osr && o->tiered_compilation && o->quick_jit && o->quick_jit_for_loops,
+		.osr_hit_limit = o->osr_hit_limit,
+		.osr_counter_bump = o->osr_counter_bump,
+		.osr_initial_counter = o->osr_initial_counter,
+	};
+}
+
 static int tierd_init(struct tierd *tierd)
 {
 	const struct options *o = tierd->options;
@@ -391,6 +412,7 @@ static int tierd_init(struct tierd *tierd)
 	tierd->loading.pool = tierd->pool;
 	tierd->loading.checker = tierd->checker;
 	tierd->loading.n_code = o->code_size;
+	tierd->loading.config = host_config_of(o);
 	tierd->loading.ready_to_run = o->ready_to_run;
 	tierd->compiling.core = tierd->core;
 	tierd->compiling.pool = tierd->pool;
@@ -418,7 +440,7 @@ int tierd_new(struct tierd **ret, const struct options *options)
 	loading_init(&tierd->loading);
 	rejitting_init(&tierd->rejitting);
 	precompiling_init(&tierd->precompiling);
-	compiling_init(&tierd->compiling);
+	compiling_init(&tierd->compiling, &tierd->dispatch);
 	r = tierd_init(tierd);
 	if (r) {
 		log_line(LOG_ERROR, "cannot start: %s", strerrordesc_np(-r));

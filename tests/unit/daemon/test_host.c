@@ -17,6 +17,11 @@ uint32_t core_method_body(const struct module *module, uint32_t method)
 	return method == module->method ? module->body : 0;
 }
 
+bool core_profile(const struct module *module, uint32_t method, uint32_t *ret_cell)
+{
+	return false;
+}
+
 static const char shapes_source[] =
 	"typedef unsigned long long u64;\n"
 	"extern u64 host(u64);\n"
@@ -66,6 +71,16 @@ static uint32_t method_of(const struct host *host, const char *name)
 	if (method < 0)
 		fail_msg("no method '%s'", name);
 	return method;
+}
+
+static int tier0(struct host *host, uint32_t method, uint32_t body, struct core_code *ret)
+{
+	const struct core_compile compile = { .method = method, .body = body, .level = TIER_LEVEL_TIER0 };
+	struct core_result result = {};
+	int r = host_first(host, &compile, &result);
+
+	*ret = result.code;
+	return r;
 }
 
 static bool is_backpatchable(const struct host *host, const char *name)
@@ -245,6 +260,7 @@ static void each_method_compiles_its_current_body(void **state)
 	struct source source = source_of(area_source, "-O2 -g");
 	const uint32_t area = method_of(host, "area"), outer = method_of(host, "outer");
 	const struct host_body *body = replace(host, "area", &source, "area");
+	const struct core_compile promotion = { .method = outer, .level = TIER_LEVEL_TIER1 };
 	struct job_compile job;
 	struct host_bodies bodies;
 	struct refusal refusal;
@@ -253,13 +269,13 @@ static void each_method_compiles_its_current_body(void **state)
 	size_t n;
 	int fd;
 
-	assert_int_equal(host_tier0(host, area, 0, &own), 0);
-	assert_int_equal(host_tier0(host, area, body->id, &other), 0);
+	assert_int_equal(tier0(host, area, 0, &own), 0);
+	assert_int_equal(tier0(host, area, body->id, &other), 0);
 	assert_int_not_equal(own.size, other.size);
 	assert_true(other.address > body->rodata && other.code_used == arena_code_used(host->arena));
 
 	/* as a candidate for inlining too */
-	assert_int_equal(host_compile_job(host, outer, 0, TIER_LEVEL_TIER1, &bodies, &fd, &n), 0);
+	assert_int_equal(host_compile_job(host, &promotion, &bodies, &fd, &n), 0);
 	input = malloc(n);
 	assert_int_equal(pread(fd, input, n, 0), n);
 	assert_true(job_get_compile(&job, input, n, &refusal));
@@ -368,7 +384,7 @@ static void a_new_body_is_called_and_counted_in_a_full_segment(void **state)
 	struct core_code code, stub;
 
 	arena_code_resume(host->arena, used);
-	assert_int_equal(host_tier0(host, area, body->id, &code), 0);
+	assert_int_equal(tier0(host, area, body->id, &code), 0);
 	assert_int_equal(code.address, body->tier0.address);
 	assert_true(code.size > 0);
 	assert_int_equal(code.code_used, used);
@@ -397,7 +413,7 @@ static void bodies_leave_what_first_calls_take(void **state)
 	assert_true(host_has_room(host, 0));
 	assert_int_equal(host_body_reserve(host, body, &source.image), TIER_ERROR_CODE_FULL);
 	for (uint32_t method = 0; method < host->image.n_methods; method++) {
-		assert_int_equal(host_tier0(host, method, 0, &code), 0);
+		assert_int_equal(tier0(host, method, 0, &code), 0);
 		assert_int_equal(host_stub(host, method, method, method + 1, code.address, &code), 0);
 		assert_true(host_has_room(host, 0));
 	}

@@ -56,7 +56,7 @@ static uint64_t op_now(void *context) { return 1000000000; }
 static void op_arm(void *context, uint64_t deadline_ns) { }
 static int op_first(void *context, void *host, const struct core_compile *compile, struct core_result *ret)
 {
-	return host_tier0(host, compile->method, compile->body, &ret->code);
+	return host_first(host, compile, ret);
 }
 static int op_stub(void *context, void *host, uint32_t method, uint32_t cell, uint64_t version, uint64_t code, struct core_code *ret)
 {
