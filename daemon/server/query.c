@@ -112,3 +112,13 @@ int query_threshold(struct lane *lane, const struct request *request)
 			       clock_now_ns(), TIER_SOURCE_SOCKET);
 	return 0;
 }
+
+/* Likewise: the core believes nothing of it but that there are such a module and such a patchpoint. */
+int query_osr(struct lane *lane, const struct request *request)
+{
+	const struct wire_osr *osr = request->body;
+
+	if (session_module(lane, osr->module, NULL))
+		core_osr_request(lane->server->core, osr->module, osr->patchpoint);
+	return 0;
+}

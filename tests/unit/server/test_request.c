@@ -156,6 +156,7 @@ static void fields_with_a_form_must_keep_it(void **state)
 	struct wire_find find = { .module = 1 };
 	struct wire_slot slot = { .module = 1, .reserved = 1 };
 	struct wire_rejit rejit = { .module = 1 };
+	struct wire_osr osr = { .module = 1, .reserved = 1 };
 	struct wire_cursor cursor = { .module = 1 };
 	struct wire_module_ref dirty = { .name = "m\0x" };
 	struct world *world = *state;
@@ -170,6 +171,7 @@ static void fields_with_a_form_must_keep_it(void **state)
 		{ WIRE_REVERT, &ref, "REVERT: reserved has bits" },
 		{ WIRE_SLOT_WATCH, &ref, "SLOT_WATCH: reserved has bits" },
 		{ WIRE_SLOT_USED, &slot, "SLOT_USED: reserved has bits" },
+		{ WIRE_OSR, &osr, "OSR: reserved has bits" },
 		{ WIRE_FREEZE, &dirty, "FREEZE: name is not a text" },
 		{ WIRE_THAW, &dirty, "THAW: name is not a text" },
 		{ WIRE_MARK, &dirty, "MARK: name is not a text" },

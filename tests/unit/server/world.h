@@ -320,12 +320,12 @@ static inline void world_on_changed(struct fake *fake, struct module *module, ui
 }
 
 /* -- Its life --- */
-static inline struct world *world_new(const struct server_config *config, int listen_fd)
+static inline struct world *world_new_for(const struct core_config *core, const struct server_config *config, int listen_fd)
 {
 	struct world *world = calloc(1, sizeof(*world));
 
 	assert_non_null(world);
-	world->fake = fake_new(&fake_config);
+	world->fake = fake_new(core);
 	world->fake->test = world;
 	world->fake->on_event = world_on_event;
 	world->fake->on_changed = world_on_changed;
@@ -337,6 +337,11 @@ static inline struct world *world_new(const struct server_config *config, int li
 	assert_int_equal(dispatch_init(&world->dispatch), 0);
 	assert_int_equal(server_new(&world->server, &world->dispatch, world->fake->core, config, &world_ops, world, listen_fd), 0);
 	return world;
+}
+
+static inline struct world *world_new(const struct server_config *config, int listen_fd)
+{
+	return world_new_for(&fake_config, config, listen_fd);
 }
 
 static inline void world_free(struct world *world)
