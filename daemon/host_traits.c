@@ -54,17 +54,22 @@ void host_forgo(struct host *host, struct arena_needs *needs)
 static int method_fill_patchpoints(struct host *host, uint32_t index)
 {
 	const struct host_method *method = &host->own[index];
+	const struct tier_layout *layout = arena_layout(host->arena);
 	_cleanup_(freep) uint32_t *heads = calloc(method->n_patchpoints, sizeof(*heads));
 	int64_t n;
 
 	if (!heads)
 		return error_origin(-ENOMEM);
 	n = loops_find(image_method_insns(&host->image, index), host->image.methods[index].n_insns, heads);
-	for (uint32_t i = 0; i < n; i++)
-		*arena_patchpoint(host->arena, method->patchpoint + i) = (struct tier_patchpoint){
-			.method = index, .pc = heads[i], .number = method->patchpoint + i,
+	for (uint32_t i = 0; i < n; i++) {
+		const uint32_t number = method->patchpoint + i;
+
+		*arena_patchpoint(host->arena, number) = (struct tier_patchpoint){
+			.method = index, .pc = heads[i], .number = number,
 			.limit = host->config.osr_hit_limit, .bump = host->config.osr_counter_bump,
+			.offset = tier_layout_patchpoint(layout, number) - tier_layout_segment(layout, TIER_SEGMENT_RECORDS),
 		};
+	}
 	return n < 0 ? error_fold(n) : 0;
 }
 
