@@ -130,8 +130,8 @@ static void inline_queue(struct method *method, struct ledger_method *image, con
 		method_set_final(method, image, first, TIER_REASON_INLINEE_REPLACED);
 }
 
-/* Row of the code that it falls back to. Precompiled code, which counts calls or is being replaced, has none before it; nor has what
- * the optimizer made for a first call. */
+/* Row of the code that it falls back to: the oldest that inlined nobody. Precompiled code has none before it, nor has what the
+ * optimizer made for a first call; and who is not final has nothing that a job could be queued for. */
 static uint32_t inline_kept(const struct method *method, const struct inliner *row)
 {
 	const struct ledger_method *durable = method->durable;

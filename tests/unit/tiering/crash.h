@@ -62,8 +62,8 @@ static bool drive_module(struct fake *fake, struct fake_module *fm)
 	for (uint32_t i = 0; fm->module && i < fm->layout.n_methods; i++) {
 		unsigned int stage = tier_state_stage(fm->records[i].state);
 
-		if (stage == TIER_STAGE_COLD || stage == TIER_STAGE_FINAL)
-			continue;
+		if (stage == TIER_STAGE_FINAL || (stage == TIER_STAGE_COLD && !fake_job(fake, fm, i)))
+			continue; /* a cold one may have a job: its first code is the optimizer's */
 		is_quiet = false;
 		if (stage == TIER_STAGE_COUNTING)
 			fake_call(fm, i); /* nobody rings */
@@ -78,7 +78,7 @@ static void drive_to_the_end(struct fake *fake)
 	int n_rounds = 0;
 
 	do {
-		is_quiet = true;
+		is_quiet = !core_pending(fake->core, CORE_SCOPE_ALL, NULL, 0);
 		for (int i = 0; i < FAKE_MODULES_MAX; i++)
 			is_quiet &= drive_module(fake, &fake->modules[i]);
 		core_sweep(fake->core, NULL);

@@ -33,7 +33,8 @@ struct fake_job {
 	uint32_t n_inlined;
 	struct fake_body inlined[FAKE_INLINED_MAX]; /* as they were when it started */
 	enum tier_level level;
-	bool is_active;
+	uint32_t profile;
+	bool is_active, is_urgent;
 };
 
 /* A note of libtier's prestub: a call came through that cell */
@@ -58,6 +59,7 @@ struct fake {
 	uint32_t n_events, n_events_max;
 	uint32_t n_changed, n_quiet;
 	int first_result, stub_result, forwarder_result, compile_result; /* what the next ones return */
+	uint32_t first_fails; /* mask of the levels that first() has no room for */
 	void (*on_event)(struct fake *fake, const struct tier_event *event);
 	void (*on_changed)(struct fake *fake, struct module *module, uint32_t method);
 	void (*on_quiet)(struct fake *fake, struct module *module);
@@ -78,18 +80,92 @@ static inline void fake_crash_point(void)
 		ledger_crash_point();
 }
 
+static inline uint32_t fake_traits(void *context, void *module_context, uint32_t method, uint32_t body)
+{
+	const uint32_t precompiled = CORE_TRAIT_PRECOMPILED | CORE_TRAIT_PINNED;
+	const struct fake_module *fm = module_context;
+
+	return fm->traits[method % 64] & ~(body ? precompiled : 0);
+}
+
+static inline uint32_t fake_n_profile(void *context, void *module_context, uint32_t method, uint32_t body)
+{
+	const struct fake_module *fm = module_context;
+
+	return fm->n_profile[method % 64];
+}
+
+/* A profile is the version's own, in cells that nobody had before. */
+static inline void fake_check_profile(const struct fake_module *fm, const struct core_compile *compile)
+{
+	const uint32_t n = fm->n_profile[compile->method % 64];
+
+	if (compile->level != TIER_LEVEL_TIER0_INSTRUMENTED && compile->level != TIER_LEVEL_TIER1_INSTRUMENTED)
+		return;
+	assert_true(n && compile->profile % 2 == 0 && compile->profile + n <= fm->layout.n_cells);
+	for (uint32_t i = 0; i < n; i++)
+		assert_int_equal(fm->cells[compile->profile + i], 0);
+}
+
+/* What the job's compiler sees: the bodies as they are now, but of itself the one that it makes. Precompiled code saw the
+ * own ones. */
+static inline uint32_t fake_see_bodies(const struct fake_module *fm, const struct core_compile *compile,
+				       struct fake_body ret[FAKE_INLINED_MAX])
+{
+	const bool is_own = compile->level == TIER_LEVEL_READY_TO_RUN;
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < MIN(fm->layout.n_methods, 64u); i++)
+		if (fm->inlines[compile->method % 64] >> i & 1)
+			ret[n++] = (struct fake_body){
+				.method = i,
+				.body = is_own			? 0
+					: i == compile->method ? compile->body
+							       : core_method_body(fm->module, i),
+			};
+	return n;
+}
+
+/* The places that call others directly, in optimized code */
+static inline void fake_add_sites(struct fake_module *fm, struct fake_code *code, struct core_result *ret)
+{
+	for (uint32_t i = 0; i < MIN(fm->layout.n_methods, 64u); i++)
+		if (fm->calls[code->method % 64] >> i & 1)
+			fake_add_site(fm, code, ret->code.address, i);
+	ret->sites = code->sites;
+	ret->n_sites = code->n_sites;
+}
+
+static inline void fake_name_inlined(const struct fake_code *code, uint32_t inlined[FAKE_INLINED_MAX],
+				     struct core_result *ret)
+{
+	for (uint32_t i = 0; i < code->n_inlined; i++)
+		inlined[i] = code->inlined[i].method;
+	ret->inlined = inlined;
+	ret->n_inlined = code->n_inlined;
+}
+
 static inline int fake_first(void *context, void *module_context, const struct core_compile *compile, struct core_result *ret)
 {
+	static uint32_t inlined[FAKE_INLINED_MAX];
 	struct fake *fake = context;
 	struct fake_code *code;
 
 	if (fake->first_result)
 		return fake->first_result;
+	if (fake->first_fails >> compile->level & 1)
+		return CORE_E_FULL;
+	fake_check_profile(module_context, compile);
 	code = fake_take_code(module_context, &ret->code);
 	code->kind = FAKE_BODY;
 	code->level = compile->level;
 	code->method = compile->method;
 	code->body = compile->body;
+	if (compile->level == TIER_LEVEL_READY_TO_RUN) {
+		code->n_inlined = fake_see_bodies(module_context, compile, code->inlined);
+		fake_name_inlined(code, inlined, ret);
+		fake_add_sites(module_context, code, ret);
+	}
 	fake_crash_point();
 	return 0;
 }
@@ -143,24 +219,16 @@ static inline void *fake_alias(void *context, void *module_context, uint64_t add
 	return fake_memory_at(fm, address);
 }
 
-/* What the job's compiler sees: the bodies as they are now, but of itself the one that it makes */
-static inline void fake_see_bodies(struct fake_job *job, const struct fake_module *fm)
-{
-	for (uint32_t i = 0; i < MIN(fm->layout.n_methods, 64u); i++)
-		if (fm->inlines[job->method % 64] >> i & 1)
-			job->inlined[job->n_inlined++] = (struct fake_body){
-				.method = i,
-				.body = i == job->method ? job->body : core_method_body(fm->module, i),
-			};
-}
-
 static inline int fake_compile(void *context, void *module_context, const struct core_compile *compile)
 {
 	struct fake *fake = context;
 	struct fake_module *fm = module_context;
 
+	struct fake_job *job;
+
 	if (fake->compile_result)
 		return fake->compile_result;
+	fake_check_profile(fm, compile);
 	if (fake->n_jobs == FAKE_JOBS_MAX) { /* keep those that are outside */
 		uint32_t n = 0;
 
@@ -169,16 +237,20 @@ static inline int fake_compile(void *context, void *module_context, const struct
 				fake->jobs[n++] = fake->jobs[i];
 		fake->n_jobs = n;
 	}
-	fake->jobs[fake->n_jobs] = (struct fake_job){
+	job = &fake->jobs[fake->n_jobs++];
+	*job = (struct fake_job){
 		.module = fm->id,
 		.version = compile->version,
 		.method = compile->method,
 		.body = compile->body,
 		.level = compile->level,
 		.patchpoint = compile->patchpoint,
+		.profile = compile->profile,
 		.is_active = true,
+		.is_urgent = compile->is_urgent,
 	};
-	fake_see_bodies(&fake->jobs[fake->n_jobs++], fm);
+	if (job->level != TIER_LEVEL_TIER0_INSTRUMENTED && job->level != TIER_LEVEL_TIER1_INSTRUMENTED)
+		job->n_inlined = fake_see_bodies(fm, compile, job->inlined);
 	fake_crash_point();
 	return 0;
 }
@@ -229,6 +301,8 @@ static const struct core_ops fake_ops = {
 	.now = fake_now,
 	.wall = fake_wall,
 	.arm = fake_arm,
+	.traits = fake_traits,
+	.n_profile = fake_n_profile,
 	.first = fake_first,
 	.stub = fake_stub,
 	.forwarder = fake_forwarder,
@@ -431,16 +505,11 @@ static inline void fake_finish_code(struct fake_module *fm, const struct fake_jo
 	code->method = job->method;
 	code->body = job->body;
 	code->version = job->version;
-	code->n_inlined = ret->n_inlined = job->n_inlined;
+	code->n_inlined = job->n_inlined;
 	memcpy(code->inlined, job->inlined, sizeof(code->inlined));
-	for (uint32_t i = 0; i < job->n_inlined; i++)
-		inlined[i] = job->inlined[i].method;
-	for (uint32_t i = 0; i < MIN(fm->layout.n_methods, 64u); i++)
-		if (fm->calls[job->method % 64] >> i & 1)
-			fake_add_site(fm, code, ret->code.address, i);
-	ret->inlined = inlined;
-	ret->sites = code->sites;
-	ret->n_sites = code->n_sites;
+	fake_name_inlined(code, inlined, ret);
+	if (job->level != TIER_LEVEL_TIER0_INSTRUMENTED)
+		fake_add_sites(fm, code, ret);
 }
 
 static inline void fake_end_job(struct fake *fake, struct fake_job *job, enum tier_reason reason)

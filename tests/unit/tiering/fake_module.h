@@ -61,6 +61,8 @@ struct fake_module {
 	uint8_t *posted; /* by slot: libtier has told the daemon */
 	uint64_t inlines[64],
 		calls[64]; /* what optimized code of each method inlines, and calls through rel32 sites: masks */
+	uint32_t traits[64];	/* of each method's own body; PRECOMPILED code inlines as optimized code does */
+	uint32_t n_profile[64]; /* cells that instrumented code of each method counts in */
 	struct fake *fake;
 };
 

@@ -134,7 +134,7 @@ static inline char ladder_letter(const struct fake_module *fm, uint32_t method, 
 	default:
 		if (code->kind != FAKE_BODY || code->body != core_method_body(fm->module, method))
 			return '?';
-		return code->level == TIER_LEVEL_TIER1 ? '1' : '0';
+		return code->level == TIER_LEVEL_TIER1 || code->level == TIER_LEVEL_OPTIMIZED ? '1' : '0';
 	}
 }
 
@@ -201,7 +201,7 @@ static inline const char *ladder_check_policy(const struct fake_module *fm, uint
 	if (stage == TIER_STAGE_FINAL) {
 		/* a promotion that failed changes no E, so eager's walk leaves the slots where its completion did */
 		if (fm->fake->config.backpatch == TIER_BACKPATCH_EAGER &&
-		    tier_state_tier(record->state) == TIER_LEVEL_TIER0)
+		    tier_state_reason(record->state) != TIER_REASON_PROMOTED)
 			*f = '*';
 		return p != 'p' || record->entry != record->code ? "final: P is the prestub, E the code" : NULL;
 	}
