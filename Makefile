@@ -231,7 +231,7 @@ $(B)/tests/unit/daemon/%: $(B)/obj/tests/unit/daemon/%.o $(B)/obj/above.a $(call
 # Tests of the compilers have both tiers and the reference interpreter in one process.
 TIERS_OBJECTS := $(call objects,tests/tiers) $(call objects,tests/reference)
 CONFORMANCE_OBJECTS := $(B)/obj/tests/conformance/assemble.o $(B)/obj/tests/conformance/datafile.o $(TIERS_OBJECTS)
-DIFFERENTIAL_OBJECTS := $(B)/obj/tests/differential/generate.o $(B)/obj/tests/differential/check.o $(TIERS_OBJECTS)
+DIFFERENTIAL_OBJECTS := $(B)/obj/tests/differential/generate.o $(B)/obj/tests/differential/check.o $(B)/obj/tests/differential/osr.o $(TIERS_OBJECTS)
 TIERS_ARCHIVES := $(call archive,child worker jit bytecode util)
 define tiers_link
 	@mkdir -p $(@D)
@@ -241,6 +241,8 @@ $(B)/tests/conformance/%: $(B)/obj/tests/conformance/%.o $(CONFORMANCE_OBJECTS) 
 	$(tiers_link)
 $(B)/tests/conformance-plugin: $(B)/obj/tests/conformance/plugin.o $(CONFORMANCE_OBJECTS) $(TIERS_ARCHIVES)
 	$(tiers_link)
+$(B)/tests/differential/test_osr: $(B)/obj/tests/bench/inputs.o $(B)/obj/tests/bench/vectors.o $(WORKLOADS:%=$(B)/workloads/%.native.o) | \
+	$(WORKLOAD_OBJECTS)
 $(B)/tests/differential/%: $(B)/obj/tests/differential/%.o $(DIFFERENTIAL_OBJECTS) $(TIERS_ARCHIVES)
 	$(tiers_link)
 

@@ -7,6 +7,7 @@
 #include "bytecode/builder.h"
 #include "differential/check.h"
 #include "differential/generate.h"
+#include "differential/osr.h"
 #include "tiers/tiers.h"
 #include "util/base.h"
 #include "worker/child/codegen.h"
@@ -19,10 +20,11 @@ struct state {
 	uint8_t data[64], bss[64];
 };
 
-uint32_t check_skipped;
+uint32_t check_skipped, check_entered;
 uint64_t check_seed;
 
 static struct tiers *tiers;
+static struct osr osr;
 static uint64_t *context = MAP_FAILED;
 
 /* -- The world of a program --- */
@@ -47,6 +49,7 @@ int check_setup(void)
 
 void check_teardown(void)
 {
+	osr_deinit(&osr);
 	tiers = tiers_free(tiers);
 	if (context != MAP_FAILED)
 		munmap(context, GENERATE_CONTEXT * sizeof(*context));
@@ -84,7 +87,11 @@ static bool report(const struct state *expected, const struct state *got, const 
 	return false;
 }
 
-static bool compare(const struct state *expected, const uint64_t *inputs, const char *what, struct refusal *why)
+static const char *run_tiers(const uint64_t args[5], uint64_t *ret) { return tiers_call(tiers, 0, args, ret); }
+static const char *run_loops(const uint64_t args[5], uint64_t *ret) { return osr_run(&osr, 0, args, ret); }
+
+static bool compare_by(const char *(*run)(const uint64_t args[5], uint64_t *ret), const struct state *expected,
+		       const uint64_t *inputs, const char *what, struct refusal *why)
 {
 	const uint64_t args[5] = { (uintptr_t)context };
 	struct state got;
@@ -92,13 +99,18 @@ static bool compare(const struct state *expected, const uint64_t *inputs, const 
 	uint64_t result;
 
 	state_prepare(inputs);
-	fault = tiers_call(tiers, 0, args, &result);
+	fault = run(args, &result);
 	if (fault) {
 		refuse(why, "TIER_TEST_SEED=%" PRIu64 ": %s: %s", check_seed, what, fault);
 		return false;
 	}
 	state_save(&got);
 	return !memcmp(expected, &got, sizeof(got)) || report(expected, &got, what, why);
+}
+
+static bool compare(const struct state *expected, const uint64_t *inputs, const char *what, struct refusal *why)
+{
+	return compare_by(run_tiers, expected, inputs, what, why);
 }
 
 static void select_all(enum tiers_kind kind)
@@ -181,6 +193,29 @@ static bool compare_counts(const uint32_t *expected, const uint32_t *got, struct
 	return true;
 }
 
+/* -- Entries in loops --- */
+static bool enters(struct osr *loops, const struct osr_entry *entry)
+{
+	const uint32_t *chance = loops->userdata;
+
+	return !random_below(*chance);
+}
+
+/* At the first arrival anywhere, at some, at few */
+static bool compare_entries(const struct state *expected, const uint64_t *inputs, struct refusal *why)
+{
+	static uint32_t chances[] = { 1, 3, 20 };
+
+	for (size_t i = 0; i < ARRAY_SIZE(chances); i++) {
+		osr.enters = enters;
+		osr.userdata = &chances[i];
+		if (!compare_by(run_loops, expected, inputs, "entered in a loop", why))
+			return false;
+		check_entered += osr.n_entered;
+	}
+	return true;
+}
+
 static bool run_module(enum check_kind kind, struct refusal *why)
 {
 	_cleanup_(freep) uint32_t *counts0 = NULL;
@@ -200,6 +235,8 @@ static bool run_module(enum check_kind kind, struct refusal *why)
 	select_all(TIERS_0);
 	if (!compare(&expected, inputs, "tier 0", why))
 		return false;
+	if (kind == CHECK_OSR)
+		return compare_entries(&expected, inputs, why);
 	counts0 = take_counts();
 	select_all(TIERS_1);
 	if (!compare(&expected, inputs, kind == CHECK_RUBBISH ? "tier 1 with a profile of rubbish" : "tier 1", why))
@@ -219,10 +256,15 @@ static bool compile(const struct image *image, enum check_kind kind, struct refu
 	const bool all = kind == CHECK_EACH || kind == CHECK_COUNTS;
 
 	tiers->counts = kind == CHECK_COUNTS;
+	tiers->folds = random_below(4);
+	tiers->far = !random_below(4);
+	osr_deinit(&osr);
 	if (!tiers_load(tiers, image, imports, why) || !tiers_compile_all(tiers, TIERS_0, false, why))
 		return false;
-	if (kind == CHECK_RUBBISH && !make_rubbish(why))
+	if ((kind == CHECK_RUBBISH || (kind == CHECK_OSR && random_below(2))) && !make_rubbish(why))
 		return false;
+	if (kind == CHECK_OSR)
+		return osr_init(&osr, tiers, random_below(2), why);
 	for (uint32_t i = 0; i < (all ? image->n_methods : 1); i++)
 		if (!tiers_compile(tiers, TIERS_1, i, !all, why))
 			return false;

@@ -17,6 +17,7 @@ enum check_kind {
 	CHECK_EACH,	/* it compiles every method by itself, and runs also mix the tiers */
 	CHECK_RUBBISH,	/* like BATCH, with a profile of rubbish for every method */
 	CHECK_COUNTS,	/* like EACH, and both tiers count */
+	CHECK_OSR,	/* optimized code for every head of a loop, entered out of the reference at any arrival */
 	_CHECK_KIND_N,
 };
 
@@ -25,4 +26,5 @@ enum check_kind {
 bool check_module(uint32_t n_programs, enum check_kind kind, struct refusal *why);
 
 extern uint32_t check_skipped;	/* runs that the reference gave up: legal, but not worth waiting for */
+extern uint32_t check_entered;	/* times that code was entered in a loop */
 extern uint64_t check_seed;	/* of the module being checked, for who handles a signal */

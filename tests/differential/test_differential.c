@@ -68,6 +68,13 @@ static void programs_compiled_method_by_method_agree(void **state)
 	run_programs("one by one", count(300, 10000), 1, CHECK_EACH);
 }
 
+static void any_loop_is_entered_with_equal_results(void **state)
+{
+	run_programs("entered in their loops", count(150, 6000), 1, CHECK_OSR);
+	print_message("entered %" PRIu32 " times\n", check_entered);
+	assert_int_not_equal(check_entered, 0);
+}
+
 static int setup(void **state)
 {
 	const char *seed = getenv("TIER_TEST_SEED");
@@ -93,6 +100,7 @@ int main(void)
 		cmocka_unit_test(programs_compiled_method_by_method_agree),
 		cmocka_unit_test(a_profile_of_rubbish_changes_no_result),
 		cmocka_unit_test(both_tiers_count_the_same),
+		cmocka_unit_test(any_loop_is_entered_with_equal_results),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

@@ -4,7 +4,7 @@
  * links: daemon/worker/child/lower.c daemon/worker/child/arith.c daemon/worker/child/plan.c
  * links: daemon/worker/child/body.c daemon/worker/child/entry.c daemon/worker/child/access.c daemon/worker/child/call.c
  * links: daemon/worker/child/provenance.c daemon/worker/child/codegen.c daemon/worker/child/object.c daemon/worker/child/slots.c
- * links: tests/differential/generate.c tests/differential/check.c tests/tiers/tiers.c tests/reference/reference.c
+ * links: tests/differential/generate.c tests/differential/check.c tests/differential/osr.c tests/tiers/tiers.c tests/reference/reference.c
  * links: daemon/jit/alu.c daemon/jit/baseline.c daemon/jit/memory.c daemon/jit/stubs.c daemon/jit/x86.c daemon/worker/job.c
  * links: daemon/jit/instrument.c daemon/jit/patchpoint.c
  * links: daemon/worker/child/hints.c daemon/worker/child/weights.c daemon/worker/child/counters.c daemon/worker/child/guard.c

@@ -359,14 +359,14 @@ static uint64_t target_of(const struct tiers *t, const struct code_reloc *reloc)
 }
 
 /* As arena/place.c does it, which wants every address in the span as well */
-static bool place(struct tiers *t, uint32_t method, const struct code_result *code, struct refusal *refusal)
+static bool place(struct tiers *t, const struct code_result *code, uint64_t *ret, struct refusal *refusal)
 {
 	size_t begin;
 
 	if (!reserve(t, code->n_bytes + sizeof(uint64_t), code->align, refusal))
 		return false;
 	begin = t->e.n;
-	t->code[TIERS_1][method] = emit_here(&t->e) + code->entry;
+	*ret = emit_here(&t->e) + code->entry;
 	emit_bytes(&t->e, code->bytes, code->n_bytes);
 	for (uint32_t i = 0; i < code->n_relocs; i++) {
 		const struct code_reloc *reloc = &code->relocs[i];
@@ -406,25 +406,28 @@ static uint32_t fill_bodies(const struct tiers *t, struct job_body *bodies, uint
 	return n;
 }
 
-static bool compile_tier1(struct tiers *t, uint32_t method, bool inlines, struct refusal *refusal)
+static struct job_compile job_of(const struct tiers *t, struct job_body *bodies, uint32_t method, bool inlines)
 {
 	const struct image *image = &t->image;
-	_cleanup_(freep) struct job_body *bodies = calloc(image->n_methods, sizeof(*bodies));
-	_cleanup_(freep) void *block = NULL;
 	struct job_compile job = {
 		.level = TIER_LEVEL_TIER1, .method = method, .n_methods = image->n_methods, .n_imports = image->n_imports,
 		.n_rodata = image->n_rodata, .n_data = image->n_data, .n_bss = image->n_bss, .n_slots = t->layout.n_slots,
 		.bodies = bodies,
 	};
-	struct code_result code;
 
-	if (!bodies) {
-		refuse(refusal, "out of memory");
-		return false;
-	}
 	if (job.n_slots) {
 		job.slots = t->layout.slots - t->layout.rodata;
 		job.call_cells = t->layout.call_cells - t->layout.rodata;
+	}
+	if (t->folds) {
+		job.rodata = image->rodata;
+		job.relocs = image->relocs;
+		while (job.n_relocs < image->n_relocs && image->relocs[job.n_relocs].segment == IMAGE_RODATA)
+			job.n_relocs++;
+	}
+	if (t->far) {
+		job.data = t->layout.base + t->layout.data;
+		job.bss = t->layout.base + t->layout.bss;
 	}
 	if (t->counts) {
 		job.level = TIER_LEVEL_TIER1_INSTRUMENTED;
@@ -432,7 +435,48 @@ static bool compile_tier1(struct tiers *t, uint32_t method, bool inlines, struct
 		job.n_cells = t->layout.n_cells;
 	}
 	job.n_bodies = fill_bodies(t, bodies, method, inlines);
-	return codegen_compile(&job, &code, &block, refusal) && place(t, method, &code, refusal);
+	return job;
+}
+
+static bool compile_job(struct tiers *t, const struct job_compile *job, uint64_t *ret, struct refusal *refusal)
+{
+	_cleanup_(freep) void *block = NULL;
+	struct code_result code;
+
+	return codegen_compile(job, &code, &block, refusal) && place(t, &code, ret, refusal);
+}
+
+static struct job_body *bodies_new(const struct tiers *t, struct refusal *refusal)
+{
+	struct job_body *bodies = calloc(t->image.n_methods, sizeof(*bodies));
+
+	if (!bodies)
+		refuse(refusal, "out of memory");
+	return bodies;
+}
+
+static bool compile_tier1(struct tiers *t, uint32_t method, bool inlines, struct refusal *refusal)
+{
+	_cleanup_(freep) struct job_body *bodies = bodies_new(t, refusal);
+	struct job_compile job;
+
+	if (!bodies)
+		return false;
+	job = job_of(t, bodies, method, inlines);
+	return compile_job(t, &job, &t->code[TIERS_1][method], refusal);
+}
+
+bool tiers_compile_osr(struct tiers *t, uint32_t method, uint32_t pc, bool inlines, uint64_t *ret, struct refusal *refusal)
+{
+	_cleanup_(freep) struct job_body *bodies = bodies_new(t, refusal);
+	struct job_compile job;
+
+	if (!bodies)
+		return false;
+	job = job_of(t, bodies, method, inlines);
+	job.level = TIER_LEVEL_OSR;
+	job.osr_pc = pc;
+	return compile_job(t, &job, ret, refusal);
 }
 
 bool tiers_compile(struct tiers *t, enum tiers_kind kind, uint32_t method, bool inlines, struct refusal *refusal)
@@ -480,6 +524,7 @@ const char *tiers_interpret(struct tiers *t, uint32_t method, const uint64_t arg
 		.imports = (const reference_function *)import_cells(t),
 		.method_address = method_address,
 		.method_at = method_at,
+		.leave = t->leave,
 		.userdata = t,
 		.n_steps = t->n_steps,
 	};
@@ -508,7 +553,7 @@ __asm__(".pushsection .text\n"
 	".size tiers_enter, . - tiers_enter\n"
 	".popsection\n");
 
-const char *tiers_call(struct tiers *t, uint32_t method, const uint64_t args[5], uint64_t *ret)
+static const char *enter(uint64_t code, const uint64_t args[5], uint64_t *ret)
 {
 	static const uint64_t patterns[6] = {
 		0x1b1b1b1b1b1b1b1b, 0x2c2c2c2c2c2c2c2c, 0x3d3d3d3d3d3d3d3d,
@@ -516,6 +561,18 @@ const char *tiers_call(struct tiers *t, uint32_t method, const uint64_t args[5],
 	};
 	uint64_t after[6];
 
-	*ret = tiers_enter(tier_layout_precode(&t->layout, method), args, patterns, after);
+	*ret = tiers_enter(code, args, patterns, after);
 	return memcmp(after, patterns, sizeof(after)) ? "the code changed a register that a C function keeps" : NULL;
+}
+
+const char *tiers_call(struct tiers *t, uint32_t method, const uint64_t args[5], uint64_t *ret)
+{
+	return enter(tier_layout_precode(&t->layout, method), args, ret);
+}
+
+const char *tiers_call_osr(uint64_t code, const uint64_t registers[INSN_R10], uint64_t frame, uint64_t *ret)
+{
+	const uint64_t args[5] = { (uintptr_t)registers, frame, 0xdead, 0xdead, 0xdead };
+
+	return enter(code, args, ret);
 }

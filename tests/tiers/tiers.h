@@ -32,6 +32,10 @@ struct tiers {
 	uint64_t code[2][TIERS_METHODS];	/* per tier; 0: not compiled */
 	uint64_t n_steps;		/* that the reference may take in one run */
 	bool counts;			/* what is compiled from now on counts: Tier0Instrumented, Tier1Instrumented */
+	bool folds;			/* tier 1 is told from now on what .rodata holds, */
+	bool far;			/* and where .data and .bss lie, as if they were another module's */
+	/* What the reference asks before each instruction (reference.h), with the struct tiers as userdata; NULL: nothing */
+	bool (*leave)(void *tiers, uint32_t method, uint32_t pc, const uint64_t reg[_INSN_REG_N], uint64_t *ret);
 	uint32_t cells[TIERS_METHODS];	/* per method: the first cell that it counts in */
 	/* What tier 1 knows of each method from now on; n 0: nothing. Freed by tiers_load() and tiers_free(). */
 	struct { struct profile_count *counts; uint32_t n; } profiles[TIERS_METHODS];
@@ -50,6 +54,8 @@ void tiers_reset(struct tiers *tiers);
 /* Compiles one method, or all. At tier 1 with @inlines the other methods are candidates for inlining. */
 bool tiers_compile(struct tiers *tiers, enum tiers_kind kind, uint32_t method, bool inlines, struct refusal *refusal);
 bool tiers_compile_all(struct tiers *tiers, enum tiers_kind kind, bool inlines, struct refusal *refusal);
+/* Compiles what goes on at the head of a loop at @pc of @method, *ret; no call leads there. */
+bool tiers_compile_osr(struct tiers *tiers, uint32_t method, uint32_t pc, bool inlines, uint64_t *ret, struct refusal *refusal);
 /* From now on a call of @method runs its code of @kind, which is compiled. */
 void tiers_select(struct tiers *tiers, enum tiers_kind kind, uint32_t method);
 
@@ -63,3 +69,5 @@ void tiers_forget_profiles(struct tiers *tiers);
  * or the code changed a register that a C function keeps. */
 const char *tiers_interpret(struct tiers *tiers, uint32_t method, const uint64_t args[5], uint64_t *ret);
 const char *tiers_call(struct tiers *tiers, uint32_t method, const uint64_t args[5], uint64_t *ret);
+/* Goes on in @code, which tiers_compile_osr() made, with r0..r9 and in the frame that ends at @frame. */
+const char *tiers_call_osr(uint64_t code, const uint64_t registers[INSN_R10], uint64_t frame, uint64_t *ret);
