@@ -10,12 +10,14 @@
  * links: daemon/worker/child/outside.c daemon/worker/child/fold.c
  * links: -lelf llvm */
 #include <stdio.h>
+#include "bytecode/loops.h"
 #include "fuzz/input.h"
 #include "worker/child/codegen.h"
 #include "worker/job.h"
 
 #define METHODS_MAX 4u		/* compiled of one input; LLVM takes its time */
 #define INSNS_MAX 600u
+#define HEADS_MAX 3u
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
@@ -90,8 +92,10 @@ static void compile_with_profiles(struct job_compile *job, uint64_t seed)
 	for (uint32_t i = 0; i < job->n_bodies; i++)
 		counts[i] = make_profile(job, &job->bodies[i], &seed);
 	compile_job(job);
-	for (uint32_t i = 0; i < job->n_bodies; i++)
+	for (uint32_t i = 0; i < job->n_bodies; i++) {
+		job->bodies[i].n_profile = 0;
 		free(counts[i]);
+	}
 }
 
 static void compile_counting(struct job_compile *job)
@@ -102,8 +106,40 @@ static void compile_counting(struct job_compile *job)
 	compile_job(job);
 }
 
-/* The job as the daemon would send it: the method first, all others as candidates; without a profile, and then with one or
- * counting. */
+/* Into its loops, whatever they are */
+static void compile_loops(struct job_compile *job)
+{
+	const struct job_body *body = &job->bodies[0];
+	const int64_t n = loops_find(body->insns, body->n_insns, NULL);
+	uint32_t *heads = calloc(n > 0 ? n : 1, sizeof(*heads));
+
+	if (n < 0 || !heads)
+		abort();
+	loops_find(body->insns, body->n_insns, heads);
+	job->level = TIER_LEVEL_OSR;
+	for (uint32_t i = 0; i < n && i < HEADS_MAX; i++) {
+		job->osr_pc = heads[i];
+		compile_job(job);
+	}
+	free(heads);
+}
+
+static void tell_constants(struct job_compile *job, const struct image *image, uint64_t seed)
+{
+	if (seed & 2) {
+		job->rodata = image->rodata;
+		job->relocs = image->relocs;
+		while (job->n_relocs < image->n_relocs && image->relocs[job->n_relocs].segment == IMAGE_RODATA)
+			job->n_relocs++;
+	}
+	if (seed & 4) {
+		job->data = 0x200000001000;
+		job->bss = 0x2f0000002000;
+	}
+}
+
+/* The job as the daemon would send it: the method first, all others as candidates; without a profile, then with one or
+ * counting, then from its loops on. Half the times .rodata comes along, or the other segments are another module's. */
 static void compile(const struct image *image, uint32_t method)
 {
 	const uint64_t seed = image->header->hash + method;
@@ -120,11 +156,13 @@ static void compile(const struct image *image, uint32_t method)
 		bodies[job.n_bodies++] = (struct job_body){ .method = m, .n_insns = image->methods[m].n_insns,
 							    .insns = image_method_insns(image, m), .name = "method" };
 	}
+	tell_constants(&job, image, seed);
 	compile_job(&job);
 	if (seed & 1)
 		compile_with_profiles(&job, seed);
 	else
 		compile_counting(&job);
+	compile_loops(&job);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
