@@ -13,9 +13,9 @@ void host_find_precompiled(struct host *host, const struct compiler *compiler)
 {
 	const struct tier_layout *layout = arena_layout(host->arena);
 	const struct precompiled_place place = {
-	        .slots = layout->n_slots ? layout->slots - layout->rodata : 0,
-	        .n_slots = layout->n_slots,
-	        .call_cells = layout->n_slots ? layout->call_cells - layout->rodata : 0,
+		.slots = layout->n_slots ? layout->slots - layout->rodata : 0,
+		.n_slots = layout->n_slots,
+		.call_cells = layout->n_slots ? layout->call_cells - layout->rodata : 0,
 	};
 	struct refusal why;
 

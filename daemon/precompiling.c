@@ -83,7 +83,7 @@ static void object_copied(struct task *task)
 }
 
 static void object_compiled(void *context, enum tier_reason reason, void *bytes, size_t n,
-                            const struct refusal *refusal)
+			    const struct refusal *refusal)
 {
 	struct object *object = context;
 
@@ -97,14 +97,14 @@ static void object_compiled(void *context, enum tier_reason reason, void *bytes,
 }
 
 int precompiling_start(struct precompiling *precompiling, uid_t uid, int object_fd, uint64_t n,
-                       struct server_load *answer_to)
+		       struct server_load *answer_to)
 {
 	struct object *object = calloc(1, sizeof(*object));
 	int r;
 
 	if (!object)
 		return TIER_ERROR_NO_MEMORY;
-	*object = (struct object){.precompiling = precompiling, .answer_to = answer_to, .fd = -1};
+	*object = (struct object){ .precompiling = precompiling, .answer_to = answer_to, .fd = -1 };
 	object->task = (struct task)TASK_NULL(object->task);
 	list_init(&object->link);
 	r = pool_submit(precompiling->pool, uid, JOB_PRECOMPILE, object_fd, n, object_compiled, object, &object->job);
@@ -139,7 +139,7 @@ void precompiling_cancel(struct precompiling *precompiling, const struct server_
 
 void precompiling_init(struct precompiling *precompiling)
 {
-	*precompiling = (struct precompiling){.objects = LIST_INIT(precompiling->objects)};
+	*precompiling = (struct precompiling){ .objects = LIST_INIT(precompiling->objects) };
 }
 
 void precompiling_stop(struct precompiling *precompiling)

@@ -26,6 +26,6 @@ void precompiling_stop(struct precompiling *precompiling);
 
 /* As struct server_ops.precompile: 0, or a positive enum tier_error. Ends with one server_precompiled(). */
 int precompiling_start(struct precompiling *precompiling, uid_t uid, int object_fd, uint64_t n,
-                       struct server_load *load);
+		       struct server_load *load);
 /* As struct server_ops.cancel_load; what is no precompilation is not known here. */
 void precompiling_cancel(struct precompiling *precompiling, const struct server_load *load);

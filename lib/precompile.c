@@ -12,13 +12,8 @@ static int precompile_send(struct tier_conn *conn, int fd, uint64_t timeout_ns)
 	int fds[LANE_FDS_MAX], r;
 	uint32_t n_fds = 0;
 
-	r = conn_request(conn, &(struct request){.type = WIRE_PRECOMPILE,
-	                                         .body = &body,
-	                                         .fd = fd,
-	                                         .reply_type = WIRE_OBJECT,
-	                                         .fds = fds,
-	                                         .n_fds = &n_fds,
-	                                         .deadline_ns = deadline_after(timeout_ns)});
+	r = conn_request(conn, &(struct request){ .type = WIRE_PRECOMPILE, .body = &body, .fd = fd, .reply_type = WIRE_OBJECT,
+						  .fds = fds, .n_fds = &n_fds, .deadline_ns = deadline_after(timeout_ns) });
 	if (r < 0)
 		return r;
 	while (n_fds > 1)

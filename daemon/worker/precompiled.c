@@ -59,14 +59,14 @@ static void put_codes(uint8_t *bytes, uint32_t n_methods, void *const *codes, co
 		at = align_up(at, 8);
 		if (!sizes[i])
 			continue;
-		rows[i] = (struct precompiled_row){.offset = at, .n = sizes[i]};
+		rows[i] = (struct precompiled_row){ .offset = at, .n = sizes[i] };
 		memcpy(bytes + at, codes[i], sizes[i]);
 		at += sizes[i];
 	}
 }
 
 int precompiled_put(const struct image *image, const struct compiler *compiler, void *const *codes, const size_t *sizes,
-                    void **ret, size_t *ret_n)
+		    void **ret, size_t *ret_n)
 {
 	const uint64_t n = section_size(image->n_methods, sizes);
 	const struct precompiled_place place = precompiled_place(image);
@@ -78,13 +78,13 @@ int precompiled_put(const struct image *image, const struct compiler *compiler, 
 	if (!header)
 		return error_origin(-ENOMEM);
 	*header = (struct precompiled_header){
-	        .magic = PRECOMPILED_MAGIC,
-	        .content = image_content_hash(image),
-	        .compiler = *compiler,
-	        .n_methods = image->n_methods,
-	        .slots = place.slots,
-	        .n_slots = place.n_slots,
-	        .call_cells = place.call_cells,
+		.magic = PRECOMPILED_MAGIC,
+		.content = image_content_hash(image),
+		.compiler = *compiler,
+		.n_methods = image->n_methods,
+		.slots = place.slots,
+		.n_slots = place.n_slots,
+		.call_cells = place.call_cells,
 	};
 	put_codes((uint8_t *)header, image->n_methods, codes, sizes);
 	header->hash = hash_of(header, n);
@@ -110,7 +110,7 @@ static bool check_compiler(const struct compiler *made, const struct compiler *h
 	else if (made->features != here->features)
 		refuse(why, "it was made for a processor '%.31s' with other features", made->cpu);
 	else if (memcmp(made->version, here->version, sizeof(made->version)) ||
-	         memcmp(made->llvm, here->llvm, sizeof(made->llvm)))
+		 memcmp(made->llvm, here->llvm, sizeof(made->llvm)))
 		refuse(why, "it was made by tierd %.15s with LLVM %.15s, this is %.15s with %.15s", made->version,
 		       made->llvm, here->version, here->llvm);
 	else
@@ -119,7 +119,7 @@ static bool check_compiler(const struct compiler *made, const struct compiler *h
 }
 
 static bool check_header(const struct precompiled_header *header, const struct image *image,
-                         const struct compiler *here, const struct precompiled_place *place, struct refusal *why)
+			 const struct compiler *here, const struct precompiled_place *place, struct refusal *why)
 {
 	if (image->n_precompiled < sizeof(*header))
 		return unfit(why, "it is damaged: shorter than its header");
@@ -146,7 +146,7 @@ static bool check_inlined(const struct code_result *code, uint32_t method, uint3
 }
 
 static bool check_row(const struct precompiled_row *row, const struct image *image, uint32_t method,
-                      struct refusal *why)
+		      struct refusal *why)
 {
 	struct code_result code;
 	struct refusal reason;
@@ -169,11 +169,11 @@ static bool check_row(const struct precompiled_row *row, const struct image *ima
 }
 
 bool precompiled_check(struct precompiled *ret, const struct image *image, const struct compiler *here,
-                       const struct precompiled_place *place, struct refusal *why)
+		       const struct precompiled_place *place, struct refusal *why)
 {
 	const struct precompiled_header *header = (const void *)image->precompiled;
 	const struct precompiled_row *rows = (const void *)(header + 1);
-	struct precompiled found = {.bytes = image->precompiled, .rows = rows, .n_methods = image->n_methods};
+	struct precompiled found = { .bytes = image->precompiled, .rows = rows, .n_methods = image->n_methods };
 
 	if (!check_header(header, image, here, place, why))
 		return false;

@@ -41,13 +41,13 @@ struct precompiled_place precompiled_place(const struct image *image);
 /* The section for codes[i], a block of job_put_code() with sizes[i] bytes (0: none), by method. 0, -ENOMEM, or -EFBIG:
  * more than IMAGE_PRECOMPILED_MAX bytes. *ret is malloc()ed. */
 int precompiled_put(const struct image *image, const struct compiler *compiler, void *const *codes, const size_t *sizes,
-                    void **ret, size_t *ret_n);
+		    void **ret, size_t *ret_n);
 
 /* Whether the image's precompiled code was made of this very image, by @here, and is whole: each code is what
  * job_get_code() accepts, and inlined only methods that exist, not itself. @place: the module's. False: @why. Linear in
  * its size; any thread. */
 bool precompiled_check(struct precompiled *ret, const struct image *image, const struct compiler *here,
-                       const struct precompiled_place *place, struct refusal *why);
+		       const struct precompiled_place *place, struct refusal *why);
 /* Code of a method that has some */
 static inline bool precompiled_has(const struct precompiled *precompiled, uint32_t method)
 {

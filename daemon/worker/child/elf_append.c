@@ -13,7 +13,7 @@
 
 struct append {
 	const uint8_t *file;
-	size_t n_file;
+	size_t n_file, n_base;	/* base: bytes of it that stay */
 	Elf64_Ehdr header;
 	Elf64_Shdr names;                        /* the old table's header */
 	uint32_t found;                          /* index of a section of that name; 0: none */
@@ -35,6 +35,22 @@ static const char *section_name(const struct append *append, uint32_t index)
 	return (const char *)append->file + append->names.sh_offset + section_header(append, index).sh_name;
 }
 
+/* How much of the file stays: what an earlier call has put behind it does not, if it is still there as it was put. */
+static size_t append_base(const struct append *append)
+{
+	const uint64_t headers_at = append->header.e_shoff;
+	Elf64_Shdr section;
+
+	if (!append->found)
+		return append->n_file;
+	section = section_header(append, append->found);
+	if (align_up(append->names.sh_offset + append->names.sh_size, 8) != section.sh_offset
+	    || align_up(section.sh_offset + section.sh_size, 8) != headers_at
+	    || headers_at + append->header.e_shnum * sizeof(section) != append->n_file)
+		return append->n_file;
+	return append->names.sh_offset;
+}
+
 static void append_plan(struct append *append, const char *name, size_t n_bytes)
 {
 	for (uint32_t i = 1; i < append->header.e_shnum && !append->found; i++)
@@ -42,7 +58,8 @@ static void append_plan(struct append *append, const char *name, size_t n_bytes)
 			append->found = i;
 	append->n_names = append->names.sh_size + (append->found ? 0 : strlen(name) + 1);
 	append->n_headers = append->header.e_shnum + !append->found;
-	append->names_at = align_up(append->n_file, 8);
+	append->n_base = append_base(append);
+	append->names_at = align_up(append->n_base, 8);
 	append->bytes_at = align_up(append->names_at + append->n_names, 8);
 	append->headers_at = align_up(append->bytes_at + n_bytes, 8);
 }
@@ -55,10 +72,10 @@ static void put_section_header(uint8_t *to, const struct append *append, uint32_
 static void append_write(uint8_t *to, const struct append *append, const char *name, const void *bytes, size_t n_bytes)
 {
 	const uint32_t index = append->found ? append->found : append->header.e_shnum;
-	Elf64_Shdr names = append->names, section = {.sh_name = append->names.sh_size};
+	Elf64_Shdr names = append->names, section = { .sh_name = append->names.sh_size };
 	Elf64_Ehdr header = append->header;
 
-	memcpy(to, append->file, append->n_file);
+	memcpy(to, append->file, append->n_base);
 	memcpy(to + append->names_at, append->file + names.sh_offset, names.sh_size);
 	if (!append->found)
 		memcpy(to + append->names_at + names.sh_size, name, strlen(name) + 1);
@@ -80,9 +97,9 @@ static void append_write(uint8_t *to, const struct append *append, const char *n
 }
 
 bool elf_append(const void *file, size_t n, const char *name, const void *bytes, size_t n_bytes, void **ret,
-                size_t *ret_n, struct refusal *refusal)
+		size_t *ret_n, struct refusal *refusal)
 {
-	struct append append = {.file = file, .n_file = n};
+	struct append append = { .file = file, .n_file = n };
 	uint8_t *to;
 
 	memcpy(&append.header, file, sizeof(append.header));

@@ -11,4 +11,4 @@
  * holds @bytes, is not loaded, and is 8-byte aligned in the file; if there is a section of that name, it has these
  * bytes instead. What the file had stays where it was, but for its headers and the table of names. */
 bool elf_append(const void *file, size_t n, const char *name, const void *bytes, size_t n_bytes, void **ret,
-                size_t *ret_n, struct refusal *refusal);
+		size_t *ret_n, struct refusal *refusal);

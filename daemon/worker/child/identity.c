@@ -56,7 +56,7 @@ int identity_init(void)
 {
 	char *cpu = LLVMGetHostCPUName(), *features = LLVMGetHostCPUFeatures();
 
-	self = (struct compiler){.version = TIER_VERSION, .features = fnv(features, strlen(features))};
+	self = (struct compiler){ .version = TIER_VERSION, .features = fnv(features, strlen(features)) };
 	snprintf(self.cpu, sizeof(self.cpu), "%s", cpu);
 	name_llvm(self.llvm, sizeof(self.llvm));
 	LLVMDisposeMessage(features);

@@ -40,10 +40,10 @@ static bool has_body(const struct job_compile *job, uint32_t method)
 static void add_body(struct job_compile *job, const struct image *image, uint32_t method)
 {
 	job->bodies[job->n_bodies++] = (struct job_body){
-	        .method = method,
-	        .n_insns = image->methods[method].n_insns,
-	        .insns = image_method_insns(image, method),
-	        .name = image_method_name(image, method),
+		.method = method,
+		.n_insns = image->methods[method].n_insns,
+		.insns = image_method_insns(image, method),
+		.name = image_method_name(image, method),
 	};
 }
 
@@ -68,17 +68,17 @@ static bool compile_method(const struct image *image, uint32_t method, void **re
 	const struct precompiled_place place = precompiled_place(image);
 	struct job_body bodies[JOB_BODIES_MAX];
 	struct job_compile job = {
-	        .level = TIER_LEVEL_READY_TO_RUN,
-	        .method = method,
-	        .n_methods = image->n_methods,
-	        .n_imports = image->n_imports,
-	        .n_rodata = image->n_rodata,
-	        .n_data = image->n_data,
-	        .n_bss = image->n_bss,
-	        .slots = place.slots,
-	        .n_slots = place.n_slots,
-	        .call_cells = place.call_cells,
-	        .bodies = bodies,
+		.level = TIER_LEVEL_READY_TO_RUN,
+		.method = method,
+		.n_methods = image->n_methods,
+		.n_imports = image->n_imports,
+		.n_rodata = image->n_rodata,
+		.n_data = image->n_data,
+		.n_bss = image->n_bss,
+		.slots = place.slots,
+		.n_slots = place.n_slots,
+		.call_cells = place.call_cells,
+		.bodies = bodies,
 	};
 	struct code_result code;
 	struct refusal refusal;
@@ -116,7 +116,7 @@ static void compile_all(struct codes *codes, const struct image *image)
 
 bool precompile(void *file, size_t n, void **ret, size_t *ret_n, struct refusal *refusal)
 {
-	_cleanup_(codes_deinit) struct codes codes = {.codes = NULL};
+	_cleanup_(codes_deinit) struct codes codes = { .codes = NULL };
 	_cleanup_(freep) void *bytes = NULL;
 	_cleanup_(freep) void *section = NULL;
 	struct image image;

@@ -25,20 +25,20 @@ bool core_profile(const struct module *module, uint32_t method, uint32_t *ret_ce
 }
 
 static const char source[] =
-        "typedef unsigned long long u64;\n"
-        "u64 leaf(u64 x) { return x * 3; }\n"
-        "__attribute__((noinline)) u64 far(u64 x) {\n"
-        "	u64 sum = 0;\n"
-        "	for (u64 i = 0; i < x; i++) { sum += i * sum; sum ^= x >> (i & 63); }\n"
-        "	return sum; }\n"
-        "u64 near(u64 x);\n"
-        "__attribute__((noinline)) u64 area(u64 x) { u64 (*volatile f)(u64) = leaf; return f(x) + near(x); }\n"
-        "__attribute__((noinline)) u64 near(u64 x) { return x + 5; }\n"
-        "u64 again(u64 n) { return n ? again(n - 1) * n + near(n) : 1; }\n"
-        "struct ops { u64 (*f)(u64); };\n"
-        "const struct ops ops[2] = { { leaf }, { far } };\n"
-        "u64 outer(u64 i) { return ops[i & 1].f(i); }\n"
-        "__attribute__((btf_decl_tag(\"tier:no_optimization\"))) u64 slow(u64 x) { return x - 1; }\n";
+	"typedef unsigned long long u64;\n"
+	"u64 leaf(u64 x) { return x * 3; }\n"
+	"__attribute__((noinline)) u64 far(u64 x) {\n"
+	"	u64 sum = 0;\n"
+	"	for (u64 i = 0; i < x; i++) { sum += i * sum; sum ^= x >> (i & 63); }\n"
+	"	return sum; }\n"
+	"u64 near(u64 x);\n"
+	"__attribute__((noinline)) u64 area(u64 x) { u64 (*volatile f)(u64) = leaf; return f(x) + near(x); }\n"
+	"__attribute__((noinline)) u64 near(u64 x) { return x + 5; }\n"
+	"u64 again(u64 n) { return n ? again(n - 1) * n + near(n) : 1; }\n"
+	"struct ops { u64 (*f)(u64); };\n"
+	"const struct ops ops[2] = { { leaf }, { far } };\n"
+	"u64 outer(u64 i) { return ops[i & 1].f(i); }\n"
+	"__attribute__((btf_decl_tag(\"tier:no_optimization\"))) u64 slow(u64 x) { return x - 1; }\n";
 
 static struct window window;
 static struct object_file object; /* with code */
@@ -47,7 +47,7 @@ static struct host *host_of(const struct compiler *compiler, bool ready_to_run, 
 {
 	struct object_file copy = copy_of(&object);
 	struct host_plan plan = {
-	        .id = 1, .window = &window, .n_code = n_code, .ready_to_run = ready_to_run, .compiler = *compiler};
+		.id = 1, .window = &window, .n_code = n_code, .ready_to_run = ready_to_run, .compiler = *compiler};
 	struct refusal refusal = {""};
 	struct host *host = NULL;
 	void *bytes;
@@ -104,7 +104,7 @@ static void code_whose_inlinee_is_replaced_is_not_offered(void **state)
 	struct module module = {0};
 	struct host *host = host_of(identity(), true, 0, &module);
 	const uint32_t near = method_of(host, "near"), area = method_of(host, "area");
-	struct host_body body = {.id = 7};
+	struct host_body body = { .id = 7 };
 
 	assert_int_equal(host_bodies_reserve(host), 0);
 	assert_null(host_body_exchange(host, near, &body));
@@ -191,11 +191,11 @@ static int teardown(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(code_that_fits_is_placed_with_its_inlinees_and_call_sites),
-	        cmocka_unit_test(code_whose_inlinee_is_replaced_is_not_offered),
-	        cmocka_unit_test(code_of_another_compiler_is_left_out_and_the_note_says_so),
-	        cmocka_unit_test(code_is_ignored_without_a_word_when_it_is_off),
-	        cmocka_unit_test(code_leaves_what_first_calls_take),
+		cmocka_unit_test(code_that_fits_is_placed_with_its_inlinees_and_call_sites),
+		cmocka_unit_test(code_whose_inlinee_is_replaced_is_not_offered),
+		cmocka_unit_test(code_of_another_compiler_is_left_out_and_the_note_says_so),
+		cmocka_unit_test(code_is_ignored_without_a_word_when_it_is_off),
+		cmocka_unit_test(code_leaves_what_first_calls_take),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

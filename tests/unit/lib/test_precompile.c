@@ -55,8 +55,8 @@ static void what_goes_wrong_has_a_sentence(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        PRECOMPILE_TEST(an_object_comes_back_with_code),
-	        PRECOMPILE_TEST(what_goes_wrong_has_a_sentence),
+		PRECOMPILE_TEST(an_object_comes_back_with_code),
+		PRECOMPILE_TEST(what_goes_wrong_has_a_sentence),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

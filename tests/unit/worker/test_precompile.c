@@ -87,7 +87,7 @@ static void the_object_gives_the_same_image_otherwise(void **state)
 	assert_int_equal((uintptr_t)image.precompiled % 8, 0);
 	assert_int_equal(image_content_hash(&image), image_content_hash(&plain));
 	assert_memory_equal(image.header + 1, plain.header + 1,
-	                    plain.header->precompiled.offset - sizeof(*plain.header));
+			    plain.header->precompiled.offset - sizeof(*plain.header));
 	free(plain_bytes);
 	free(bytes);
 }
@@ -111,6 +111,8 @@ static void code_that_was_there_is_replaced(void **state)
 	assert_int_equal(header.e_shnum, first_header.e_shnum);
 	assert_int_equal(image.n_precompiled, first.n_precompiled);
 	assert_memory_equal(image.precompiled, first.precompiled, image.n_precompiled);
+	assert_int_equal(again.n, with_code.n);		/* and nothing of it stays behind */
+	assert_memory_equal(again.bytes, with_code.bytes, again.n);
 	free(first_bytes);
 	free(bytes);
 	free(again.bytes);
@@ -119,9 +121,9 @@ static void code_that_was_there_is_replaced(void **state)
 static void who_must_not_be_optimized_has_none(void **state)
 {
 	struct object_file object = compile("clang", "-O2 -g",
-	                                    "__attribute__((btf_decl_tag(\"tier:no_optimization\")))\n"
-	                                    "unsigned long long slow(unsigned long long x) { return x + 1; }\n"
-	                                    "unsigned long long fast(unsigned long long x) { return x + 2; }\n");
+					    "__attribute__((btf_decl_tag(\"tier:no_optimization\")))\n"
+					    "unsigned long long slow(unsigned long long x) { return x + 1; }\n"
+					    "unsigned long long fast(unsigned long long x) { return x + 2; }\n");
 	struct object_file made = precompiled_of(&object);
 	void *bytes;
 	struct image image = load(&made, &bytes);
@@ -144,7 +146,7 @@ static void what_is_no_object_is_refused(void **state)
 	size_t n;
 
 	assert_false(precompile("not an object, but long enough for a header of one: sixty-four!!", 64, &bytes, &n,
-	                        &refusal));
+				&refusal));
 	assert_non_null(strstr(refusal.text, "not an ELF object"));
 }
 
@@ -176,14 +178,14 @@ static void another_compiler_is_named(void **state)
 static void code_of_other_bytecode_does_not_fit(void **state)
 {
 	struct object_file other = compile("clang", "-O2",
-	                                   "unsigned long long f(unsigned long long x) { return x; }\n"),
-	                   mixed;
+					   "unsigned long long f(unsigned long long x) { return x; }\n"),
+			   mixed;
 	struct refusal refusal;
 	void *bytes, *mixed_bytes, *image_bytes;
 	struct image image = load(&with_code, &bytes), spoiled;
 
 	assert_true(elf_append(other.bytes, other.n, PRECOMPILED_SECTION, image.precompiled, image.n_precompiled,
-	                       &mixed_bytes, &mixed.n, &refusal));
+			       &mixed_bytes, &mixed.n, &refusal));
 	mixed.bytes = mixed_bytes;
 	spoiled = load(&mixed, &image_bytes);
 	assert_unfit(&spoiled, identity(), "other bytecode");
@@ -275,17 +277,17 @@ static void what_is_spoiled_and_signed_again_is_checked(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(every_method_gets_code_that_names_whom_it_inlined),
-	        cmocka_unit_test(the_object_gives_the_same_image_otherwise),
-	        cmocka_unit_test(what_the_object_had_stays_where_it_was),
-	        cmocka_unit_test(code_that_was_there_is_replaced),
-	        cmocka_unit_test(who_must_not_be_optimized_has_none),
-	        cmocka_unit_test(what_is_no_object_is_refused),
-	        cmocka_unit_test(another_compiler_is_named),
-	        cmocka_unit_test(code_of_other_bytecode_does_not_fit),
-	        cmocka_unit_test(a_module_with_other_call_cells_does_not_fit),
-	        cmocka_unit_test(no_changed_byte_is_believed),
-	        cmocka_unit_test(what_is_spoiled_and_signed_again_is_checked),
+		cmocka_unit_test(every_method_gets_code_that_names_whom_it_inlined),
+		cmocka_unit_test(the_object_gives_the_same_image_otherwise),
+		cmocka_unit_test(what_the_object_had_stays_where_it_was),
+		cmocka_unit_test(code_that_was_there_is_replaced),
+		cmocka_unit_test(who_must_not_be_optimized_has_none),
+		cmocka_unit_test(what_is_no_object_is_refused),
+		cmocka_unit_test(another_compiler_is_named),
+		cmocka_unit_test(code_of_other_bytecode_does_not_fit),
+		cmocka_unit_test(a_module_with_other_call_cells_does_not_fit),
+		cmocka_unit_test(no_changed_byte_is_believed),
+		cmocka_unit_test(what_is_spoiled_and_signed_again_is_checked),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
