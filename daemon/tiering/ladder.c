@@ -47,6 +47,8 @@ static bool ladder_instrument(const struct method *method, uint32_t body, enum t
 	n = core->ops->n_profile(core->context, module->context, method_index(method), body);
 	if (!n || first + n >= module->durable->layout.n_cells)
 		return false;
+	/* a predecessor may have set it for a counter, and not lived to begin that; all behind it are as they were made: zero */
+	__atomic_store_n(&module->cells[module->durable->n_cells_used], 0, __ATOMIC_RELAXED);
 	step->level = level;
 	step->profile = first;
 	step->n_cells_used = first + n;
