@@ -117,10 +117,12 @@ struct core_ops {
 	/* Where the daemon may write what clients see at @address; NULL: it is in neither code nor records segment of the module. */
 	void *(*alias)(void *context, void *module_context, uint64_t address);
 
-	/* Start a compilation at level TIER0_INSTRUMENTED, TIER1_INSTRUMENTED, TIER1, OPTIMIZED or OSR; it ends with one core_compile_done(), from the loop, never from inside. 0, CORE_E_TOO_LARGE
-	 * (the method becomes final with TOO_LARGE) or -errno: after -EMFILE, -ENFILE and -ENOMEM the method stays queued and is
-	 * tried again a moment later; after any other the method becomes final with NO_WORKER. Nobody waits for jobs of a module that was removed: they may end
-	 * or be cancelled. After a takeover a job is started again if its end had not come. */
+	/* Start a compilation at level TIER0_INSTRUMENTED, TIER1_INSTRUMENTED, TIER1, OPTIMIZED or OSR; it ends with one
+	 * core_compile_done(), from the loop, never from inside. 0, CORE_E_TOO_LARGE (the method becomes final with TOO_LARGE) or
+	 * -errno: after -EMFILE, -ENFILE and -ENOMEM the method stays queued and is tried again a moment later; after any other the
+	 * method becomes final with NO_WORKER. Where OSR fails it is the patchpoint that is given up. Nobody waits for jobs of a
+	 * module that was removed: they may end or be cancelled. After a takeover a job is started again if its end had not come,
+	 * unless it was OSR's. */
 	int (*compile)(void *context, void *module_context, const struct core_compile *compile);
 	/* The last compilation of a module that is frozen has ended: nothing of it is being compiled. */
 	void (*quiet)(void *context, struct module *module);
@@ -190,18 +192,27 @@ int core_prepare(struct module *module, uint32_t method);
 
 /* -- On-stack replacement (reference §8; osr.c) --- */
 /* A frame of the method's own body has hit the patchpoint so often that it wants optimized code. Queues a version of tier OSR, unless
- * there is one or one failed; its code goes into the patchpoint's record. No entry point, no count, no status changes. Garbage
- * is harmless. Events: OSR_REQUESTED, later COMPILE_STARTED, COMPILE_ENDED and OSR_READY, all with the version. A replaced body in the
- * module takes the OSR code of all its methods away, which may have inlined it. */
+ * there is one or one failed, another body is in place, or the uid has no version left that no method may need; its code goes into
+ * the patchpoint's record. No entry point, no count, no status changes. Garbage is harmless. Events: OSR_REQUESTED (LOOP), later
+ * COMPILE_STARTED, COMPILE_ENDED and OSR_READY, all with the version.
+ *
+ * When core_rejit() or core_revert() returns 0, no patchpoint of the module leads to OSR code any more, which may have inlined what was
+ * replaced. What is being made then ends with COMPILE_ENDED (INLINEE_REPLACED); what waits is made of the bodies of then, unless its
+ * own is no longer there: it is given up without an event. After a takeover OSR code stays, and what was not ready is given up
+ * likewise. What was taken away or given up may be asked for again. */
 void core_osr_request(struct core *core, uint64_t module, uint32_t patchpoint);
 
 /* -- Freezing (freeze.c): not durable, it ends with who asked for it --- */
 /* No compilation of the module starts any more (but for first calls, whose callers wait), until as many thaws have come as freezes.
- * Thresholds are journalled, and their methods queued. Events: FROZEN and THAWED, of the first and the last. */
+ * Thresholds are journalled, and their methods queued. Compilations that have begun go on to their end and are published: the
+ * module is quiet when core_n_compiling() is 0, now or at ops->quiet(). Methods that wait or are being compiled say in their state
+ * words that they are frozen; where thousands wait, in slices. Events: FROZEN and THAWED (CLIENT), of the first and the last; a
+ * takeover thaws, too. */
 void core_freeze(struct module *module);
 void core_thaw(struct module *module);
 bool core_is_frozen(const struct module *module);
-uint32_t core_n_compiling(const struct module *module);		/* compilations of it under way, those of first calls included */
+/* Compilations that have begun and not ended: those of first calls too, and a predecessor's that are to be started again */
+uint32_t core_n_compiling(const struct module *module);
 struct tier_records_mark core_mark(const struct module *module);	/* what its clients see */
 
 /* The cells in which the newest instrumented version of the method's current body counts. False: it has none. */

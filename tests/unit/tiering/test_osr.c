@@ -155,11 +155,13 @@ static void who_asks_for_nonsense_gets_nothing(void **state)
 	struct fake_module *fm = load(fake, "module"), *cold = fake_load(fake, UID, "cold", 1);
 	uint32_t n_events;
 
+	fm->traits[LADDER_OTHER] = CORE_TRAIT_NO_OPTIMIZATION;
 	assert_int_equal(core_rejit(fm->module, LADDER_METHOD, 1), 0);
 	fake_call(fm, LADDER_METHOD);
 	n_events = fake->n_events;
 	ask(fm, FIRST); /* another body is there */
 	ask(cold, 0);
+	ask(fm, AT(LADDER_OTHER));
 	ask(fm, fm->layout.n_patchpoints);
 	ask(fm, UINT32_MAX);
 	core_osr_request(fake->core, 12345, 0);

@@ -251,6 +251,41 @@ static void a_successor_finds_nothing_of_a_module_that_was_going(void **state)
 	assert_int_equal(ledger_used(&fake->core->ledger, LEDGER_VERSIONS), n_used);
 }
 
+/* -- Freezing --- */
+static void a_large_module_is_frozen_in_slices(void **state)
+{
+	struct core_config config = fake_config;
+	struct fake_module *fm;
+	struct fake *fake;
+	uint64_t begin, first_ns, longest_ns;
+	uint32_t n_turns;
+
+	config.delay_ns = 0;
+	fake = fake_new(&config);
+	assert_int_equal(fake_try_load(fake, LADDER_UID, "many", MANY_METHODS, MANY_METHODS, &fm), 0);
+	for (uint32_t i = 0; i < MANY_METHODS; i++) {
+		fake_call(fm, i);
+		fm->cells[fm->records[i].cell] = 0;
+	}
+	core_sweep(fake->core, NULL);
+	finish(fake, &longest_ns);
+	for (int round = 0; round < 2; round++) {
+		begin = clock_ns();
+		if (round)
+			core_thaw(fm->module);
+		else
+			core_freeze(fm->module);
+		first_ns = clock_ns() - begin;
+		n_turns = finish(fake, &longest_ns);
+		assert_true(n_turns > MANY_METHODS / SLICE_BUDGET);
+		tell(round ? "a module with 32768 methods that wait is thawed"
+			   : "a module with 32768 methods that wait is frozen",
+		     first_ns, n_turns, longest_ns);
+	}
+	fake_check(fake);
+	fake_free(fake);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -258,6 +293,7 @@ int main(void)
 		cmocka_unit_test(methods_with_many_slots_that_are_counted_at_once),
 		cmocka_unit_test(a_method_that_thousands_inlined_is_replaced_in_slices),
 		cmocka_unit_test(a_replacement_that_nobody_goes_on_with_leaves_the_old_body),
+		cmocka_unit_test(a_large_module_is_frozen_in_slices),
 		FAKE_TEST(a_large_module_goes_in_slices),
 		FAKE_TEST(a_successor_finds_nothing_of_a_module_that_was_going),
 	};
