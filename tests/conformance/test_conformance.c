@@ -28,6 +28,7 @@
 
 static struct tiers *tiers;
 static bool inlines;		/* at tier 1 */
+static bool enters;		/* tier 0 goes on in optimized code at the first loop */
 static char current[512];	/* for the signal handler */
 
 static void on_fault(int number)
@@ -96,6 +97,9 @@ static bool check_run(enum tiers_kind kind, const struct datafile *file, struct 
 		memcpy(mem, file->mem, file->n_mem);
 	if (kind != TIERS_REFERENCE && !tiers_compile_all(tiers, kind, inlines, why))
 		return false;
+	for (uint32_t i = 0; enters && i < tiers->image.n_methods; i++)
+		if (!tiers_compile_patchpoints(tiers, i, inlines, why))
+			return false;
 	if (file->signal)
 		return check_end(kind, file, args, why);
 	fault = call(kind, args, &result);
@@ -189,6 +193,30 @@ static void every_file_passes_at_tier_1_with_callees_inlined(void **state)
 {
 	inlines = true;
 	check_folder(TIERS_1);
+	inlines = false;
+}
+
+static void every_file_passes_at_both_tiers_while_they_count(void **state)
+{
+	tiers->counts = true;
+	check_folder(TIERS_0);
+	check_folder(TIERS_1);
+	tiers->counts = false;
+}
+
+static void every_file_passes_with_patchpoints_that_lead_nowhere(void **state)
+{
+	tiers->patchpoints = tiers->counts = true;
+	check_folder(TIERS_0);
+	tiers->patchpoints = tiers->counts = false;
+	assert_true(tiers->n_hits);
+}
+
+static void every_file_passes_when_its_loops_are_left_at_once(void **state)
+{
+	tiers->patchpoints = enters = true;
+	check_folder(TIERS_0);
+	tiers->patchpoints = enters = false;
 }
 
 static int setup(void **state)
@@ -215,6 +243,9 @@ int main(void)
 		cmocka_unit_test(every_file_passes_at_tier_0),
 		cmocka_unit_test(every_file_passes_at_tier_1),
 		cmocka_unit_test(every_file_passes_at_tier_1_with_callees_inlined),
+		cmocka_unit_test(every_file_passes_at_both_tiers_while_they_count),
+		cmocka_unit_test(every_file_passes_with_patchpoints_that_lead_nowhere),
+		cmocka_unit_test(every_file_passes_when_its_loops_are_left_at_once),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

@@ -216,6 +216,25 @@ static bool compare_entries(const struct state *expected, const uint64_t *inputs
 	return true;
 }
 
+/* Once to the end at tier 0, then with optimized code from some hit on, in all frames */
+static bool run_patchpoints(const struct state *expected, const uint64_t *inputs, struct refusal *why)
+{
+	uint32_t n_hits;
+
+	tiers->n_stays = UINT32_MAX;
+	tiers->n_hits = 0;
+	if (!compare(expected, inputs, "tier 0 with patchpoints", why))
+		return false;
+	n_hits = tiers->n_hits;
+	for (uint32_t i = 0; i < n_hits && i < 6; i++) {
+		tiers->n_stays = i < 3 ? i : random_below(n_hits);
+		if (!compare(expected, inputs, "optimized code from a patchpoint on", why))
+			return false;
+		check_entered += !tiers->n_stays;
+	}
+	return true;
+}
+
 static bool run_module(enum check_kind kind, struct refusal *why)
 {
 	_cleanup_(freep) uint32_t *counts0 = NULL;
@@ -233,6 +252,8 @@ static bool run_module(enum check_kind kind, struct refusal *why)
 	}
 	state_save(&expected);
 	select_all(TIERS_0);
+	if (kind == CHECK_PATCHPOINTS)
+		return run_patchpoints(&expected, inputs, why);
 	if (!compare(&expected, inputs, "tier 0", why))
 		return false;
 	if (kind == CHECK_OSR)
@@ -250,6 +271,14 @@ static bool run_module(enum check_kind kind, struct refusal *why)
 	return compare(&expected, inputs, "a mixture of tiers", why);
 }
 
+static bool compile_patchpoints(const struct image *image, struct refusal *why)
+{
+	for (uint32_t i = 0; i < image->n_methods; i++)
+		if (!tiers_compile_patchpoints(tiers, i, true, why))
+			return false;
+	return true;
+}
+
 static bool compile(const struct image *image, enum check_kind kind, struct refusal *why)
 {
 	const reference_function imports[GENERATE_IMPORTS] = { mix, store_sum };
@@ -258,6 +287,7 @@ static bool compile(const struct image *image, enum check_kind kind, struct refu
 	tiers->counts = kind == CHECK_COUNTS;
 	tiers->folds = random_below(4);
 	tiers->far = !random_below(4);
+	tiers->patchpoints = kind == CHECK_PATCHPOINTS;
 	osr_deinit(&osr);
 	if (!tiers_load(tiers, image, imports, why) || !tiers_compile_all(tiers, TIERS_0, false, why))
 		return false;
@@ -265,6 +295,8 @@ static bool compile(const struct image *image, enum check_kind kind, struct refu
 		return false;
 	if (kind == CHECK_OSR)
 		return osr_init(&osr, tiers, random_below(2), why);
+	if (kind == CHECK_PATCHPOINTS)
+		return compile_patchpoints(image, why);
 	for (uint32_t i = 0; i < (all ? image->n_methods : 1); i++)
 		if (!tiers_compile(tiers, TIERS_1, i, !all, why))
 			return false;

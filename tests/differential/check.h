@@ -18,6 +18,7 @@ enum check_kind {
 	CHECK_RUBBISH,	/* like BATCH, with a profile of rubbish for every method */
 	CHECK_COUNTS,	/* like EACH, and both tiers count */
 	CHECK_OSR,	/* optimized code for every head of a loop, entered out of the reference at any arrival */
+	CHECK_PATCHPOINTS,	/* the same code, entered out of tier 0 */
 	_CHECK_KIND_N,
 };
 

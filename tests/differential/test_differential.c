@@ -75,6 +75,14 @@ static void any_loop_is_entered_with_equal_results(void **state)
 	assert_int_not_equal(check_entered, 0);
 }
 
+static void frames_go_on_in_optimized_code_from_any_patchpoint(void **state)
+{
+	check_entered = 0;
+	run_programs("left at their patchpoints", count(150, 5000), 1, CHECK_PATCHPOINTS);
+	print_message("entered %" PRIu32 " times\n", check_entered);
+	assert_int_not_equal(check_entered, 0);
+}
+
 static int setup(void **state)
 {
 	const char *seed = getenv("TIER_TEST_SEED");
@@ -101,6 +109,7 @@ int main(void)
 		cmocka_unit_test(a_profile_of_rubbish_changes_no_result),
 		cmocka_unit_test(both_tiers_count_the_same),
 		cmocka_unit_test(any_loop_is_entered_with_equal_results),
+		cmocka_unit_test(frames_go_on_in_optimized_code_from_any_patchpoint),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

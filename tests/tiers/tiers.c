@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 #include "bytecode/flow.h"
+#include "bytecode/loops.h"
 #include "bytecode/verify.h"
 #include "jit/baseline.h"
 #include "jit/stubs.h"
@@ -38,6 +39,9 @@ static void lay_out(struct tier_layout *layout)
 	layout->n_methods = TIERS_METHODS;
 	layout->n_cells = TIERS_CELLS;
 	layout->n_imports = TIERS_IMPORTS;
+	layout->n_patchpoints = TIERS_PATCHPOINTS;
+	layout->patchpoints = layout->segment[TIER_SEGMENT_RECORDS].offset + TIERS_SEGMENT
+			    - TIERS_PATCHPOINTS * sizeof(struct tier_patchpoint);
 	layout->rodata = layout->segment[TIER_SEGMENT_RECORDS].offset + TIERS_SEGMENT;
 	layout->call_cells = layout->rodata + TIERS_SEGMENT;
 	layout->data = layout->segment[TIER_SEGMENT_PRIVATE].offset + TIERS_SEGMENT;
@@ -86,7 +90,10 @@ struct tiers *tiers_new(void)
 	if (!map(t))
 		return tiers_free(t);
 	t->n_steps = 10000000;
-	t->e = (struct emit){ .p = t->alias, .n_max = TIERS_CODE, .address = t->layout.base, .n = TIER_PRECODES_OFFSET };
+	t->e = (struct emit){ .p = t->alias, .n_max = TIERS_CODE, .address = t->layout.base };
+	for (int i = 0; i < _TIER_THUNK_N; i++)
+		stubs_thunk(&t->e, &t->layout, i);
+	t->e.n = TIER_PRECODES_OFFSET;
 	for (uint32_t i = 0; i < TIERS_METHODS; i++)
 		stubs_precode(&t->e, &t->layout, i);
 	return t;
@@ -195,6 +202,63 @@ static void lead(struct tiers *t, uint32_t method, uint64_t target)
 	memcpy(t->alias + (tier_layout_precode(&t->layout, method) + TIER_PRECODE_JUMP - t->layout.base), &jump, sizeof(jump));
 }
 
+/* -- Patchpoints --- */
+static struct tier_patchpoint *patchpoint_of(const struct tiers *t, uint32_t number)
+{
+	return (struct tier_patchpoint *)tier_layout_patchpoint(&t->layout, number);
+}
+
+static bool find_patchpoints(struct tiers *t, struct refusal *refusal)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < t->image.n_methods; i++) {
+		const struct insn *insns = image_method_insns(&t->image, i);
+		const int64_t n_loops = loops_find(insns, t->image.methods[i].n_insns, NULL);
+		_cleanup_(freep) uint32_t *heads = calloc(n_loops + 1, sizeof(*heads));
+
+		if (!heads || n + n_loops > TIERS_PATCHPOINTS || loops_find(insns, t->image.methods[i].n_insns, heads) < 0) {
+			refuse(refusal, "the module has more than %u loops, or the machine no memory", TIERS_PATCHPOINTS);
+			return false;
+		}
+		t->first_patchpoint[i] = n;
+		for (int64_t loop = 0; loop < n_loops; loop++, n++)
+			*patchpoint_of(t, n) = (struct tier_patchpoint){ .method = i, .pc = heads[loop], .number = n, .bump = 1 };
+	}
+	t->first_patchpoint[t->image.n_methods] = n;
+	return true;
+}
+
+/* As libtier's entry is to tier-0 code, but that it always knows what to do */
+static struct tiers *hit_tiers;	/* in which code runs */
+
+uint64_t tiers_hit(const struct tier_patchpoint *patchpoint, uint32_t *counter);
+uint64_t tiers_hit(const struct tier_patchpoint *patchpoint, uint32_t *counter)
+{
+	*counter = patchpoint->bump;
+	hit_tiers->n_hits++;
+	if (!hit_tiers->n_stays)
+		return patchpoint->code;
+	hit_tiers->n_stays--;
+	return 0;
+}
+
+void tiers_enter_osr(void);
+__asm__(".pushsection .text\n"
+	".type tiers_enter_osr, @function\n"
+	"tiers_enter_osr:\n"
+	"	push %rbp\n	mov %rsp, %rbp\n"
+	"	push %rax\n	push %rdi\n	push %rsi\n	push %rdx\n	push %rcx\n	push %r8\n	push %r9\n"
+	"	and $-16, %rsp\n"
+	"	mov %r11, %rdi\n	mov %r10, %rsi\n"
+	"	call tiers_hit\n"
+	"	mov %rax, %r11\n	mov $-4, %r10\n"
+	"	lea -56(%rbp), %rsp\n"
+	"	pop %r9\n	pop %r8\n	pop %rcx\n	pop %rdx\n	pop %rsi\n	pop %rdi\n	pop %rax\n	pop %rbp\n"
+	"	ret\n"
+	".size tiers_enter_osr, . - tiers_enter_osr\n"
+	".popsection\n");
+
 /* -- Counting --- */
 static int64_t method_at(void *userdata, uint64_t address)
 {
@@ -282,8 +346,9 @@ bool tiers_load(struct tiers *t, const struct image *image, const reference_func
 	}
 	tiers_forget_profiles(t);
 	t->image = *image;
-	if (!find_cells(t, refusal))
+	if (!find_cells(t, refusal) || !find_patchpoints(t, refusal))
 		return false;
+	((struct tier_private *)tier_layout_segment(&t->layout, TIER_SEGMENT_PRIVATE))->osr = (uintptr_t)tiers_enter_osr;
 	for (uint32_t i = 0; i < image->n_imports; i++)
 		import_cells(t)[i] = (uintptr_t)imports[i];
 	for (uint32_t i = 0; i < image->n_methods; i++) {
@@ -319,7 +384,10 @@ static bool compile_tier0(struct tiers *t, uint32_t method, struct refusal *refu
 	const struct insn *insns = image_method_insns(&t->image, method);
 	const uint32_t n_insns = t->image.methods[method].n_insns;
 	_cleanup_(freep) struct profile_map *profile = NULL;
-	struct baseline_extra extra = { .profile_cell = t->cells[method] };
+	struct baseline_extra extra = {
+		.profile_cell = t->cells[method],
+		.patchpoints = t->patchpoints, .patchpoint = t->first_patchpoint[method], .osr_counter = 1,
+	};
 	struct flow *flow = NULL;
 	int r = 0;
 
@@ -479,6 +547,17 @@ bool tiers_compile_osr(struct tiers *t, uint32_t method, uint32_t pc, bool inlin
 	return compile_job(t, &job, ret, refusal);
 }
 
+bool tiers_compile_patchpoints(struct tiers *t, uint32_t method, bool inlines, struct refusal *refusal)
+{
+	for (uint32_t i = t->first_patchpoint[method]; i < t->first_patchpoint[method + 1]; i++) {
+		struct tier_patchpoint *patchpoint = patchpoint_of(t, i);
+
+		if (!tiers_compile_osr(t, method, patchpoint->pc, inlines, &patchpoint->code, refusal))
+			return false;
+	}
+	return true;
+}
+
 bool tiers_compile(struct tiers *t, enum tiers_kind kind, uint32_t method, bool inlines, struct refusal *refusal)
 {
 	return kind == TIERS_0 ? compile_tier0(t, method, refusal) : compile_tier1(t, method, inlines, refusal);
@@ -567,6 +646,7 @@ static const char *enter(uint64_t code, const uint64_t args[5], uint64_t *ret)
 
 const char *tiers_call(struct tiers *t, uint32_t method, const uint64_t args[5], uint64_t *ret)
 {
+	hit_tiers = t;
 	return enter(tier_layout_precode(&t->layout, method), args, ret);
 }
 

@@ -18,6 +18,7 @@
 #define TIERS_METHODS 4096u
 #define TIERS_IMPORTS 64u
 #define TIERS_CELLS (1u << 20)
+#define TIERS_PATCHPOINTS (1u << 16)
 #define TIERS_SEGMENT (4u << 20)	/* room for .rodata; for .data; for .bss */
 
 enum tiers_kind { TIERS_0, TIERS_1, TIERS_REFERENCE, _TIERS_N };
@@ -37,6 +38,9 @@ struct tiers {
 	/* What the reference asks before each instruction (reference.h), with the struct tiers as userdata; NULL: nothing */
 	bool (*leave)(void *tiers, uint32_t method, uint32_t pc, const uint64_t reg[_INSN_REG_N], uint64_t *ret);
 	uint32_t cells[TIERS_METHODS];	/* per method: the first cell that it counts in */
+	bool patchpoints;		/* tier-0 code that is compiled from now on has patchpoints, and asks at each */
+	uint32_t first_patchpoint[TIERS_METHODS + 1];	/* by method; the last one counts them */
+	uint32_t n_hits, n_stays;	/* patchpoints hit; hits that still go on in tier-0 code, whatever code there is */
 	/* What tier 1 knows of each method from now on; n 0: nothing. Freed by tiers_load() and tiers_free(). */
 	struct { struct profile_count *counts; uint32_t n; } profiles[TIERS_METHODS];
 };
@@ -56,6 +60,8 @@ bool tiers_compile(struct tiers *tiers, enum tiers_kind kind, uint32_t method, b
 bool tiers_compile_all(struct tiers *tiers, enum tiers_kind kind, bool inlines, struct refusal *refusal);
 /* Compiles what goes on at the head of a loop at @pc of @method, *ret; no call leads there. */
 bool tiers_compile_osr(struct tiers *tiers, uint32_t method, uint32_t pc, bool inlines, uint64_t *ret, struct refusal *refusal);
+/* The same for all patchpoints of @method, whose hits go on there once n_stays is used up. */
+bool tiers_compile_patchpoints(struct tiers *tiers, uint32_t method, bool inlines, struct refusal *refusal);
 /* From now on a call of @method runs its code of @kind, which is compiled. */
 void tiers_select(struct tiers *tiers, enum tiers_kind kind, uint32_t method);
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A module with vtable slots: included behind world.c
  *
- * Methods 1 and 2 are backpatchable: words 0, 1 and 3 of .rodata are slots of 1, 2 and 1; word 2 is a number, which only the value of a
- * callx may use; word 4 lies behind the slots and holds the address of 2 as well. Cells hold T. */
+ * Methods 1 and 2 are backpatchable: words 0, 1 and 3 of .rodata are slots of 1, 2 and 1; word 2 is a number, which only the
+ * value of a callx may use; word 4 lies behind the slots and holds the address of 2 as well. Cells hold T. */
 enum { SLOT_A, SLOT_B, SLOT_NONE, SLOT_C, SLOT_BEHIND, N_SLOT_WORDS };
 
 static uint64_t *slot_word(struct world *w, uint32_t word)

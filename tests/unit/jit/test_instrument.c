@@ -90,12 +90,13 @@ static void every_condition_counts_what_it_decides(void **state)
 	random_setup(NULL);
 	for (uint32_t i = 0; i < ARRAY_SIZE(conditions) * 4; i++) {
 		const uint32_t class = i & 1 ? BPF_JMP : BPF_JMP32;
-		const uint32_t taken = 2 * (i % 5 == 0);	/* a backward jump now and then */
+		const bool backward = i % 5 == 0;
 		const struct insn branch = i & 2 ? INSN(class | conditions[i / 4] | BPF_X, 1, 2, 2, 0)
 						 : INSN(class | conditions[i / 4], 1, 0, 2, random_value());
 
-		if (taken)
-			LOAD_PROGRAM(w, MOVI(0, 1), JA(1), EXIT(), INSN(branch.code, 1, branch.src, -2, branch.imm), MOVI(0, 2), EXIT());
+		if (backward)
+			LOAD_PROGRAM(w, MOVI(0, 1), JA(1), EXIT(), INSN(branch.code, 1, branch.src, -2, branch.imm), MOVI(0, 2),
+				     EXIT());
 		else
 			LOAD_PROGRAM(w, MOVI(0, 1), branch, MOVI(0, 2), EXIT(), EXIT());
 		for (int run = 0; run < 20; run++) {
@@ -257,7 +258,7 @@ static void the_longest_templates_fit_their_bound(void **state)
 	world_load_program(w, &callx);
 	w->layout.slots = w->layout.n_slots = 0;
 	for (int i = 0; i < 400; i++)
-		ADD(&far, INSN(BPF_JMP | BPF_JSGT, 8, 0, 400 - i, 0x12345678), INSN(BPF_JMP | BPF_JSGT, 9, 0, -2 * i - 2, 0x12345678));
+		ADD(&far, JUMP_K(BPF_JSGT, 8, 0x12345678, 400 - i), JUMP_K(BPF_JSGT, 9, 0x12345678, -2 * i - 2));
 	ADD(&far, EXIT());
 	world_load_program(w, &far);
 	run_counted(w, (const uint64_t[5]){ 0 });
@@ -323,22 +324,24 @@ static void the_price_of_counting_is_printed(void **state)
 	print_message("an iteration of three instructions takes %.2f ns, counted %.2f ns\n", plain, counted);
 }
 
+#define CASE(test) cmocka_unit_test_setup_teardown(test, instrument_setup, world_teardown)
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(each_call_of_a_method_is_counted, instrument_setup, world_teardown),
-		cmocka_unit_test_setup_teardown(a_loop_counts_how_often_it_went_on, instrument_setup, world_teardown),
-		cmocka_unit_test_setup_teardown(a_loop_at_the_first_instruction_is_no_call, instrument_setup, world_teardown),
-		cmocka_unit_test_setup_teardown(every_condition_counts_what_it_decides, instrument_setup, world_teardown),
-		cmocka_unit_test_setup_teardown(a_branch_to_the_next_instruction_is_counted, instrument_setup, world_teardown),
-		cmocka_unit_test_setup_teardown(calls_of_methods_and_imports_are_counted_apart, instrument_setup, world_teardown),
-		cmocka_unit_test_setup_teardown(votes_are_boyer_and_moores_from_any_content, instrument_setup, world_teardown),
-		cmocka_unit_test_setup_teardown(a_majority_wins_the_vote, instrument_setup, world_teardown),
-		cmocka_unit_test_setup_teardown(a_call_through_a_slot_votes_for_what_it_loaded, instrument_setup, world_teardown),
-		cmocka_unit_test_setup_teardown(what_the_cells_hold_changes_nothing_else, instrument_setup, world_teardown),
-		cmocka_unit_test_setup_teardown(the_longest_templates_fit_their_bound, instrument_setup, world_teardown),
-		cmocka_unit_test_setup_teardown(a_buffer_that_is_too_small_only_counts, instrument_setup, world_teardown),
-		cmocka_unit_test_setup_teardown(the_price_of_counting_is_printed, instrument_setup, world_teardown),
+		CASE(each_call_of_a_method_is_counted),
+		CASE(a_loop_counts_how_often_it_went_on),
+		CASE(a_loop_at_the_first_instruction_is_no_call),
+		CASE(every_condition_counts_what_it_decides),
+		CASE(a_branch_to_the_next_instruction_is_counted),
+		CASE(calls_of_methods_and_imports_are_counted_apart),
+		CASE(votes_are_boyer_and_moores_from_any_content),
+		CASE(a_majority_wins_the_vote),
+		CASE(a_call_through_a_slot_votes_for_what_it_loaded),
+		CASE(what_the_cells_hold_changes_nothing_else),
+		CASE(the_longest_templates_fit_their_bound),
+		CASE(a_buffer_that_is_too_small_only_counts),
+		CASE(the_price_of_counting_is_printed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "unit/jit/world.c"
 
-/* What tier 0 emits when nothing is asked of it beside a body's own work, held fast byte for byte: each template with every register
- * and with constants of every size. A number here is the sum of all of a test's code. Whoever changes a template on purpose puts the new
- * number in its place; nobody else may change it. */
+/* What tier 0 emits when nothing is asked of it beside a body's own work, held fast byte for byte: each template with every
+ * register and with constants of every size. A number here is the sum of all of a test's code. Whoever changes a template on purpose puts
+ * the new number in its place; nobody else may change it. */
 
 #define HASH_BEGIN 0xcbf29ce484222325ull
 #define ARITHMETIC_HASH 0x14ab18e1224e4d0ull
@@ -89,9 +89,11 @@ static void what_changes_one_register_is_the_same(void **state)
 			ADD(&program, INSN(BPF_ALU | BPF_END, dst, 0, 0, bits), INSN(BPF_ALU | BPF_X | BPF_END, dst, 0, 0, bits),
 			    INSN(BPF_ALU64 | BPF_END, dst, 0, 0, bits));
 		for (uint32_t src = 0; src <= 10; src++)
-			ADD(&program, INSN(BPF_ALU64 | BPF_MOV | BPF_X, dst, src, 8, 0), INSN(BPF_ALU64 | BPF_MOV | BPF_X, dst, src, 16, 0),
-			    INSN(BPF_ALU64 | BPF_MOV | BPF_X, dst, src, 32, 0), INSN(BPF_ALU | BPF_MOV | BPF_X, dst, src, 8, 0),
-			    INSN(BPF_ALU | BPF_MOV | BPF_X, dst, src, 16, 0), MOV(dst, src));
+			ADD(&program, INSN(BPF_ALU64 | BPF_MOV | BPF_X, dst, src, 8, 0),
+			    INSN(BPF_ALU64 | BPF_MOV | BPF_X, dst, src, 16, 0),
+			    INSN(BPF_ALU64 | BPF_MOV | BPF_X, dst, src, 32, 0),
+			    INSN(BPF_ALU | BPF_MOV | BPF_X, dst, src, 8, 0), INSN(BPF_ALU | BPF_MOV | BPF_X, dst, src, 16, 0),
+			    MOV(dst, src));
 		for (uint32_t ref = INSN_REF_RODATA; ref <= INSN_REF_BSS; ref++)
 			ADD(&program, LDDW(dst, ref, 40, 0));
 		ADD(&program, LDDW(dst, INSN_REF_NONE, 5, 0), LDDW(dst, INSN_REF_NONE, -5, -1), LDDW(dst, INSN_REF_NONE, 0, 1),
@@ -161,8 +163,9 @@ static void jumps_are_the_same(void **state)
 
 			for (uint32_t dst = 0; dst <= 9; dst++) {
 				ADD(&program, INSN(code, dst, 0, 2, constants[dst % ARRAY_SIZE(constants)]), JA(0),
-				    INSN(code | BPF_X, dst, 9 - dst, -3, 0), INSN(code, dst, 0, 0, 5), INSN(BPF_JMP32 | BPF_JA, 0, 0, 0, 1),
-				    INSN(code | BPF_X, dst, dst, -6, 0), INSN(code, dst, 0, -(int)program.n - 7, -1));
+				    INSN(code | BPF_X, dst, 9 - dst, -3, 0), INSN(code, dst, 0, 0, 5),
+				    INSN(BPF_JMP32 | BPF_JA, 0, 0, 0, 1), INSN(code | BPF_X, dst, dst, -6, 0),
+				    INSN(code, dst, 0, -(int)program.n - 7, -1));
 			}
 			hash = hash_both(w, &program, hash);
 		}

@@ -410,32 +410,35 @@ static double median(uint64_t *ns, size_t n)
 }
 
 /* A figure, not a test: a large method as compilers write them, without the cost of starting. */
-static void compile_time_is_printed(void **state)
+static void load_large(struct world *w)
 {
-	enum { N_ROUNDS = 50 };
-	struct world *w = *state;
-	_cleanup_(freep) uint8_t *code = malloc(1 << 20);
-	struct emit e = { .p = code, .n_max = 1 << 20, .address = w->layout.base + TIER_PRECODES_OFFSET };
+	const struct insn body[] = {
+		LOAD(BPF_W, 2, 1, 8), ALU64_K(BPF_ADD, 2, 100), ALU64_X(BPF_XOR, 0, 2), ALU64_K(BPF_LSH, 2, 3),
+		MOV(6, 2), STORE(BPF_DW, 10, -16, 6), JUMP_K(BPF_JGT, 2, 1000, 2), LOAD(BPF_B, 3, 1, 1),
+		ALU64_X(BPF_MUL, 0, 3), MOVI(4, 77),
+	};
+	struct insn *insns = calloc(1000 * ARRAY_SIZE(body) + 1, sizeof(*insns));
 	struct builder builder = BUILDER_NULL;
-	struct insn *insns = calloc(16000, sizeof(*insns));
 	uint32_t n = 0;
-	uint64_t flow_ns[N_ROUNDS], baseline_ns[N_ROUNDS];
 
-	assert_non_null(code);
-	while (n < 10000) {
-		const struct insn body[] = {
-			LOAD(BPF_W, 2, 1, 8), ALU64_K(BPF_ADD, 2, 100), ALU64_X(BPF_XOR, 0, 2), ALU64_K(BPF_LSH, 2, 3),
-			MOV(6, 2), STORE(BPF_DW, 10, -16, 6), JUMP_K(BPF_JGT, 2, 1000, 2), LOAD(BPF_B, 3, 1, 1),
-			ALU64_X(BPF_MUL, 0, 3), MOVI(4, 77),
-		};
-
+	assert_non_null(insns);
+	for (; n < 1000 * ARRAY_SIZE(body); n += ARRAY_SIZE(body))
 		memcpy(insns + n, body, sizeof(body));
-		n += ARRAY_SIZE(body);
-	}
 	insns[n++] = EXIT();
 	builder_method(&builder, "large", builder_string(&builder, ".text"), 0, 0, insns, n);
 	free(insns);
 	world_load(w, &builder);
+}
+
+static void print_compile_time(struct world *w, const struct baseline_extra *extra)
+{
+	enum { N_ROUNDS = 50 };
+	_cleanup_(freep) uint8_t *code = malloc(1 << 20);
+	struct emit e = { .p = code, .n_max = 1 << 20, .address = w->layout.base + TIER_PRECODES_OFFSET };
+	uint64_t flow_ns[N_ROUNDS], baseline_ns[N_ROUNDS];
+	const uint32_t n = w->image.n_insns;
+
+	assert_non_null(code);
 	for (int round = 0; round < N_ROUNDS; round++) {
 		const struct baseline_module module = world_module(w);
 		struct flow *flow;
@@ -445,13 +448,27 @@ static void compile_time_is_printed(void **state)
 		assert_int_equal(flow_new(&flow, w->image.insns, w->image.n_insns), 0);
 		flow_ns[round] = world_clock() - flow_ns[round];
 		baseline_ns[round] = world_clock();
-		assert_int_equal(baseline_compile(&e, w->image.insns, flow, &module, NULL), 0);
+		assert_int_equal(baseline_compile(&e, w->image.insns, flow, &module, extra), 0);
 		baseline_ns[round] = world_clock() - baseline_ns[round];
 		flow_free(flow);
 		assert_true(emit_fits(&e));
 	}
-	print_message("%u instructions to %zu bytes: flow %.1f, tier 0 %.1f ns per instruction\n", n, e.n,
-		      median(flow_ns, N_ROUNDS) / n, median(baseline_ns, N_ROUNDS) / n);
+	print_message("%u instructions to %zu bytes%s: flow %.1f, tier 0 %.1f ns per instruction\n", n, e.n,
+		      extra ? ", counted" : "", median(flow_ns, N_ROUNDS) / n, median(baseline_ns, N_ROUNDS) / n);
+}
+
+static void compile_time_is_printed(void **state)
+{
+	struct world *w = *state;
+	struct baseline_extra extra = { .profile_cell = WORLD_CELLS, .patchpoints = true, .osr_counter = 1000 };
+	struct profile_map *map;
+
+	load_large(w);
+	print_compile_time(w, NULL);
+	assert_int_equal(profile_map_new(&map, w->image.insns, w->image.n_insns), 0);
+	extra.profile = map;
+	print_compile_time(w, &extra);
+	free(map);
 }
 
 int main(void)
