@@ -7,20 +7,24 @@
 #include "util/base.h"
 
 /* From the method along what each can have called. A method that has no code was not called, so nothing is looked for behind
- * it; unless the active version of another inlined it: then it runs there, and calls from there.
+ * it. What the active version of a method inlined runs there and calls from there, whether it was ever called by itself; as
+ * far as this method goes it is not called any more, so it need not come to an end of its own.
  *
  * Two bits per method: met, and still open. A module has tens of thousands of methods, so this goes in slices; what changes
  * in between is seen as it was or as it is. */
 
 #define SETTLE_TURN_NS 500000u
 #define SETTLE_CALLED 64u
+#define SETTLE_PARTS 65u		/* of a method's code: itself, and what it inlined; others are taken for called */
 #define SETTLINGS_PER_SESSION 1u	/* that take more than a slice */
 
 struct settling {
 	uint32_t n_words;
 	uint32_t at;			/* the word of open[] to look at next */
-	uint32_t method;		/* being looked at; WAIT_NO_METHOD: none */
-	uint64_t from;			/* of what it called */
+	/* the method that is being looked at, behind it what it inlined */
+	uint32_t parts[SETTLE_PARTS];
+	uint32_t n_parts, part;		/* which one is; none is left when it is n_parts */
+	uint64_t from;			/* of what that called */
 	struct wire_settlement found;
 	uint64_t *open, *met;		/* n_words each */
 };
@@ -33,7 +37,6 @@ static struct settling *settling_new(uint32_t n_methods)
 	if (!settling)
 		return NULL;
 	settling->n_words = n_words;
-	settling->method = WAIT_NO_METHOD;
 	settling->open = (uint64_t *)(settling + 1);
 	settling->met = settling->open + n_words;
 	return settling;
@@ -62,7 +65,7 @@ static void settling_count(struct settling *settling, uint32_t method, const str
 		found->calls = MAX(found->calls, answer->remaining);
 }
 
-static void settling_meet(struct settling *settling, struct module *module, uint32_t method, bool has_run)
+static void settling_meet(struct settling *settling, struct module *module, uint32_t method, bool is_asked_for)
 {
 	const uint64_t bit = UINT64_C(1) << method % 64;
 	struct tier_answer answer;
@@ -70,27 +73,39 @@ static void settling_meet(struct settling *settling, struct module *module, uint
 	if (method / 64 >= settling->n_words || settling->met[method / 64] & bit)
 		return;
 	answer = core_answer(module, method);
-	if (answer.status == TIER_STATUS_COLD && !has_run)
+	if (answer.status == TIER_STATUS_COLD && !is_asked_for)
 		return;
 	settling->met[method / 64] |= bit;
 	settling->open[method / 64] |= bit;
 	settling_count(settling, method, &answer);
 }
 
-/* What runs as part of the method's code */
-static void settling_meet_inlined(struct settling *settling, struct module *module, uint32_t method)
+static bool settling_is_part(const struct settling *settling, uint32_t method)
 {
-	struct core_version_info info = {};
-	uint32_t inlined;
-
-	while (core_version_below(module, method, info.id, &info))
-		for (uint32_t i = 0; info.is_active && core_version_inlined(module, method, info.id, i, &inlined); i++)
-			settling_meet(settling, module, inlined, true);
+	for (uint32_t i = 0; i < settling->n_parts; i++)
+		if (settling->parts[i] == method)
+			return true;
+	return false;
 }
 
 /* -- On --- */
+static void settling_take(struct settling *settling, struct module *module, uint32_t method)
+{
+	struct core_version_info info = {};
+
+	settling->parts[0] = method;
+	settling->n_parts = 1;
+	settling->part = 0;
+	settling->from = 0;
+	while (core_version_below(module, method, info.id, &info) && !info.is_active)
+		;
+	for (uint32_t i = 0; info.is_active && settling->n_parts < SETTLE_PARTS
+			     && core_version_inlined(module, method, info.id, i, &settling->parts[settling->n_parts]); i++)
+		settling->n_parts++;
+}
+
 /* False: none is open. */
-static bool settling_next(struct settling *settling)
+static bool settling_next(struct settling *settling, struct module *module)
 {
 	for (uint32_t i = 0; i < settling->n_words; i++) {
 		const uint32_t word = (settling->at + i) % settling->n_words;
@@ -98,9 +113,8 @@ static bool settling_next(struct settling *settling)
 		if (!settling->open[word])
 			continue;
 		settling->at = word;
-		settling->method = word * 64 + __builtin_ctzll(settling->open[word]);
+		settling_take(settling, module, word * 64 + __builtin_ctzll(settling->open[word]));
 		settling->open[word] &= settling->open[word] - 1;
-		settling->from = 0;
 		return true;
 	}
 	return false;
@@ -113,16 +127,17 @@ static bool settling_run(struct settling *settling, const struct server *server,
 	uint32_t called[SETTLE_CALLED], n;
 
 	while (clock_now_ns() - begin < SETTLE_TURN_NS) {
-		if (settling->method == WAIT_NO_METHOD) {
-			if (!settling_next(settling))
-				return true;
-			settling_meet_inlined(settling, module, settling->method);
-		}
-		n = server->ops->called(core_module_context(module), settling->method, &settling->from, called, SETTLE_CALLED);
+		if (settling->part == settling->n_parts && !settling_next(settling, module))
+			return true;
+		n = server->ops->called(core_module_context(module), settling->parts[settling->part], &settling->from, called,
+					SETTLE_CALLED);
 		for (uint32_t i = 0; i < n; i++)
-			settling_meet(settling, module, called[i], false);
-		if (settling->from == SERVER_CALLED_END)
-			settling->method = WAIT_NO_METHOD;
+			if (!settling_is_part(settling, called[i]))
+				settling_meet(settling, module, called[i], false);
+		if (settling->from != SERVER_CALLED_END)
+			continue;
+		settling->part++;
+		settling->from = 0;
 	}
 	return false;
 }

@@ -149,7 +149,7 @@ TIER_API int tier_climb_next(struct tier_climb *climb, uint64_t timeout_ns, stru
 /* -- Measuring --- */
 /* Whether the method, and all that it has called, is settled: none of them optimizing. Asks the daemon, which follows direct
  * calls, addresses that the code takes, and where it calls through pointers the methods whose addresses stand in the module's
- * data; of those only what was called at all counts. */
+ * data; of those only what was called at all counts, and not what runs inlined in its callers. */
 #define TIER_UNSETTLED_MAX 64
 struct tier_settlement {
 	bool is_settled;

@@ -73,7 +73,7 @@ static void progress_is_another_number_when_something_moved(void **state)
 	client_leave(&a);
 }
 
-/* Whom it inlined runs without having been called: what that one calls counts. */
+/* Whom it inlined runs without being called: that one need not come to an end, but what it calls counts. */
 static void what_was_inlined_is_looked_through(void **state)
 {
 	struct world *world = *state;
@@ -93,9 +93,13 @@ static void what_was_inlined_is_looked_through(void **state)
 	job->inlined[0] = (struct fake_body){ .method = 1 };
 	job->n_inlined = 1;
 	fake_end_job(world->fake, job, TIER_REASON_NONE);
-	assert_int_equal(settled(&a, fm, 0)->n_methods, 3);
+	assert_int_equal(settled(&a, fm, 0)->n_methods, 2);
 	assert_int_equal(a.message.settlement.n_unsettled, 1);
 	assert_int_equal(a.message.settlement.unsettled[0], 2);
+	fake_call(fm, 1);						/* by somebody else */
+	assert_int_equal(settled(&a, fm, 0)->n_methods, 2);
+	assert_int_equal(settled(&a, fm, 1)->n_methods, 2);
+	assert_int_equal(a.message.settlement.n_unsettled, 2);
 	client_leave(&a);
 }
 
