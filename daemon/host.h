@@ -144,6 +144,10 @@ bool host_has_precompiled(const struct host *host, uint32_t method);
 /* Places it: 0 and *ret, whose arrays are the host's and valid until the next call; CORE_E_FULL, -EBADMSG, -ENOMEM */
 int host_ready_to_run(struct host *host, uint32_t method, struct core_result *ret);
 
+/* What was counted about the method's current body, which has these instructions: free() it. It is a hint: NULL when nothing was, and
+ * without memory for it. */
+struct profile_count *host_profile(const struct host *host, uint32_t method, const struct insn *insns, uint32_t n_insns, uint32_t *ret_n);
+
 /* -- Entry points --- */
 /* The method whose call cell lies at @cell, an address in the span; -1: no call cell lies there. Logarithmic. */
 int64_t host_slot_method(const struct host *host, uint64_t cell);

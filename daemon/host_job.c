@@ -45,22 +45,26 @@ static bool level_has_profile(enum tier_level level)
 	return level == TIER_LEVEL_TIER1 || level == TIER_LEVEL_OPTIMIZED || level == TIER_LEVEL_OSR;
 }
 
-/* What was counted about the method's current body, if that is @body. It is a hint: without memory for it there is none. */
-static void body_read_profile(const struct building *building, struct job_body *body)
+struct profile_count *host_profile(const struct host *host, uint32_t method, const struct insn *insns, uint32_t n_insns, uint32_t *ret_n)
 {
-	const struct host *host = building->host;
 	_cleanup_(freep) struct profile_map *map = NULL;
 	_cleanup_(freep) struct profile_count *counts = NULL;
 	uint32_t cell;
 
-	if (!level_has_profile(building->compile->level) || !core_profile(host->module, body->method, &cell)
-	    || profile_map_new(&map, body->insns, body->n_insns) || map->n_words > arena_layout(host->arena)->n_cells - cell)
-		return;
+	if (!core_profile(host->module, method, &cell) || profile_map_new(&map, insns, n_insns)
+	    || map->n_words > arena_layout(host->arena)->n_cells - cell)
+		return NULL;
 	counts = calloc(map->n_sites, sizeof(*counts));
 	if (!counts || !profile_read(map, arena_counters(host->arena) + cell, method_of_address, (void *)host, counts))
-		return;
-	body->profile = TAKE_PTR(counts);
-	body->n_profile = map->n_sites;
+		return NULL;
+	*ret_n = map->n_sites;
+	return TAKE_PTR(counts);
+}
+
+static void body_read_profile(const struct building *building, struct job_body *body)
+{
+	if (level_has_profile(building->compile->level))
+		body->profile = host_profile(building->host, body->method, body->insns, body->n_insns, &body->n_profile);
 }
 
 /* -- Bodies --- */

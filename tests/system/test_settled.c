@@ -41,11 +41,16 @@ struct world {
 	struct tier_module *module;
 };
 
-static void world_start(struct world *w)
+static void world_start_with(struct world *w, const char *const *args)
 {
-	daemon_start(&w->daemon, ARGS("--call-counting-delay=0"));
+	daemon_start(&w->daemon, args);
 	w->conn = daemon_connect(&w->daemon);
 	assert_done(tier_load(w->conn, bpf_compile(w->daemon.folder, "m", source, ""), "m", 0, &w->module));
+}
+
+static void world_start(struct world *w)
+{
+	world_start_with(w, ARGS("--call-counting-delay=0"));
 }
 
 static void world_end(struct world *w)
@@ -190,17 +195,39 @@ static void a_replaced_body_is_looked_at(void **state)
 	struct world w;
 
 	world_start(&w);
-	call(&w, "second", 0, 1);
 	assert_int_equal(tier_drive(find(&w, "entry"), &opts, &s), 0);
-	assert_done(tier_rejit(find(&w, "deep"),
-			       bpf_compile(w.daemon.folder, "deeper", "typedef unsigned long u64;\nu64 second(u64 x);\n"
-								      "u64 deep(u64 x) { return second(x) + 1; }\n", ""),
-			       "deep", TIER_REJIT_FORCE));
+	assert_done(tier_rejit(find(&w, "entry"),
+			       bpf_compile(w.daemon.folder, "other", "typedef unsigned long u64;\nu64 second(u64 x);\n"
+								     "u64 entry(u64 x) { return second(x) + 1; }\n", ""),
+			       "entry", TIER_REJIT_FORCE));
 	call(&w, "entry", 0, 1);
 	s = settled(&w, "entry");
-	assert_true(is_unsettled(&w, &s, "second"));
+	assert_int_equal(s.n_methods, 2);
+	assert_true(is_unsettled(&w, &s, "entry") && is_unsettled(&w, &s, "second"));
 	assert_int_equal(tier_drive(find(&w, "entry"), &opts, &s), 0);
-	assert_true(s.is_settled);
+	assert_int_equal(status(&w, "entry"), TIER_STATUS_FINAL);
+	world_end(&w);
+}
+
+/* A pointer that comes from outside: only a profile can tell. */
+static void a_callee_that_a_profile_saw_counts(void **state)
+{
+	struct tier_settlement s;
+	struct tier_answer answer;
+	struct world w;
+	uint64_t taken;
+
+	world_start_with(&w, ARGS("--call-counting-delay=0", "--tiered-pgo=on"));
+	taken = (uintptr_t)tier_entry(find(&w, "taken"));
+	call(&w, "apply", taken, 1);
+	assert_int_equal(settled(&w, "apply").n_methods, 1);
+	call(&w, "apply", taken, 30);
+	assert_done(tier_wait(find(&w, "apply"), TEST_DEADLINE_NS, NULL, &answer));
+	assert_int_equal(answer.tier, TIER_LEVEL_TIER0_INSTRUMENTED);
+	call(&w, "apply", taken, 1);
+	s = settled(&w, "apply");
+	assert_int_equal(s.n_methods, 2);
+	assert_true(is_unsettled(&w, &s, "taken"));
 	world_end(&w);
 }
 
@@ -241,6 +268,7 @@ int main(void)
 		cmocka_unit_test(callees_through_tables_and_addresses_count),
 		cmocka_unit_test(a_drive_names_what_its_workload_does_not_call),
 		cmocka_unit_test(a_replaced_body_is_looked_at),
+		cmocka_unit_test(a_callee_that_a_profile_saw_counts),
 		cmocka_unit_test(every_workload_settles),
 	};
 
