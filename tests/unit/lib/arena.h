@@ -102,6 +102,7 @@ struct fake {
 	enum twist twist;
 	enum wire_type twist_type;
 	uint32_t twist_session;		/* only this one (1 + index); 0: all */
+	uint32_t twist_method;		/* only about this one (1 + index), of requests with a method; 0: all */
 	bool is_kernel, has_no_page;
 	uint32_t delay_replies_us;
 

@@ -451,7 +451,8 @@ static inline void fake_read(struct fake *fake, struct fake_conn *conn)
 	       && in.header.size == sizeof(in.header) + wire_body_size(in.header.type));
 	assert(conn->session || in.header.type == WIRE_HELLO);
 	__atomic_fetch_add(&fake->n_requests[in.header.type], 1, __ATOMIC_RELEASE);
-	if (fake->twist && in.header.type == fake->twist_type && (!fake->twist_session || fake->twist_session == conn->session))
+	if (fake->twist && in.header.type == fake->twist_type && (!fake->twist_session || fake->twist_session == conn->session)
+	    && (!fake->twist_method || fake->twist_method == ((const struct wire_method_ref *)in.body)->method + 1))
 		fake_twist(fake, conn, &in.header, in.body, fd);
 	else
 		fake_answer(fake, conn, &in.header, in.body, fd, TWIST_NONE);

@@ -130,6 +130,32 @@ static void sixty_four_threads_at_once_share_one_request(void **state)
 	tier_disconnect(conn);
 }
 
+/* The optimizer makes the first code of one method: others' first calls don't wait for it. */
+static void a_first_call_that_takes_long_keeps_nobody_else(void **state)
+{
+	struct fake *fake = fake_of(state);
+	struct tier_conn *conn = client_connect(fake);
+	struct tier_module *module = client_open(conn, "demo");
+	struct crowd crowd = { .method = client_method(module, 0) };
+	pthread_t thread;
+	void *result;
+
+	fake->twist_method = 1;
+	fake_set_twist(fake, WIRE_PREPARE, TWIST_HOLD);
+	pthread_barrier_init(&crowd.barrier, NULL, 1);
+	assert_int_equal(pthread_create(&thread, NULL, crowd_main, &crowd), 0);
+	fake_expect(&fake->n_held, 1);
+	client_call(client_method(module, 2), 1);
+	client_call(client_method(module, 4), 1);
+	assert_int_equal(pthread_tryjoin_np(thread, &result), EBUSY);
+	fake_expect(&fake->n_held, 2);			/* it asks again */
+	fake_set_twist(fake, WIRE_PREPARE, TWIST_NONE);
+	pthread_join(thread, NULL);
+	assert_int_equal(crowd.n_wrong, 0);
+	tier_close(module);
+	tier_disconnect(conn);
+}
+
 struct victim {
 	struct tier_method *method;
 	int type;
@@ -447,6 +473,7 @@ int main(void)
 		CASE(a_call_that_finds_code_asks_nobody),
 		CASE(a_direct_call_reaches_a_cold_callee),
 		CASE(sixty_four_threads_at_once_share_one_request),
+		CASE(a_first_call_that_takes_long_keeps_nobody_else),
 		CASE(cancelling_a_thread_in_the_prestub_waits_for_its_call),
 		CASE(cancelling_it_asynchronously_unwinds_after_the_round_trip),
 		CASE(a_handler_that_interrupts_a_request_makes_a_first_call),
