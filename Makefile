@@ -46,7 +46,7 @@ ALL_LDFLAGS = $(LDFLAGS) $(SANFLAGS) -Wl,--as-needed -Wl,-z,relro,-z,now -Wl,-z,
 sources = $(sort $(wildcard $(1)/*.c) $(wildcard $(1)/*.S))
 objects = $(patsubst %,$(B)/obj/%.o,$(basename $(call sources,$(1))))
 
-FLOORS := util bytecode arena jit worker tiering journal trace server
+FLOORS := util bytecode arena jit worker cache tiering journal trace server
 define floor
 $(B)/obj/$(1).a: $$(call objects,daemon/$(1))
 endef
@@ -55,7 +55,7 @@ $(B)/obj/child.a: $(filter-out %/main.o,$(call objects,daemon/worker/child))
 $(B)/obj/lib.a: $(call objects,lib)
 
 archive = $(patsubst %,$(B)/obj/%.a,$(1))
-DAEMON_ARCHIVES := $(call archive,server trace journal tiering worker jit arena bytecode util)
+DAEMON_ARCHIVES := $(call archive,server trace journal tiering cache worker jit arena bytecode util)
 WORKER_ARCHIVES := $(call archive,child worker bytecode util)
 
 SYSTEMD_LIBS = $(if $(SYSTEMD),$(shell $(PKG_CONFIG) --libs libsystemd))
@@ -202,6 +202,7 @@ UNIT_ARCHIVES_bytecode := bytecode util
 UNIT_ARCHIVES_arena := arena bytecode util
 UNIT_ARCHIVES_jit := jit bytecode util
 UNIT_ARCHIVES_worker := worker child bytecode util
+UNIT_ARCHIVES_cache := cache bytecode util
 UNIT_ARCHIVES_tiering := tiering bytecode util
 UNIT_ARCHIVES_journal := journal bytecode util
 UNIT_ARCHIVES_trace := trace bytecode util
@@ -248,7 +249,7 @@ $(B)/tests/differential/%: $(B)/obj/tests/differential/%.o $(DIFFERENTIAL_OBJECT
 
 # A fuzz target that is fed its corpus, without libFuzzer
 $(B)/tests/fuzz/%: private CHILD_LIBS += -lz
-$(B)/tests/fuzz/%: $(B)/obj/tests/fuzz/%.o $(B)/obj/tests/fuzz/replay.o $(TIERS_OBJECTS) $(TIERS_ARCHIVES) $(call archive,arena server tiering journal)
+$(B)/tests/fuzz/%: $(B)/obj/tests/fuzz/%.o $(B)/obj/tests/fuzz/replay.o $(TIERS_OBJECTS) $(TIERS_ARCHIVES) $(call archive,arena cache server tiering journal)
 	$(tiers_link)
 
 # System tests and benchmarks link the harness, the workloads' inputs and vectors, and the workloads built natively.

@@ -1,0 +1,390 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+#include "cache/store.h"
+#include "util/base.h"
+#include "util/error.h"
+
+#define NAME_MAX_ 64
+
+/* What is known of a file: enough to find who must go */
+struct row {
+	struct entry_name name;
+	uint64_t size, used_ns;
+	uint32_t uid;
+};
+
+struct store {
+	int fd;
+	uint64_t n_bytes_max;
+	struct row *rows;	/* in no order */
+	uint32_t n_rows, n_max;
+	struct store_figures figures;	/* written by the one thread, read by any */
+};
+
+DEFINE_CLEANUP(struct store *, store_close)
+
+static void figures_set(struct store *store, uint64_t n_bytes)
+{
+	__atomic_store_n(&store->figures.n_bytes, n_bytes, __ATOMIC_RELAXED);
+	__atomic_store_n(&store->figures.n_entries, store->n_rows, __ATOMIC_RELAXED);
+}
+
+void store_figures(const struct store *store, struct store_figures *ret)
+{
+	ret->n_entries = __atomic_load_n(&store->figures.n_entries, __ATOMIC_RELAXED);
+	ret->n_bytes = __atomic_load_n(&store->figures.n_bytes, __ATOMIC_RELAXED);
+	ret->n_dropped = __atomic_load_n(&store->figures.n_dropped, __ATOMIC_RELAXED);
+}
+
+/* -- Names --- */
+static const char *name_text(char *text, const char *prefix, uint32_t uid, const struct entry_name *name)
+{
+	snprintf(text, NAME_MAX_, "%s%" PRIu32 "-%016" PRIx64 "%016" PRIx64, prefix, uid, name->hash[0], name->hash[1]);
+	return text;
+}
+
+/* Only what name_text() writes */
+static bool name_parse(const char *text, struct row *ret)
+{
+	char again[NAME_MAX_];
+	int end = 0;
+
+	if (sscanf(text, "%" SCNu32 "-%16" SCNx64 "%16" SCNx64 "%n", &ret->uid, &ret->name.hash[0], &ret->name.hash[1], &end) != 3)
+		return false;
+	return !text[end] && !strcmp(name_text(again, "", ret->uid, &ret->name), text);
+}
+
+/* -- Rows --- */
+static int64_t row_find(const struct store *store, uint32_t uid, const struct entry_name *name)
+{
+	for (uint32_t i = 0; i < store->n_rows; i++)
+		if (store->rows[i].uid == uid && !memcmp(&store->rows[i].name, name, sizeof(*name)))
+			return i;
+	return -1;
+}
+
+static int row_add(struct store *store, const struct row *row)
+{
+	if (store->n_rows == store->n_max) {
+		uint32_t n_max = MAX(2 * store->n_max, 64u);
+		struct row *rows = reallocarray(store->rows, n_max, sizeof(*rows));
+
+		if (!rows)
+			return error_origin(-ENOMEM);
+		store->rows = rows;
+		store->n_max = n_max;
+	}
+	store->rows[store->n_rows++] = *row;
+	figures_set(store, store->figures.n_bytes + row->size);
+	return 0;
+}
+
+static void row_remove(struct store *store, uint32_t index)
+{
+	const uint64_t size = store->rows[index].size;
+
+	store->rows[index] = store->rows[--store->n_rows];
+	figures_set(store, store->figures.n_bytes - size);
+}
+
+/* -- Room --- */
+static void entry_remove(struct store *store, uint32_t index)
+{
+	char text[NAME_MAX_];
+
+	unlinkat(store->fd, name_text(text, "", store->rows[index].uid, &store->rows[index].name), 0);
+	row_remove(store, index);
+}
+
+static uint64_t bytes_of(const struct store *store, uint32_t uid)
+{
+	uint64_t n = 0;
+
+	for (uint32_t i = 0; i < store->n_rows; i++)
+		n += store->rows[i].uid == uid ? store->rows[i].size : 0;
+	return n;
+}
+
+static int compare_uids(const void *a, const void *b)
+{
+	const struct row *x = a, *y = b;
+
+	return (x->uid > y->uid) - (x->uid < y->uid);
+}
+
+/* Rows are in no order, so they may be put into any. */
+static uint32_t largest_user(struct store *store)
+{
+	uint64_t n_largest = 0;
+	uint32_t largest = 0;
+
+	qsort(store->rows, store->n_rows, sizeof(*store->rows), compare_uids);
+	for (uint32_t i = 0; i < store->n_rows; i++) {
+		uint64_t n;
+
+		if (i && store->rows[i].uid == store->rows[i - 1].uid)
+			continue;
+		n = bytes_of(store, store->rows[i].uid);
+		if (n > n_largest) {
+			n_largest = n;
+			largest = store->rows[i].uid;
+		}
+	}
+	return largest;
+}
+
+static uint32_t oldest_of(const struct store *store, uint32_t uid)
+{
+	uint32_t oldest = UINT32_MAX;
+
+	for (uint32_t i = 0; i < store->n_rows; i++)
+		if (store->rows[i].uid == uid && (oldest == UINT32_MAX || store->rows[i].used_ns < store->rows[oldest].used_ns))
+			oldest = i;
+	return oldest;
+}
+
+/* Until @n more bytes have room */
+static void make_room(struct store *store, uint64_t n)
+{
+	while (store->n_rows && store->figures.n_bytes + n > store->n_bytes_max)
+		entry_remove(store, oldest_of(store, largest_user(store)));
+}
+
+/* -- The folder --- */
+/* "a/b/c": a and a/b, as far as they are missing */
+static void make_parents(const char *path)
+{
+	char parent[PATH_MAX];
+
+	if (snprintf(parent, sizeof(parent), "%s", path) >= (int)sizeof(parent))
+		return;
+	for (char *slash = strchr(parent + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+		*slash = '\0';
+		mkdir(parent, 0700);
+		*slash = '/';
+	}
+}
+
+static int open_folder(const char *path)
+{
+	_cleanup_(closep) int fd = -1;
+	struct stat status;
+
+	if (mkdir(path, 0700) && errno == ENOENT) {
+		make_parents(path);
+		mkdir(path, 0700);
+	}
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &status))
+		return -errno;
+	if (status.st_uid != geteuid() || status.st_mode & (S_IWGRP | S_IWOTH))
+		return -EPERM;
+	if (flock(fd, LOCK_EX | LOCK_NB))
+		return errno == EWOULDBLOCK ? -EBUSY : -errno;
+	return TAKE_FD(fd);
+}
+
+static bool is_ours(const struct stat *status)
+{
+	return S_ISREG(status->st_mode) && status->st_uid == geteuid();
+}
+
+/* One file of the folder: ours gets its row, what a predecessor left half written goes. */
+static int scan_file(struct store *store, const char *name)
+{
+	static const char half[] = "new-";
+	const bool is_half = !strncmp(name, half, sizeof(half) - 1);
+	struct row row;
+	struct stat status;
+
+	if (!name_parse(is_half ? name + sizeof(half) - 1 : name, &row) || fstatat(store->fd, name, &status, AT_SYMLINK_NOFOLLOW)
+	    || !is_ours(&status))
+		return 0;
+	if (is_half) {
+		unlinkat(store->fd, name, 0);
+		return 0;
+	}
+	row.size = status.st_size;
+	row.used_ns = (uint64_t)status.st_mtim.tv_sec * 1000000000u + status.st_mtim.tv_nsec;
+	return row_add(store, &row);
+}
+
+static int scan(struct store *store)
+{
+	int fd = openat(store->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *file;
+	int r = 0;
+
+	if (!dir) {
+		r = -errno;
+		close_fd(fd);
+		return r;
+	}
+	while (!r && (file = readdir(dir)))
+		r = scan_file(store, file->d_name);
+	closedir(dir);
+	return r;
+}
+
+int store_open(struct store **ret, const char *path, uint64_t n_bytes_max)
+{
+	_cleanup_(store_closep) struct store *store = calloc(1, sizeof(*store));
+	int r;
+
+	if (!store)
+		return error_origin(-ENOMEM);
+	store->n_bytes_max = n_bytes_max;
+	store->fd = open_folder(path);
+	if (store->fd < 0)
+		return store->fd;
+	r = scan(store);
+	if (r)
+		return r;
+	make_room(store, 0);
+	*ret = TAKE_PTR(store);
+	return 0;
+}
+
+struct store *store_close(struct store *store)
+{
+	if (!store)
+		return NULL;
+	close_fd(store->fd);
+	free(store->rows);
+	free(store);
+	return NULL;
+}
+
+/* -- Finding --- */
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + ts.tv_nsec;
+}
+
+/* NULL: it is not there, or not as a file of ours is */
+static void *read_file(struct store *store, const char *name, size_t *ret_n)
+{
+	_cleanup_(closep) int fd = openat(store->fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	_cleanup_(freep) uint8_t *bytes = NULL;
+	struct stat status;
+
+	if (fd < 0 || fstat(fd, &status) || !is_ours(&status) || status.st_size <= 0 || status.st_size > ENTRY_MAX)
+		return NULL;
+	bytes = malloc(status.st_size);
+	if (!bytes)
+		return NULL;
+	for (off_t done = 0; done < status.st_size;) {
+		ssize_t got = pread(fd, bytes + done, status.st_size - done, done);
+
+		if (got <= 0)
+			return NULL;
+		done += got;
+	}
+	futimens(fd, NULL);
+	*ret_n = status.st_size;
+	return TAKE_PTR(bytes);
+}
+
+bool store_find(struct store *store, uint32_t uid, const struct entry_part *key, struct entry *ret, void **ret_block)
+{
+	const struct entry_name name = entry_name(key->bytes, key->n);
+	int64_t index = row_find(store, uid, &name);
+	_cleanup_(freep) void *bytes = NULL;
+	enum entry_state state = ENTRY_DAMAGED;
+	char text[NAME_MAX_];
+	size_t n = 0;
+
+	if (index < 0)
+		return false;
+	bytes = read_file(store, name_text(text, "", uid, &name), &n);
+	if (bytes)
+		state = entry_get(ret, bytes, n, key);
+	if (state == ENTRY_DAMAGED) {
+		__atomic_fetch_add(&store->figures.n_dropped, 1, __ATOMIC_RELAXED);
+		entry_remove(store, index);
+	}
+	if (state != ENTRY_FOUND)
+		return false;
+	store->rows[index].used_ns = now_ns();
+	*ret_block = TAKE_PTR(bytes);
+	return true;
+}
+
+void store_drop(struct store *store, uint32_t uid, const struct entry_part *key)
+{
+	const struct entry_name name = entry_name(key->bytes, key->n);
+	int64_t index = row_find(store, uid, &name);
+
+	if (index < 0)
+		return;
+	__atomic_fetch_add(&store->figures.n_dropped, 1, __ATOMIC_RELAXED);
+	entry_remove(store, index);
+}
+
+/* -- Keeping --- */
+static int write_file(int folder, const char *name, const uint8_t *bytes, size_t n)
+{
+	_cleanup_(closep) int fd = openat(folder, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+	if (fd < 0)
+		return -errno;
+	for (size_t done = 0; done < n;) {
+		ssize_t put = write(fd, bytes + done, n - done);
+
+		if (put < 0 && errno != EINTR)
+			return -errno;
+		done += MAX(put, (ssize_t)0);
+	}
+	return 0;
+}
+
+static int replace_file(struct store *store, const struct row *row, const void *bytes, size_t n)
+{
+	char half[NAME_MAX_], whole[NAME_MAX_];
+	int r;
+
+	name_text(half, "new-", row->uid, &row->name);
+	unlinkat(store->fd, half, 0);
+	r = write_file(store->fd, half, bytes, n);
+	if (!r && renameat(store->fd, half, store->fd, name_text(whole, "", row->uid, &row->name)))
+		r = -errno;
+	if (r)
+		unlinkat(store->fd, half, 0);
+	return r;
+}
+
+int store_keep(struct store *store, uint32_t uid, const struct entry *entry)
+{
+	struct row row = { .name = entry_name(entry->key.bytes, entry->key.n), .uid = uid, .used_ns = now_ns() };
+	_cleanup_(freep) void *bytes = NULL;
+	int64_t index = row_find(store, uid, &row.name);
+	size_t n;
+	int r;
+
+	r = entry_put(entry, &bytes, &n);
+	if (r)
+		return r;
+	if (n > store->n_bytes_max)
+		return -EFBIG;
+	if (index >= 0)
+		entry_remove(store, index);
+	make_room(store, n);
+	row.size = n;
+	r = replace_file(store, &row, bytes, n);
+	return r ? r : row_add(store, &row);
+}
