@@ -197,6 +197,18 @@ static void stats_of_tracer(struct tierd *tierd, struct wire_stats *stats)
 	stats->n_kernel_dropped = tracer.n_dropped;
 }
 
+static void stats_of_cache(struct tierd *tierd, struct wire_stats *stats)
+{
+	struct caching_figures figures;
+
+	caching_figures(&tierd->caching, &figures);
+	stats->n_cache_hits = figures.n_hits;
+	stats->n_cache_misses = figures.n_misses;
+	stats->n_cache_dropped = figures.store.n_dropped;
+	stats->n_cache_entries = figures.store.n_entries;
+	stats->n_cache_bytes = figures.store.n_bytes;
+}
+
 /* What the server does not know: everything but the core's figures and the loop's. */
 static void op_stats(void *context, struct wire_stats *stats)
 {
@@ -210,6 +222,7 @@ static void op_stats(void *context, struct wire_stats *stats)
 	stats->delay_ns = tierd->options->delay_ns;
 	stats->worker_timeout_ns = tierd->options->worker_timeout_ns;
 	stats_of_pool(tierd, stats);
+	stats_of_cache(tierd, stats);
 	stats_of_tracer(tierd, stats);
 }
 

@@ -4,6 +4,8 @@
  *   core ──► compiling_start()  bodies into a memfd ──► pool ──► worker
  *   core ◄── compile_ended()    bytes into the arena ◄── pool ◄──┘
  *
+ * Final code may lie in the cache: then its thread comes before the pool, and instead of it when it finds some (caching.h).
+ *
  *   core ──► compiling_start()  Tier0Instrumented ──► the loop's next turn
  *   core ◄── compiling_turn()   tier 0 that counts ◄──────────┘
  *
@@ -25,15 +27,26 @@ struct compile {
 	uint64_t module;
 	struct core_compile wanted;
 	struct host_bodies bodies;
+	struct lookup *lookup;	/* NULL: the cache is not asked */
+	bool is_found;		/* what comes is the cache's */
 };
 
 static struct compile *compile_free(struct compile *compile)
 {
 	list_remove(&compile->link);
+	caching_forget(compile->lookup);
 	free(compile);
 	return NULL;
 }
 DEFINE_CLEANUP(struct compile *, compile_free)
+
+static uid_t compile_uid(const struct host *host)
+{
+	struct core_module_info info;
+
+	core_module_info(host->module, &info);
+	return info.uid;
+}
 
 static void compile_end(struct compile *compile, enum tier_reason reason, const struct core_result *result, const struct refusal *why)
 {
@@ -43,6 +56,76 @@ static void compile_end(struct compile *compile, enum tier_reason reason, const 
 		log_line(LOG_WARNING, "module %lu method %u stays on its code: %s: %s", (unsigned long)compile->module, wanted->method,
 			 tier_reason_name(reason), why->text);
 	core_compile_done(compile->compiling->core, compile->module, wanted->method, wanted->version, reason, result);
+}
+
+static void compile_ended(void *context, enum tier_reason reason, void *bytes, size_t n, const struct refusal *why);
+
+static int compile_submit_job(struct compile *compile, const struct host *host, int fd, size_t n)
+{
+	struct compiling *compiling = compile->compiling;
+	int r;
+
+	r = pool_submit(compiling->pool, compile_uid(host), JOB_COMPILE, fd, n, compile_ended, compile, &compile->job);
+	if (r)
+		return error_fold(r);
+	if (compile->wanted.is_urgent)
+		pool_hurry(compile->job);
+	return 0;
+}
+
+/* -- What was compiled before --- */
+/* What the cache had is not what it should be. */
+static int compile_afresh(struct compile *compile, const struct refusal *why)
+{
+	struct host *host = core_module_context(core_module_by_id(compile->compiling->core, compile->module));
+	size_t n;
+	int fd = lookup_job(compile->lookup, &n);
+
+	log_line(LOG_WARNING, "code in the cache is refused, and compiled afresh: %s", why->text);
+	compile->is_found = false;
+	caching_refuse(compile->lookup);
+	return compile_submit_job(compile, host, fd, n);
+}
+
+static void compile_looked_up(void *context, struct lookup *lookup)
+{
+	struct compile *compile = context;
+	struct host *host = core_module_context(core_module_by_id(compile->compiling->core, compile->module));
+	struct refusal refusal;
+	void *code;
+	size_t n;
+	int fd, r;
+
+	code = lookup_take_code(lookup, &n);
+	if (code) {
+		compile->is_found = true;
+		compile_ended(compile, TIER_REASON_NONE, code, n, NULL);
+		return;
+	}
+	fd = lookup_job(lookup, &n);
+	r = compile_submit_job(compile, host, fd, n);
+	if (!r)
+		return;
+	refuse(&refusal, "%s", strerrordesc_np(-r));
+	compile_ended(compile, TIER_REASON_NO_WORKER, NULL, 0, &refusal);
+}
+
+/* Only code that stays: what counts has cells of its own, and a loop's entry is of one patchpoint. */
+static bool compile_is_cached(const struct compile *compile)
+{
+	const struct caching *caching = compile->compiling->caching;
+	const enum tier_level level = compile->wanted.level;
+
+	return caching && caching->thread && pool_compiler(compile->compiling->pool)
+	    && (level == TIER_LEVEL_TIER1 || level == TIER_LEVEL_OPTIMIZED);
+}
+
+static int compile_look_up(struct compile *compile, const struct host *host, int fd, size_t n)
+{
+	struct compiling *compiling = compile->compiling;
+
+	return error_fold(caching_look(compiling->caching, compile_uid(host), pool_compiler(compiling->pool), fd, n,
+				       compile_looked_up, compile, &compile->lookup));
 }
 
 static void compile_ended(void *context, enum tier_reason reason, void *bytes, size_t n, const struct refusal *why)
@@ -57,8 +140,14 @@ static void compile_ended(void *context, enum tier_reason reason, void *bytes, s
 		refusal = *why;
 	else
 		reason = host_place(core_module_context(module), &compile->bodies, bytes, n, &result, &refusal);
+	if (reason == TIER_REASON_RESULT_REFUSED && compile->is_found && !compile_afresh(compile, &refusal)) {
+		TAKE_PTR(compile);
+		return;
+	}
 	compile_end(compile, reason, &result, &refusal);
 	free((void *)result.sites);
+	if (!reason && compile->lookup && !compile->is_found)
+		caching_keep(TAKE_PTR(compile->lookup), TAKE_PTR(owned), n);
 }
 
 /* -- Tier 0 that counts --- */
@@ -100,14 +189,6 @@ static int compiling_turn(struct dispatch_timer *timer, uint64_t now_ns)
 }
 
 /* -- Beginning and end --- */
-static uid_t compile_uid(const struct host *host)
-{
-	struct core_module_info info;
-
-	core_module_info(host->module, &info);
-	return info.uid;
-}
-
 /* A shortage is tried again, many times a second. */
 static void compile_complain(struct compiling *compiling, int r)
 {
@@ -121,7 +202,6 @@ static void compile_complain(struct compiling *compiling, int r)
 
 static int compile_submit(struct compile *compile, struct host *host)
 {
-	struct compiling *compiling = compile->compiling;
 	_cleanup_(closep) int fd = -1;
 	size_t n;
 	int r;
@@ -129,12 +209,9 @@ static int compile_submit(struct compile *compile, struct host *host)
 	r = host_compile_job(host, &compile->wanted, &compile->bodies, &fd, &n);
 	if (r)
 		return r < 0 ? error_fold(r) : r;
-	r = pool_submit(compiling->pool, compile_uid(host), JOB_COMPILE, fd, n, compile_ended, compile, &compile->job);
-	if (r)
-		return error_fold(r);
-	if (compile->wanted.is_urgent)
-		pool_hurry(compile->job);
-	return 0;
+	if (compile_is_cached(compile))
+		return compile_look_up(compile, host, fd, n);
+	return compile_submit_job(compile, host, fd, n);
 }
 
 int compiling_start(struct compiling *compiling, struct host *host, const struct core_compile *wanted)

@@ -5,6 +5,7 @@
  * microseconds: it is made here, in a turn of the loop of its own. */
 
 #include <stdint.h>
+#include "caching.h"
 #include "host.h"
 #include "tiering/core.h"
 #include "util/base.h"
@@ -14,7 +15,8 @@
 struct compiling {
 	struct core *core;
 	struct pool *pool;
-	struct list compiles;		/* jobs that the pool has */
+	struct caching *caching;	/* NULL, or without a store: none */
+	struct list compiles;		/* jobs that the pool has, or the cache's thread */
 	struct list own;		/* those that are made here */
 	struct dispatch_timer turn;	/* armed while there are any */
 	uint64_t complained_ns;		/* when the log last heard of a job that could not start */

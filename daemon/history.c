@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 #include "history.h"
 #include "util/base.h"
 #include "util/error.h"
@@ -13,12 +11,6 @@
 
 _Static_assert((int)OPTIONS_SYNC_RECORD == (int)JOURNAL_SYNC_RECORD && (int)OPTIONS_SYNC_INTERVAL == (int)JOURNAL_SYNC_INTERVAL
 	       && (int)OPTIONS_SYNC_NEVER == (int)JOURNAL_SYNC_NEVER, "the same words");
-
-/* Private daemons come and go: what they did is of no interest to anybody who did not ask for it. */
-static bool is_the_systems(const struct options *options)
-{
-	return !options->user && !geteuid() && !options->socket && !getenv("TIERD_SOCKET");
-}
 
 static int history_keep(struct journal *journal, struct dispatch *dispatch, const struct options *options, const char *folder,
 			void (*readable)(void *context), void *context)
@@ -39,7 +31,7 @@ static int history_keep(struct journal *journal, struct dispatch *dispatch, cons
 int history_open(struct journal **ret, struct dispatch *dispatch, const struct options *options, void (*readable)(void *context),
 		 void *context)
 {
-	const char *where = options->journal ? options->journal : is_the_systems(options) ? SYSTEM_FOLDER : "memory";
+	const char *where = options->journal ? options->journal : options_is_the_systems(options) ? SYSTEM_FOLDER : "memory";
 	uint64_t n_memory = options->journal_events;
 	bool is_folder = false;
 	int r;

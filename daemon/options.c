@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "options.h"
 #include "util/base.h"
 
@@ -70,6 +71,8 @@ static const struct option_row rows[] = {
 	ROW("journal-size", SIZE, journal_size, 0, 1ull << 40, "256M", "size of the folder at which the oldest events go; 0: none", NULL),
 	ROW("journal-age", DURATION, journal_age_ns, 0, 87600 * HOUR, "720h", "age at which events go; 0: none", NULL),
 	ROW("journal-events", NUMBER, journal_events, 1, 1ull << 26, "262144", "events kept in memory", NULL),
+	ROW("code-cache", TEXT, code_cache, 0, 0, NULL, "where final code and profiles are kept for the next daemon: a folder or off; default /var/lib/tierd/cache for the system's daemon, with --user $XDG_STATE_HOME/tierd/cache, else off", NULL),
+	ROW("code-cache-size", SIZE, code_cache_size, 1ull << 20, 1ull << 40, "256M", "size of that folder at which what was not used for long goes", NULL),
 	ROW("window", NUMBER, window, 0, 0x500000000000ull, "0", "first address for modules' spans; 0: random", NULL),
 	ROW("ready-fd", NUMBER, ready_fd, 0, 1ull << 20, NULL, "descriptor that gets the line \"ready\" when the daemon serves", NULL),
 	ROW("log-level", NUMBER, log_level, 0, 3, "2", "0 errors, 1 warnings, 2 information, 3 debugging", NULL),
@@ -343,6 +346,11 @@ static enum options_end refuse_option(const char *before, const char *name, cons
 }
 
 /* Also with the prefix of the knob that it mirrors */
+bool options_is_the_systems(const struct options *options)
+{
+	return !options->user && !geteuid() && !options->socket && !getenv("TIERD_SOCKET");
+}
+
 static const struct option_row *row_find(const char *name, size_t n)
 {
 	const bool has_prefix = n > 3 && !strncmp(name, "tc-", 3);
@@ -401,6 +409,8 @@ enum options_end options_parse(struct options *ret, int argc, char **argv)
 	/* a word without a slash is a slip rather than a folder */
 	if (ret->journal && strcmp(ret->journal, "memory") && strcmp(ret->journal, "off") && !strchr(ret->journal, '/'))
 		return refuse_option("--journal: '", ret->journal, "' is neither memory, off nor a folder's path with a /");
+	if (ret->code_cache && strcmp(ret->code_cache, "off") && !strchr(ret->code_cache, '/'))
+		return refuse_option("--code-cache: '", ret->code_cache, "' is neither off nor a folder's path with a /");
 	if (ret->ring_bytes & (ret->ring_bytes - 1))
 		return refuse_option("--", "ring-bytes", ": not a power of two");
 	if (ret->aggressive_tiering) {

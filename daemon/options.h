@@ -27,6 +27,8 @@ struct options {
 	enum options_sync journal_sync;
 	uint64_t journal_sync_interval_ns;
 	uint64_t journal_size, journal_age_ns;	/* 0: any */
+	const char *code_cache;		/* a folder or "off"; NULL: as is usual for such a daemon */
+	uint64_t code_cache_size;	/* bytes */
 	uint64_t window;		/* base address; 0: random */
 	bool call_counting, call_counting_stubs;
 	bool tiered_compilation, quick_jit, quick_jit_for_loops, ready_to_run;
@@ -46,6 +48,10 @@ enum options_end { OPTIONS_RUN, OPTIONS_DONE, OPTIONS_ERROR };
 /* Fills @ret with defaults, then from the arguments. OPTIONS_DONE: --help or --version was printed. OPTIONS_ERROR: the
  * sentence is on standard error. */
 enum options_end options_parse(struct options *ret, int argc, char **argv);
+
+/* Whether this is the system's daemon. Private ones come and go: what they did is of no interest to anybody who did not ask for
+ * it. */
+bool options_is_the_systems(const struct options *options);
 
 /* A knob as people are told of it: any option that has a default */
 struct options_knob {

@@ -4,6 +4,7 @@
 /* What the daemon consists of: for those who wire its parts together (tierd.c) and ask them (answers.c) */
 
 #include <limits.h>
+#include "caching.h"
 #include "compiling.h"
 #include "journal/journal.h"
 #include "listen.h"
@@ -34,6 +35,7 @@ struct tierd {
 	struct server *server;
 	struct loading loading;
 	struct rejitting rejitting;
+	struct caching caching;
 	struct compiling compiling;
 	struct precompiling precompiling;
 	struct tier_visits visits;	/* what clients counted in modules that are gone */

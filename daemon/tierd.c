@@ -345,6 +345,34 @@ static uint64_t tierd_raise_files(void)
 	return files.rlim_cur;
 }
 
+/* False: this daemon keeps no code. */
+static bool cache_folder(const struct options *options, char *path, size_t n)
+{
+	const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+
+	if (options->code_cache)
+		return strcmp(options->code_cache, "off") && snprintf(path, n, "%s", options->code_cache) < (int)n;
+	if (options_is_the_systems(options))
+		return snprintf(path, n, "/var/lib/tierd/cache") < (int)n;
+	if (!options->user || !(state && *state == '/' ? state : home))
+		return false;
+	return (state && *state == '/' ? snprintf(path, n, "%s/tierd/cache", state)
+				       : snprintf(path, n, "%s/.local/state/tierd/cache", home)) < (int)n;
+}
+
+/* Whoever names a folder wants it; without any, code is compiled again. */
+static int tierd_init_cache(struct tierd *tierd)
+{
+	const struct options *o = tierd->options;
+	char path[PATH_MAX];
+	int r;
+
+	if (!cache_folder(o, path, sizeof(path)))
+		return 0;
+	r = caching_open(&tierd->caching, &tierd->dispatch, path, o->code_cache_size);
+	return o->code_cache ? error_fold(r) : 0;
+}
+
 static int tierd_init_server(struct tierd *tierd)
 {
 	struct server_config config = SERVER_CONFIG_DEFAULT;
@@ -401,6 +429,8 @@ static int tierd_init(struct tierd *tierd)
 	if (!r)
 		r = history_open(&tierd->journal, &tierd->dispatch, o, journal_readable, tierd);
 	if (!r)
+		r = tierd_init_cache(tierd);
+	if (!r)
 		r = tierd_init_tracer(tierd);
 	if (!r)
 		r = tierd_init_core(tierd);
@@ -416,6 +446,7 @@ static int tierd_init(struct tierd *tierd)
 	tierd->loading.ready_to_run = o->ready_to_run;
 	tierd->compiling.core = tierd->core;
 	tierd->compiling.pool = tierd->pool;
+	tierd->compiling.caching = &tierd->caching;
 	tierd->precompiling.pool = tierd->pool;
 	tierd->precompiling.checker = tierd->checker;
 	tierd->rejitting.core = tierd->core;
@@ -460,6 +491,7 @@ struct tierd *tierd_free(struct tierd *tierd)
 	if (!tierd)
 		return NULL;
 	tierd->checker = task_thread_free(tierd->checker);
+	caching_stop(&tierd->caching);		/* what it finds may still become jobs */
 	tierd->pool = pool_free(tierd->pool);	/* drops its jobs: their contexts are ours to free */
 	loading_stop(&tierd->loading);
 	rejitting_stop(&tierd->rejitting);
@@ -468,6 +500,7 @@ struct tierd *tierd_free(struct tierd *tierd)
 	tierd->server = server_free(tierd->server);
 	while (tierd->core && (module = core_module_next(tierd->core, NULL)))
 		answers_release(tierd, module);
+	caching_close(&tierd->caching);
 	charge_table_deinit(&tierd->loading.charges);
 	tierd->core = core_free(tierd->core);
 	tierd->tracer = tracer_free(tierd->tracer);

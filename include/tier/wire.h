@@ -256,6 +256,10 @@ struct wire_stats {
 	uint64_t n_requests, n_disconnected;	/* n_disconnected: clients thrown out for breaking the protocol */
 	/* the knobs in force */
 	uint64_t threshold, delay_ns, worker_timeout_ns;
+	/* the code cache; zeroes: there is none */
+	uint64_t n_cache_hits, n_cache_misses;
+	uint64_t n_cache_dropped;	/* damaged entries that went */
+	uint64_t n_cache_entries, n_cache_bytes;
 };
 #define WIRE_SESSIONS_MAX 16u
 struct wire_sessions {
