@@ -185,29 +185,29 @@ struct module *core_module_by_name(struct core *core, uid_t uid, const char *nam
 struct module *core_module_next(struct core *core, struct module *after);		/* in order of ids; NULL starts and ends */
 
 /* -- What happens to methods --- */
-/* The prestub's question: makes sure that the method has code. 0, CORE_E_FULL, -errno (-EINVAL: no such method), or CORE_E_LATER: the
- * optimizer has been asked, before others and whatever delay or freeze says; ops->changed() tells when there is code, or none could
- * be made, which the next call says. Idempotent. */
+/* The prestub's question: makes sure that the method has code. 0, CORE_E_FULL, -errno (-EINVAL: no such method), or
+ * CORE_E_LATER: the optimizer has been asked, before others and whatever delay or freeze says; ops->changed() tells when
+ * there is code, or none could be made, which the next call says. Idempotent. */
 int core_prepare(struct module *module, uint32_t method);
 
 /* -- On-stack replacement (reference §8; osr.c) --- */
-/* A frame of the method's own body has hit the patchpoint so often that it wants optimized code. Queues a version of tier OSR, unless
- * there is one or one failed, another body is in place, or the uid has no version left that no method may need; its code goes into
- * the patchpoint's record. No entry point, no count, no status changes. Garbage is harmless. Events: OSR_REQUESTED (LOOP), later
- * COMPILE_STARTED, COMPILE_ENDED and OSR_READY, all with the version.
+/* A frame of the method's own body has hit the patchpoint so often that it wants optimized code. Queues a version of tier
+ * OSR, unless there is one or one failed, another body is in place, or the uid has few versions left;
+ * its code goes into the patchpoint's record. No entry point, no count, no status changes. Garbage is harmless. Events:
+ * OSR_REQUESTED (LOOP), later COMPILE_STARTED, COMPILE_ENDED and OSR_READY, all with the version.
  *
- * When core_rejit() or core_revert() returns 0, no patchpoint of the module leads to OSR code any more, which may have inlined what was
- * replaced. What is being made then ends with COMPILE_ENDED (INLINEE_REPLACED); what waits is made of the bodies of then, unless its
- * own is no longer there: it is given up without an event. After a takeover OSR code stays, and what was not ready is given up
- * likewise. What was taken away or given up may be asked for again. */
+ * When core_rejit() or core_revert() returns 0, no patchpoint of the module leads to OSR code any more, which may have
+ * inlined what was replaced. What is being made then ends with COMPILE_ENDED (INLINEE_REPLACED); what waits is made of the
+ * bodies of then, unless its own is no longer there: it is given up without an event. After a takeover OSR code stays, and
+ * what was not ready is given up likewise. What was taken away or given up may be asked for again. */
 void core_osr_request(struct core *core, uint64_t module, uint32_t patchpoint);
 
 /* -- Freezing (freeze.c): not durable, it ends with who asked for it --- */
-/* No compilation of the module starts any more (but for first calls, whose callers wait), until as many thaws have come as freezes.
- * Thresholds are journalled, and their methods queued. Compilations that have begun go on to their end and are published: the
- * module is quiet when core_n_compiling() is 0, now or at ops->quiet(). Methods that wait or are being compiled say in their state
- * words that they are frozen; where thousands wait, in slices. Events: FROZEN and THAWED (CLIENT), of the first and the last; a
- * takeover thaws, too. */
+/* No compilation of the module starts any more (but for first calls, whose callers wait), until as many thaws have come as
+ * freezes. Thresholds are journalled, and their methods queued. Compilations that have begun go on to their end and are
+ * published: the module is quiet when core_n_compiling() is 0, now or at ops->quiet(). Methods that wait or are being
+ * compiled say in their state words that they are frozen; where thousands wait, in slices. Events: FROZEN and THAWED
+ * (CLIENT), of the first and the last; a takeover thaws, too. */
 void core_freeze(struct module *module);
 void core_thaw(struct module *module);
 bool core_is_frozen(const struct module *module);

@@ -15,8 +15,9 @@
  * is T while they are not), no slot ever holds a counting stub, and what clients see is a function of the ledger, so that a
  * successor can write it again.
  *
- * Order of stores: the mark, if the generation grows (mark.c); fields, then entry points, then the state word that announces them. Where a call could find nothing but the
- * prestub on its way, the state word says so first (cold), or P leads to code before the slots lead to T.
+ * Order of stores: the mark, if the generation grows (mark.c); fields, then entry points, then the state word that
+ * announces them. Where a call could find nothing but the prestub on its way, the state word says so first (cold), or P
+ * leads to code before the slots lead to T.
  *
  * For the count of oscillations it is remembered when a value was an entry point: a slot held a value before if it was
  * recorded before the epoch up to which slots held that. Every slot begins with T. */

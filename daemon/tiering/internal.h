@@ -117,9 +117,9 @@ struct module {
 	struct list queue;		/* methods by ticket */
 	struct list osr_queue;		/* struct osr: those that wait, by ticket */
 	struct list osr_live;		/* struct osr: those that patchpoints lead to */
-	uint64_t *osr_known;		/* a bit per patchpoint: nobody need ask for its code; NULL: somebody should */
+	uint64_t *osr_known;		/* a bit per patchpoint: its code is on its way, or failed; NULL: of none */
 	struct list freeze_link;	/* core->freezing */
-	struct method *unmarked;	/* the first in the queue whose state word may not say yet whether it is frozen; NULL: all do */
+	struct method *unmarked;	/* the first in the queue whose state word may not say yet whether it is frozen */
 	struct list armed;		/* counting methods that a sweep has still to look at */
 	struct list looked;		/* those that it has looked at */
 	uint64_t id;

@@ -20,7 +20,8 @@ void mark_begin(struct module *module)
 {
 	if (module->header->changes % 2 == 0)
 		mark_count(module);
-	/* Synchronizes with the acquire fence in tier_records_mark(): who has met one of the stores to come finds the number odd. */
+	/* Synchronizes with the acquire fence in tier_records_mark(): who has met one of the stores to come finds the
+	 * number odd. */
 	__atomic_thread_fence(__ATOMIC_RELEASE);
 }
 

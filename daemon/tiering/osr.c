@@ -3,23 +3,25 @@
 
 /* On-stack replacement (reference §8)
  *
- * A frame that loops for long in unoptimized code asks for code that goes on at the head of its loop. That is a version of its method's
- * own body, in the chain with the others, but beside the ladder: never the active one, never counted, and nothing that the method
- * answers tells of it. It waits in the same queue as promotions do, and its code goes into the patchpoint's record, where this
- * frame and all others find it.
+ * A frame that loops for long in unoptimized code asks for code that goes on at the head of its loop. That is a version of
+ * its method's own body, in the chain with the others, but beside the ladder: never the active one, never counted, and
+ * nothing that the method answers tells of it. It waits in the same queue as promotions do, and its code goes into the
+ * patchpoint's record, where this frame and all others find it.
  *
  *   asked for ──► waits ──► is made ──► live: the patchpoint leads to it
  *       ▲            │         └──► failed: never asked for again
  *       └────────────┴── given up: the body is no longer the method's, or what it may have inlined was replaced
  *
- * Nobody writes down in the index of inliners what such code inlined: any replacement in the module takes all of it away. What is
- * running then ends unused; what waits is made of the bodies of then, unless its own was replaced.
+ * Nobody writes down in the index of inliners what such code inlined: any replacement in the module takes all of it away.
+ * What is running then ends unused; what waits is made of the bodies of then, unless its own was replaced.
  *
- * The patchpoint's word is what counts, not the ledger: a version that is live and that no patchpoint leads to is kept for the
- * frames in it. So code is taken away without a transaction, and before the one that replaces the body; and a daemon that dies
- * between a version's commit and its patchpoint's store leaves code that the next hit asks for again. Of what waited or was being
- * made a successor knows nothing, for the same reason. A version that was given up names no patchpoint; one that failed does, so that
- * this is remembered. */
+ * The patchpoint's word is what counts, not the ledger: a version that is live and that no patchpoint leads to is kept for
+ * the frames in it. So code is taken away without a transaction, and before the one that replaces the body; and a daemon
+ * that dies between a version's commit and its patchpoint's store leaves code that the next hit asks for again. Of what
+ * waited or was being made a successor knows nothing, for the same reason. A version that was given up names no patchpoint;
+ * one that failed does, so that this is remembered. */
+
+#define OSR_RESERVE 16u /* that part of a uid's versions is left to bodies that are still to come */
 
 struct osr *osr_free(struct osr *osr)
 {
@@ -89,8 +91,10 @@ static void osr_forget(struct module *module, uint32_t patchpoint)
 /* -- Asking --- */
 static bool osr_is_wanted(const struct method *method)
 {
+	const struct core *core = method_core(method);
+
 	return method_stage(method) != TIER_STAGE_COLD && !method_body(method)
-	    && version_room(method_core(method), method->module->user)
+	    && version_room(core, method->module->user) > core->share[ROWS_VERSIONS] / OSR_RESERVE
 	    && !(ladder_traits(method) & CORE_TRAIT_NO_OPTIMIZATION);
 }
 

@@ -5,20 +5,23 @@
 
 /* The background queue
  *
- * FIFO within a uid, round robin between uids, so many jobs of a uid and in total at a time. Each module has its own line of
- * those that wait, and stands in its user's by the first of them; a module that is frozen does not (freeze.c). While a uid's delay is active
- * its jobs wait: the processor belongs to those who are starting up. A job that a predecessor had outside is taken up
- * again before all others and whatever the delay says, even if its body was replaced; the history has its start already.
+ * FIFO within a uid, round robin between uids, so many jobs of a uid and in total at a time. Each module has its own line
+ * of those that wait, and stands in its user's by the first of them; a module that is frozen does not (freeze.c). While a
+ * uid's delay is active its jobs wait: the processor belongs to those who are starting up. A job that a predecessor had
+ * outside is taken up again before all others and whatever the delay says, even if its body was replaced; the history has
+ * its start already.
  *
- * First calls that wait for the optimizer come next, those of a uid in order, whatever the delay says.
+ * First calls that wait for the optimizer come next, those of a uid in order, whatever the delay says. OSR code (osr.c) waits
+ * in its module's line like any promotion.
  *
- * What comes out may have a next tier (ladder.c): it is counted at once, or recorded for the end of the delay when one is active. A
- * promotion that fails is final: the method keeps its code and says why. A job that cannot start because the daemon is short of
- * memory or descriptors has not failed: it stays where it is, and all starts wait a moment.
+ * What comes out may have a next tier (ladder.c): it is counted at once, or recorded for the end of the delay when one is
+ * active. A promotion that fails is final: the method keeps its code and says why. A job that cannot start because the
+ * daemon is short of memory or descriptors has not failed: it stays where it is, and all starts wait a moment.
  *
- * Thresholds that are reached together (reference §4.6): completing one is a transaction of a few microseconds on the thread that
- * also starts jobs, so there is no lock to be spared, and no second pass. A sweep completes all that it finds before it starts a
- * job. Bells come one at a time; as a uid has a job or two outside, the first of them starts and the others are completed meanwhile. */
+ * Thresholds that are reached together (reference §4.6): completing one is a transaction of a few microseconds on the
+ * thread that also starts jobs, so there is no lock to be spared, and no second pass. A sweep completes all that it finds
+ * before it starts a job. Bells come one at a time; as a uid has a job or two outside, the first of them starts and the
+ * others are completed meanwhile. */
 
 #define QUEUE_RETRY_NS 100000000u
 #define QUEUE_STARTS_MAX 64u	/* in one turn of the loop; more only when each start fails at once */

@@ -67,9 +67,9 @@ struct tier_records_header {
 	uint32_t version, record_size;
 	uint64_t module;			/* the module's id */
 	struct tier_layout layout;
-	/* What tier_changed_since() goes by, see tier_records_mark(). changes grows by one before and by one after each publication
-	 * and reset of any of the module's methods is visible, so an odd value says that one is under way, and by two when a
-	 * compilation begins or ends. */
+	/* What tier_changed_since() goes by, see tier_records_mark(). changes grows by one before and by one after each
+	 * publication and reset of any of the module's methods is visible, so an odd value says that one is under way, and
+	 * by two when a compilation begins or ends. */
 	uint64_t changes;
 	uint32_t n_compiling;			/* compilations under way */
 	uint32_t is_frozen;			/* 1: no promotion starts (tier_freeze()) */
@@ -95,7 +95,8 @@ enum tier_record_flags {
 _Static_assert(sizeof(struct tier_record) == 64, "a record is one cache line");
 
 /* The state word: generation << 24 | reason << 16 | tier << 8 | frozen << 7 | stage.
- * frozen: the stage will not go on, because the module is frozen. The generation grows with each publication and each reset and is never 0 for a method that has code. */
+ * frozen: no compilation begins for it, because the module is frozen; one that has begun goes on to its end. The generation grows with each publication and each reset
+ * and is never 0 for a method that has code. */
 #define TIER_STATE_GENERATION_SHIFT 24
 static inline uint64_t tier_state_make(uint64_t generation, unsigned int reason, unsigned int tier, unsigned int stage)
 {
