@@ -40,10 +40,9 @@ static struct measurement measurement_begin(const struct bench *b)
 				     .has_mark = true };
 }
 
-/* Something happened up to now, since the beginning. */
-static void measurement_look(const struct bench *b, struct measurement *m)
+static bool measurement_is_off(const struct bench *b, const struct measurement *m)
 {
-	m->has_changed |= tier_changed_since(b->climber.target.module, &m->mark);
+	return tier_changed_since(b->climber.target.module, &m->mark);
 }
 
 /* -- Freezing --- */
@@ -118,19 +117,18 @@ static void bench_free(struct bench *b)
 	uint64_t batch = 1;
 
 	while (m.n_rounds < c->ctl->rounds) {
-		const bool had_changed = m.has_changed;
-		uint64_t ns = climber_call(c, batch);
-		struct tier_answer now;
+		const uint64_t ns = climber_call(c, batch);
+		const bool has_changed = measurement_is_off(b, &m);	/* before the question, so that this is no other stage's */
+		const struct tier_answer now = tier_status(c->target.method);
 
-		measurement_look(b, &m);
-		now = tier_status(c->target.method);
-		m.has_changed &= had_changed || (now.stage == m.answer.stage && now.generation == m.answer.generation);
 		if (now.stage != m.answer.stage || now.generation != m.answer.generation)
 			break;
 		if (ns < ROUND_NS / 2 && batch < UINT32_MAX) {
 			batch *= 2;
+			m.mark = tier_mark(c->target.module);
 			continue;
 		}
+		m.has_changed |= has_changed;
 		b->rounds[m.n_rounds++] = (double)ns / batch;
 		m.n_calls += batch;
 	}
@@ -144,7 +142,7 @@ static void bench_counted(struct bench *b, uint32_t calls)
 	m.n_rounds = 1;
 	m.n_calls = calls > 1 ? calls - 1 : 1;
 	b->rounds[0] = (double)climber_call(&b->climber, m.n_calls) / m.n_calls;
-	measurement_look(b, &m);
+	m.has_changed = measurement_is_off(b, &m);
 	bench_row(b, &m);
 	climber_call(&b->climber, calls - m.n_calls);
 }

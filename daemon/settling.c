@@ -16,112 +16,116 @@ enum part { PART_CALLEES, PART_ADDRESSES, PART_CALLX, PART_PROFILE, PART_TABLES,
 #define PART_SHIFT 56
 #define SETTLING_LOOKS 4096u	/* instructions or table entries per call */
 
+/* One page of an answer: where it begins, what it has, and where the next one does */
+struct page {
+	const struct host *host;
+	uint32_t method;
+	const struct host_body *body;	/* that it runs now; NULL: its own */
+	const struct insn *insns;
+	uint32_t n_insns;
+	enum part part;
+	uint64_t place;
+	uint32_t *methods, n, n_max;
+	uint64_t next;
+};
+
+static void page_begin(struct page *page)
+{
+	const struct image *image = &page->host->image;
+
+	page->body = host_body_current(page->host, page->method);
+	page->insns = page->body ? page->body->bound.insns : image_method_insns(image, page->method);
+	page->n_insns = page->body ? page->body->bound.n_insns : image->methods[page->method].n_insns;
+}
+
+static void page_add(struct page *page, uint32_t method)
+{
+	page->methods[page->n++] = method;
+}
+
 static uint64_t cursor_at(enum part part, uint64_t place)
 {
 	return (uint64_t)part << PART_SHIFT | place;
 }
 
-/* What the method runs now */
-struct code {
-	const struct host_body *body;	/* NULL: its own */
-	const struct insn *insns;
-	uint32_t n_insns;
-};
-
-static struct code code_of(const struct host *host, uint32_t method)
+/* The part goes on at page->place, or when that is @n, @behind it something else. */
+static void page_end(struct page *page, uint64_t n, uint64_t behind)
 {
-	const struct host_body *body = host_body_current(host, method);
-
-	if (body)
-		return (struct code){ .body = body, .insns = body->bound.insns, .n_insns = body->bound.n_insns };
-	return (struct code){ .insns = image_method_insns(&host->image, method), .n_insns = host->image.methods[method].n_insns };
+	page->next = page->place < n ? cursor_at(page->part, page->place) : behind;
 }
 
-static uint32_t called_by_code(const struct host *host, const struct host_body *body, uint32_t method, enum part part, uint64_t place,
-			       uint64_t *from, uint32_t *ret, uint32_t n_max)
+/* -- The parts --- */
+static void called_by_code(struct page *page)
 {
-	const enum calls_relation relation = part == PART_CALLEES ? CALLS_CALLEES : CALLS_ADDRESSES;
-	uint32_t n, n_ret = 0;
-	const uint32_t *targets = body ? calls_of(body->calls, relation, 0, &n) : calls_of(host->calls, relation, method, &n);
+	const enum calls_relation relation = page->part == PART_CALLEES ? CALLS_CALLEES : CALLS_ADDRESSES;
+	const struct calls *calls = page->body ? page->body->calls : page->host->calls;
+	uint32_t n;
+	const uint32_t *targets = calls_of(calls, relation, page->body ? 0 : page->method, &n);
 
-	while (place < n && n_ret < n_max)
-		ret[n_ret++] = targets[place++];
-	*from = place < n ? cursor_at(part, place) : cursor_at(part + 1, 0);
-	return n_ret;
+	while (page->place < n && page->n < page->n_max)
+		page_add(page, targets[page->place++]);
+	page_end(page, n, cursor_at(page->part + 1, 0));
 }
 
 /* Whether it calls through pointers at all */
-static void look_for_callx(const struct code *code, uint64_t place, uint64_t *from)
+static void look_for_callx(struct page *page)
 {
-	const uint64_t end = MIN(place + SETTLING_LOOKS, (uint64_t)code->n_insns);
+	const uint64_t end = MIN(page->place + SETTLING_LOOKS, (uint64_t)page->n_insns);
 
-	for (; place < end; place += insn_slots(&code->insns[place]))
-		if (insn_is_callx(&code->insns[place])) {
-			*from = cursor_at(PART_PROFILE, 0);
+	for (; page->place < end; page->place += insn_slots(&page->insns[page->place]))
+		if (insn_is_callx(&page->insns[page->place])) {
+			page->next = cursor_at(PART_PROFILE, 0);
 			return;
 		}
-	*from = place < code->n_insns ? cursor_at(PART_CALLX, place) : SERVER_CALLED_END;
+	page_end(page, page->n_insns, SERVER_CALLED_END);
 }
 
-/* @place: of the profile. Huge methods have none, so this is short. */
-static uint32_t called_by_profile(const struct host *host, const struct code *code, uint32_t method, uint64_t place, uint64_t *from,
-				  uint32_t *ret, uint32_t n_max)
+/* Huge methods have no profile, so this is short. Which methods a replaced body's own tables name is not kept. */
+static void called_by_profile(struct page *page)
 {
-	uint32_t n = 0, n_ret = 0;
-	_cleanup_(freep) struct profile_count *counts = host_profile(host, method, code->insns, code->n_insns, &n);
+	uint32_t n = 0;
+	_cleanup_(freep) struct profile_count *counts = host_profile(page->host, page->method, page->insns, page->n_insns, &n);
 
-	for (; counts && place < n && n_ret < n_max; place++)
-		if (counts[place].kind == PROFILE_CALLX && counts[place].method != PROFILE_NO_METHOD)
-			ret[n_ret++] = counts[place].method;
-	/* which methods a replaced body's own tables name is not kept */
-	*from = counts && place < n ? cursor_at(PART_PROFILE, place)
-	      : cursor_at(code->body && code->body->rodata ? PART_ALL : PART_TABLES, 0);
-	return n_ret;
+	for (; counts && page->place < n && page->n < page->n_max; page->place++)
+		if (counts[page->place].kind == PROFILE_CALLX && counts[page->place].method != PROFILE_NO_METHOD)
+			page_add(page, counts[page->place].method);
+	page_end(page, counts ? n : 0, cursor_at(page->body && page->body->rodata ? PART_ALL : PART_TABLES, 0));
 }
 
-static uint32_t called_through_tables(const struct image *image, uint64_t place, uint64_t *from, uint32_t *ret, uint32_t n_max)
+static void called_through_tables(struct page *page)
 {
-	const uint64_t end = MIN(place + SETTLING_LOOKS, (uint64_t)image->n_relocs);
-	uint32_t n_ret = 0;
+	const struct image *image = &page->host->image;
+	const uint64_t end = MIN(page->place + SETTLING_LOOKS, (uint64_t)image->n_relocs);
 
-	for (; place < end && n_ret < n_max; place++)
-		if (image->relocs[place].ref == INSN_REF_METHOD)
-			ret[n_ret++] = image->relocs[place].index;
-	*from = place < image->n_relocs ? cursor_at(PART_TABLES, place) : SERVER_CALLED_END;
-	return n_ret;
+	for (; page->place < end && page->n < page->n_max; page->place++)
+		if (image->relocs[page->place].ref == INSN_REF_METHOD)
+			page_add(page, image->relocs[page->place].index);
+	page_end(page, image->n_relocs, SERVER_CALLED_END);
 }
 
-static uint32_t called_perhaps(const struct image *image, uint64_t place, uint64_t *from, uint32_t *ret, uint32_t n_max)
+static void called_perhaps(struct page *page)
 {
-	uint32_t n_ret = 0;
+	const uint32_t n = page->host->image.n_methods;
 
-	while (place < image->n_methods && n_ret < n_max)
-		ret[n_ret++] = place++;
-	*from = place < image->n_methods ? cursor_at(PART_ALL, place) : SERVER_CALLED_END;
-	return n_ret;
+	while (page->place < n && page->n < page->n_max)
+		page_add(page, page->place++);
+	page_end(page, n, SERVER_CALLED_END);
 }
 
-uint32_t settling_called(void *context, uint32_t method, uint64_t *from, uint32_t *ret, uint32_t n_max)
+uint32_t settling_called(void *host, uint32_t method, uint64_t *from, uint32_t *ret, uint32_t n_max)
 {
-	const struct host *host = context;
-	const struct code code = code_of(host, method);
-	const enum part part = *from >> PART_SHIFT;
-	const uint64_t place = *from & ((UINT64_C(1) << PART_SHIFT) - 1);
+	static void (*const parts[_PART_N])(struct page *page) = {
+		[PART_CALLEES] = called_by_code, [PART_ADDRESSES] = called_by_code, [PART_CALLX] = look_for_callx,
+		[PART_PROFILE] = called_by_profile, [PART_TABLES] = called_through_tables, [PART_ALL] = called_perhaps,
+	};
+	struct page page = {
+		.host = host, .method = method, .part = *from >> PART_SHIFT, .place = *from & ((UINT64_C(1) << PART_SHIFT) - 1),
+		.methods = ret, .n_max = n_max, .next = SERVER_CALLED_END,
+	};
 
-	switch (part) {
-	case PART_CALLEES: case PART_ADDRESSES:
-		return called_by_code(host, code.body, method, part, place, from, ret, n_max);
-	case PART_CALLX:
-		look_for_callx(&code, place, from);
-		return 0;
-	case PART_PROFILE:
-		return called_by_profile(host, &code, method, place, from, ret, n_max);
-	case PART_TABLES:
-		return called_through_tables(&host->image, place, from, ret, n_max);
-	case PART_ALL:
-		return called_perhaps(&host->image, place, from, ret, n_max);
-	default:
-		*from = SERVER_CALLED_END;
-		return 0;
-	}
+	page_begin(&page);
+	if (page.part < _PART_N)
+		parts[page.part](&page);
+	*from = page.next;
+	return page.n;
 }

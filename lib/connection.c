@@ -271,8 +271,8 @@ static uint64_t earlier(uint64_t a_ns, uint64_t b_ns)
 }
 
 /* One question: an answer takes @patience_ns at most, getting the lane until @deadline_ns. */
-static int prepare_ask(struct tier_conn *conn, const struct tier_record *record, const struct wire_method_ref *ref, uint64_t patience_ns,
-		       uint64_t deadline_ns)
+static int prepare_ask(struct tier_conn *conn, const struct tier_record *record, const struct wire_method_ref *ref,
+		       uint64_t patience_ns, uint64_t deadline_ns)
 {
 	int r;
 

@@ -326,9 +326,9 @@ struct wire_osr {
 	uint32_t patchpoint;	/* number in the module */
 	uint32_t reserved;
 };
-/* FREEZE: the owner of the module and root may, once per session. It holds the module, and ends with THAW, with the session's last
- * DETACH of the module, or with the session; then what was held goes on. A THAW meanwhile makes the FREEZE's answer ERROR
- * CANCELED. */
+/* FREEZE: the owner of the module and root may, once per session. It holds the module, and ends with THAW, with the session's
+ * last DETACH of the module, or with the session; then what was held goes on. A THAW meanwhile makes the FREEZE's answer
+ * ERROR CANCELED. */
 struct wire_mark {
 	uint64_t changes;	/* as the header of the module's records has them, in one moment */
 	uint32_t n_compiling;

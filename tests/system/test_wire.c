@@ -406,6 +406,10 @@ static void check_out_of_reach(const struct daemon *daemon, uint64_t module, con
 	check_refused(fd, WIRE_WAIT, &(struct wire_wait){ .module = module }, -1, TIER_ERROR_NO_MODULE);
 	check_refused(fd, WIRE_PREPARE, &(struct wire_method_ref){ .module = module }, -1, TIER_ERROR_NO_MODULE);
 	check_refused(fd, WIRE_UNLOAD, &(struct wire_module_ref){ .module = module }, -1, TIER_ERROR_NO_MODULE);
+	check_refused(fd, WIRE_FREEZE, &(struct wire_module_ref){ .module = module }, -1, TIER_ERROR_NO_MODULE);
+	check_refused(fd, WIRE_THAW, &(struct wire_module_ref){ .module = module }, -1, TIER_ERROR_NO_MODULE);
+	check_refused(fd, WIRE_MARK, &(struct wire_module_ref){ .module = module }, -1, TIER_ERROR_NO_MODULE);
+	check_refused(fd, WIRE_SETTLED, &(struct wire_method_ref){ .module = module }, -1, TIER_ERROR_NO_MODULE);
 	forge_bells(fd, module, 1, 3);
 	raw_stats(fd);
 	close(fd);
