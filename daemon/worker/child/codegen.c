@@ -37,8 +37,8 @@
 #define CODEGEN_LOOP 16u	/* as many as a jump backward counts, which stands for an unrolled loop */
 
 /* What .rodata says is looked up (fold.h) once known addresses are constants, and again with what follows from it. */
-#define CODEGEN_EARLY_PASSES "always-inline,function(sroa,early-cse)"
-#define CODEGEN_FOLD_PASSES "function(early-cse,simplifycfg)"
+#define CODEGEN_EARLY_PASSES "always-inline,function(sroa,instsimplify)"
+#define CODEGEN_FOLD_PASSES "function(instsimplify,simplifycfg)"
 #define CODEGEN_FOLD_ROUNDS 8u
 
 /* How far from what it refers to a reference is sure to lie in the module's span (tier/records.h): before a segment's data come

@@ -12,9 +12,11 @@
 static bool compile(const struct insn *insns, uint32_t n, uint32_t level, struct code_result *code, void **block,
 		    struct refusal *refusal)
 {
+	static const uint8_t rodata[64];
 	struct job_body body = { .method = 2, .n_insns = n, .insns = insns, .name = "example" };
 	struct job_compile job = { .level = level, .method = 2, .n_methods = 5, .n_imports = 3, .n_rodata = 64, .n_data = 64,
-				   .n_bss = 64, .slots = 8, .n_slots = 32, .call_cells = 4096, .bodies = &body, .n_bodies = 1 };
+				   .n_bss = 64, .slots = 8, .n_slots = 32, .call_cells = 4096, .rodata = rodata, .bodies = &body,
+				   .n_bodies = 1 };
 
 	return codegen_compile(&job, code, block, refusal);
 }
@@ -335,6 +337,9 @@ static void the_longest_methods_take_a_third_of_their_time(void **state)
 		TIME_LONG("calls", n, CALL(3));
 	for (uint32_t n = 1000; n <= (all ? JOB_INSNS_SURE : 4000); n = n == 4000 ? JOB_INSNS_SURE : n * 4)
 		TIME_LONG("calls through slots", n, LOAD(BPF_DW, 3, 6, 8), CALLX(3));
+	for (uint32_t n = 1000; n <= (all ? JOB_INSNS_SURE : 4000); n = n == 4000 ? JOB_INSNS_SURE : n * 4)
+		TIME_LONG("knobs", n, LDDW(6, INSN_REF_RODATA, 8, 0), LOAD(BPF_DW, 3, 6, 24), JUMP_K(BPF_JEQ, 3, 0, 1), CALL(3),
+			  ALU64_X(BPF_ADD, 0, 3));
 }
 
 static int setup(void **state)
