@@ -94,8 +94,9 @@ static void become(uid_t uid)
 static void daemon_exec(const struct daemon *daemon, const char *const *args, uid_t uid, int ready_fd)
 {
 	char program[4096], events[32], ready[32];
-	const char *argv[ARGS_MAX] = { program, "--foreground", "--socket", daemon->socket, events, ready, "--code-cache=off" };
-	int n = 7, log = open(daemon->log, O_WRONLY | O_CREAT | O_APPEND, 0644);
+	const char *argv[ARGS_MAX] = { program, "--foreground", "--socket", daemon->socket, events, ready, "--code-cache=off",
+				       "--tiered-pgo=off" };
+	int n = 8, log = open(daemon->log, O_WRONLY | O_CREAT | O_APPEND, 0644);
 
 	snprintf(program, sizeof(program), "%s/tierd", uid ? daemon->folder : build_folder());
 	snprintf(events, sizeof(events), "--events=%s", events_by_kernel() ? "kernel" : "socket");

@@ -23,8 +23,8 @@ struct daemon {
 /* A NULL-terminated array of words, for @args below */
 #define ARGS(...) ((const char *const[]){ __VA_ARGS__, NULL })
 
-/* Starts tierd with --foreground, a private socket, --code-cache=off and --events as TIER_EVENTS says, then @args
- * (NULL-terminated, may be NULL); returns when it serves. */
+/* Starts tierd with --foreground, a private socket, --code-cache=off, --tiered-pgo=off (most stories count the steps of the short
+ * ladder) and --events as TIER_EVENTS says, then @args (NULL-terminated, may be NULL); returns when it serves. */
 void daemon_start(struct daemon *daemon, const char *const *args);
 /* The same without waiting for service: returns the exit status of a daemon that refuses to start, text in @log. */
 int daemon_try(struct daemon *daemon, const char *const *args);
