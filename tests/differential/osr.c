@@ -9,8 +9,8 @@
 static struct osr *running;	/* the interpreter's questions do not say whose run it is */
 
 /* -- Compiling --- */
-static bool add_entries(struct osr *osr, uint32_t method, const struct flow *flow, const uint32_t *heads, uint32_t n, bool inlines,
-			struct refusal *refusal)
+static bool add_entries(struct osr *osr, uint32_t method, const struct flow *flow, const uint32_t *heads, uint32_t n,
+			bool inlines, struct refusal *refusal)
 {
 	for (uint32_t i = 0; i < n; i++) {
 		struct osr_entry *entry = &osr->entries[osr->n_entries];

@@ -101,8 +101,8 @@ static void take_over_frame(struct body *body)
 		LLVMAddAttributeAtIndex(body->function, 2, LLVMCreateEnumAttribute(body->lower->context, noalias, 0));
 }
 
-/* What a register points to came from somewhere that LLVM has not seen: any memory, the frame as well. That is less than it knows of
- * a body from its start on, so whatever holds there holds here. */
+/* What a register points to came from somewhere that LLVM has not seen: any memory, the frame as well. That is less than it knows
+ * of a body from its start on, so whatever holds there holds here. */
 static void take_over_registers(struct body *body, uint32_t pc)
 {
 	for (unsigned int reg = 0; reg < INSN_R10; reg++)

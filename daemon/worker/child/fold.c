@@ -6,9 +6,9 @@
 #include "worker/child/outside.h"
 #include "worker/child/slots.h"
 
-/* LLVM could do this by itself if .rodata were a constant with a value. But it takes a load beyond a constant's end for undefined,
- * and deletes what leads there; for a program, something lies there like anywhere else. So LLVM knows no value, and we look at
- * loads whose address has become .rodata and a number:
+/* LLVM could do this by itself if .rodata were a constant with a value. But it takes a load beyond a constant's end for
+ * undefined, and deletes what leads there; for a program, something lies there like anywhere else. So LLVM knows no value, and we
+ * look at loads whose address has become .rodata and a number:
  *
  *   inside .rodata, no pointer among the bytes     the bytes
  *   just one pointer, whole                        the address of what it points to, which the daemon fills in
@@ -137,11 +137,12 @@ static LLVMValueRef pointer_value(LLVMModuleRef module, const struct job_compile
 		[INSN_REF_BSS] = CODE_TARGET_BSS,
 	};
 	LLVMContextRef context = LLVMGetModuleContext(module);
-	LLVMValueRef addend = LLVMConstInt(LLVMInt64TypeInContext(context), reloc->addend, 1);
+	LLVMValueRef addend = LLVMConstInt(LLVMInt64TypeInContext(context), reloc->addend, 1), address;
 
 	if (reloc->width != 8 || reloc->ref == INSN_REF_IMPORT)
 		return NULL;
-	return LLVMConstGEP2(LLVMInt8TypeInContext(context), outside_address(module, job, targets[reloc->ref], reloc->index), &addend, 1);
+	address = outside_address(module, job, targets[reloc->ref], reloc->index);
+	return LLVMConstGEP2(LLVMInt8TypeInContext(context), address, &addend, 1);
 }
 
 static LLVMValueRef bytes_value(LLVMModuleRef module, const uint8_t *bytes, uint32_t n)

@@ -7,8 +7,8 @@
 #include <stdbool.h>
 #include "worker/job.h"
 
-/* Whether there can be anything to fold: the job came with .rodata, and the lowered @module refers to it. Code that is made before
- * its module is loaded (READY_TO_RUN) may run with another .rodata, an instantiation's: there nothing is known. */
+/* Whether there can be anything to fold: the job came with .rodata, and the lowered @module refers to it. Code that is made
+ * before its module is loaded (READY_TO_RUN) may run with another .rodata, an instantiation's: there nothing is known. */
 bool fold_applies(LLVMModuleRef module, const struct job_compile *job);
 
 /* Replaces each load of .rodata at a known offset by what lies there, and each call of a method that has become known, by its

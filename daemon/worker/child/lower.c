@@ -23,7 +23,8 @@
  *              value. r1..r5 are 0 afterwards, as at tier 0.
  *   slots      a callx whose register was loaded just before goes through the slot's call cell (slots.c).
  *   profile    branches have weights, and a callx may ask first for whom it usually calls (guard.h); or all of it is counted.
- *   outside    cells, addresses and segments are hidden external symbols: pc-relative, filled in by the daemon. */
+ *   outside    cells, addresses and segments are hidden external symbols: pc-relative, filled in by the daemon (outside.c).
+ *   OSR        the registers come from memory, the frame is the running activation's, and the entry leads to the loop (entry.c). */
 
 /* -- Instructions -------------------------------------------------------------------------------------------------- */
 static void lower_lddw(struct body *body, const struct insn *insn)

@@ -51,8 +51,8 @@ LLVMValueRef outside_address(LLVMModuleRef module, const struct job_compile *job
 	return LLVMGetNamedGlobal(module, name) ?: add_symbol(module, name, size_of(job, target), target == CODE_TARGET_RODATA);
 }
 
-LLVMValueRef outside_load_cell(LLVMBuilderRef builder, LLVMModuleRef module, const struct job_compile *job, enum code_target target,
-			       uint32_t index)
+LLVMValueRef outside_load_cell(LLVMBuilderRef builder, LLVMModuleRef module, const struct job_compile *job,
+			       enum code_target target, uint32_t index)
 {
 	LLVMTypeRef i64 = LLVMInt64TypeInContext(LLVMGetModuleContext(module));
 	LLVMValueRef load;

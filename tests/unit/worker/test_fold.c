@@ -3,8 +3,8 @@
 #include "unit/worker/run.h"
 #include "reference/reference.c"
 
-/* What is known of .rodata: knobs, tables of numbers and of methods, pointers; and what looks known, but is not. What the code may
- * not know is changed behind its back between two calls. */
+/* What is known of .rodata: knobs, tables of numbers and of methods, pointers; and what looks known, but is not. What the code
+ * may not know is changed behind its back between two calls. */
 
 #define N_RODATA 0x800u
 #define CELLS 0x800u		/* offset of the call cells: the place just behind */
@@ -53,7 +53,8 @@ static void put_number(struct fold_test *test, uint32_t offset, uint64_t number)
 }
 
 /* In ascending order of offsets. @value is what the daemon would write there. */
-static void put_pointer(struct fold_test *test, uint32_t offset, enum insn_ref ref, uint32_t index, int32_t addend, uint64_t value)
+static void put_pointer(struct fold_test *test, uint32_t offset, enum insn_ref ref, uint32_t index, int32_t addend,
+			uint64_t value)
 {
 	assert_true(test->job.n_relocs < RELOCS_MAX);
 	test->relocs[test->job.n_relocs++] = (struct image_reloc){ .segment = IMAGE_RODATA, .ref = ref, .width = 8, .offset = offset,
@@ -174,8 +175,8 @@ static void one_number_leads_to_another(void **state)
 	put_number(test, 0, 3);
 	put_number(test, 64 + 3 * 8, 5);
 	put_number(test, 64 + 5 * 8, 777);
-	RUN_ADD(test->run, LDDW(1, INSN_REF_RODATA, 0, 0), LOAD(BPF_DW, 2, 1, 0), ALU64_K(BPF_LSH, 2, 3), LDDW(3, INSN_REF_RODATA, 64, 0),
-		ALU64_X(BPF_ADD, 2, 3), LOAD(BPF_DW, 4, 2, 0), ALU64_K(BPF_LSH, 4, 3), ALU64_X(BPF_ADD, 4, 3), LOAD(BPF_DW, 0, 4, 0),
+	RUN_ADD(test->run, LDDW(1, INSN_REF_RODATA, 0, 0), LOAD(BPF_DW, 2, 1, 0), ALU64_K(BPF_LSH, 2, 3),
+		LDDW(3, INSN_REF_RODATA, 64, 0), ALU64_X(BPF_ADD, 2, 3), LOAD(BPF_DW, 4, 2, 0), ALU64_K(BPF_LSH, 4, 3), ALU64_X(BPF_ADD, 4, 3), LOAD(BPF_DW, 0, 4, 0),
 		EXIT());
 	assert_int_equal(n_relocs_of(fold_job(test, false), CODE_TARGET_RODATA), 0);
 	fold_compile(test, &test->job);

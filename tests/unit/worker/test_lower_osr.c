@@ -5,9 +5,9 @@
 #include "bytecode/flow.h"
 #include "bytecode/loops.h"
 
-/* Code that is entered at the head of a loop. Each program runs in the reference interpreter, once to its end and, for each head and
- * each arrival there, once up to it and from there on in the optimized code: result, memory and frame must be the same. Registers
- * that are not live at the head hold rubbish, as they may. */
+/* Code that is entered at the head of a loop. Each program runs in the reference interpreter, once to its end and, for each head
+ * and each arrival there, once up to it and from there on in the optimized code: result, memory and frame must be the same.
+ * Registers that are not live at the head hold rubbish, as they may. */
 
 #define HEADS_MAX 8
 #define ARRIVALS_MAX 12u
