@@ -31,9 +31,10 @@ struct compile_header {
 	uint32_t slots, n_slots, call_cells;
 	uint32_t osr_pc;
 	uint32_t profile, n_cells;
+	uint32_t reserved;	/* 0 */
 	uint64_t data, bss;
 };
-static_assert(sizeof(struct compile_header) % 8 == 0, "rows follow aligned");
+static_assert(sizeof(struct compile_header) == 8 + 20 * 4 + 2 * 8, "no padding, and rows follow aligned");
 
 struct compile_row {
 	uint32_t method, n_insns, n_counts;
@@ -192,7 +193,7 @@ static bool compile_header_check(const struct compile_header *header, size_t n, 
 		return refused(refusal, "a segment is larger than a module's may be");
 	if (!header->n_bodies || header->n_bodies > header->n_methods || header->n_insns > IMAGE_INSNS_MAX)
 		return refused(refusal, "the number of bodies or instructions is out of range");
-	if (header->has_rodata > 1)
+	if (header->has_rodata > 1 || header->reserved)
 		return refused(refusal, "a reserved field is set");
 	if (header->n_counts > header->n_insns + header->n_bodies)
 		return refused(refusal, "more is counted than there is to count");

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "worker/child/call.h"
 #include "worker/child/guard.h"
-#include "worker/child/hints.h"
 
 #define CALLS_IN_BLOCK 128u
 
@@ -49,7 +48,7 @@ static LLVMValueRef call_indirect(struct body *body, const struct insn *insn, ui
 /* A callx: with a profile that knows whom it usually calls, that one is called directly, or is here. */
 static LLVMValueRef call_register(struct body *body, const struct insn *insn, uint32_t pc, LLVMValueRef arguments[BODY_ARGUMENTS])
 {
-	const struct profile_count *count = hints_target(body->lower->job, body->index, pc);
+	const struct profile_count *count = plan_target(body->lower->plan, body->lower->job, body->index, pc);
 	struct guard guard;
 	LLVMValueRef target;
 

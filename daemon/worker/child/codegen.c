@@ -28,12 +28,15 @@
 #define CODEGEN_LONG_PASSES                                                                                            \
 	"always-inline,function(sroa,early-cse<memssa>,simplifycfg," CODEGEN_COMBINE ",jump-threading,simplifycfg,gvn,loop-mssa(licm),"    \
 	"dse,simplifycfg,instsimplify)"
+/* Code that counts, of such a method: thousands of loads and stores of counters between calls, of which GVN finds none again */
+#define CODEGEN_COUNT_PASSES                                                                                           \
+	"always-inline,function(sroa,early-cse<memssa>,simplifycfg," CODEGEN_COMBINE ",simplifycfg,instsimplify)"
 #if LLVM_VERSION_MAJOR >= 18	/* where it would otherwise check that a second round finds nothing */
 #define CODEGEN_COMBINE "instcombine<no-verify-fixpoint>"
 #else
 #define CODEGEN_COMBINE "instcombine"
 #endif
-#define CODEGEN_LONG 4096u	/* instruction slots, with all that is inlined; */
+#define CODEGEN_LONG 4096u	/* instruction slots, with all that is inlined, or half as many that count; */
 #define CODEGEN_LOOP 16u	/* as many as a jump backward counts, which stands for an unrolled loop */
 
 /* What .rodata says is looked up (fold.h) once known addresses are constants, and again with what follows from it. */
@@ -197,10 +200,18 @@ static bool optimize_all(LLVMModuleRef module, const struct job_compile *job, co
 	    && optimize(module, passes, refusal) && fold_all(module, job, refusal);
 }
 
+static const char *passes_of(const struct job_compile *job, bool is_long)
+{
+	if (!is_long)
+		return CODEGEN_PASSES;
+	return job->level == TIER_LEVEL_TIER1_INSTRUMENTED ? CODEGEN_COUNT_PASSES : CODEGEN_LONG_PASSES;
+}
+
 static bool compile_module(LLVMModuleRef module, const struct job_compile *job, const struct plan *plan, bool opaque,
 			   struct code_result *ret, void **ret_block, struct refusal *refusal)
 {
-	bool is_long = plan->size + CODEGEN_LOOP * plan->n_loops >= CODEGEN_LONG;
+	const uint32_t size = plan->size + CODEGEN_LOOP * plan->n_loops;
+	bool is_long = (job->level == TIER_LEVEL_TIER1_INSTRUMENTED ? 2 * size : size) >= CODEGEN_LONG;
 	LLVMTargetDataRef layout = LLVMCreateTargetDataLayout(machine);
 	char *triple = LLVMGetTargetMachineTriple(machine);
 	int r;
@@ -218,7 +229,7 @@ static bool compile_module(LLVMModuleRef module, const struct job_compile *job, 
 		refuse(refusal, "out of memory");
 		return false;
 	}
-	if (!verify(module, refusal) || !optimize_all(module, job, is_long ? CODEGEN_LONG_PASSES : CODEGEN_PASSES, refusal)
+	if (!verify(module, refusal) || !optimize_all(module, job, passes_of(job, is_long), refusal)
 	    || !only_the_method(module, refusal))
 		return false;
 	if (is_long)

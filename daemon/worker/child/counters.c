@@ -7,7 +7,8 @@
  * callee may look, or never return. That this is possible it learns from an alias scope of which only counters are: a method
  * that writes where they lie spoils its own profile.
  *
- * Nothing here jumps: what depends on a condition is added or chosen. */
+ * A branch that is taken is counted in a block on its way. Adding the condition would be shorter, but where that ends a loop,
+ * LLVM 19's vectorizer takes such a sum for one that grows by 1 each time, and counts once too often. */
 
 #define SCOPE "alias.scope"
 
@@ -53,27 +54,34 @@ static void store(const struct counters *counters, LLVMValueRef value, uint32_t 
 	mark(LLVMBuildStore(counters->builder, value, address(counters, word)), context_of(counters), 4);
 }
 
-static void add(const struct counters *counters, uint32_t word, LLVMValueRef increment)
-{
-	LLVMValueRef old = load(counters, type_word(counters), word);
-
-	store(counters, LLVMBuildAdd(counters->builder, old, increment, ""), word);
-}
-
 static LLVMValueRef constant(const struct counters *counters, int32_t value)
 {
 	return LLVMConstInt(type_word(counters), value, 1);
 }
 
-void counters_execution(const struct counters *counters, const struct profile_site *site)
+static void add(const struct counters *counters, uint32_t word)
 {
-	add(counters, site->word, constant(counters, 1));
+	LLVMValueRef old = load(counters, type_word(counters), word);
+
+	store(counters, LLVMBuildAdd(counters->builder, old, constant(counters, 1), ""), word);
 }
 
-void counters_branch(const struct counters *counters, const struct profile_site *site, LLVMValueRef condition)
+void counters_execution(const struct counters *counters, const struct profile_site *site)
 {
-	add(counters, site->word, constant(counters, 1));
-	add(counters, site->word + 1, LLVMBuildZExt(counters->builder, condition, type_word(counters), ""));
+	add(counters, site->word);
+}
+
+LLVMBasicBlockRef counters_branch(const struct counters *counters, const struct profile_site *site, LLVMBasicBlockRef target)
+{
+	LLVMBasicBlockRef here = LLVMGetInsertBlock(counters->builder), taken;
+
+	add(counters, site->word);
+	taken = LLVMInsertBasicBlockInContext(context_of(counters), target, "");
+	LLVMPositionBuilderAtEnd(counters->builder, taken);
+	add(counters, site->word + 1);
+	LLVMBuildBr(counters->builder, target);
+	LLVMPositionBuilderAtEnd(counters->builder, here);
+	return taken;
 }
 
 /* Without votes the value becomes the target and has one; else it adds one or takes one away. */
@@ -86,7 +94,7 @@ void counters_callx(const struct counters *counters, const struct profile_site *
 	LLVMValueRef is_free = LLVMBuildIsNull(builder, votes, "");
 	LLVMValueRef step = LLVMBuildSelect(builder, is_target, constant(counters, 1), constant(counters, -1), "");
 
-	add(counters, site->word, constant(counters, 1));
+	add(counters, site->word);
 	votes = LLVMBuildSelect(builder, is_free, constant(counters, 1), LLVMBuildAdd(builder, votes, step, ""), "");
 	store(counters, votes, site->word + 1);
 	store(counters, LLVMBuildSelect(builder, is_free, value, target, ""), profile_target(site));

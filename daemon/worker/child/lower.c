@@ -97,7 +97,7 @@ static void branch(struct body *body, uint32_t pc, LLVMValueRef condition, LLVMB
 	LLVMValueRef insn;
 
 	if (site)
-		counters_branch(&body->counters, site, condition);
+		target = counters_branch(&body->counters, site, target);
 	insn = LLVMBuildCondBr(body->builder, condition, target, body->blocks[pc + 1]);
 	if (count && count->n)
 		weights_branch(insn, count->m, count->n - count->m);

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
 #include "bytecode/decode.h"
 #include "util/base.h"
 #include "util/error.h"
@@ -16,14 +17,19 @@ struct walk {
 	struct plan *plan;
 	uint8_t *visits;	/* enum visit per body */
 	uint32_t *sizes;	/* slots per body, with what is inlined so far */
-	uint32_t *loops;	/* backward jumps, likewise */
+	uint32_t *loops, *callxs;	/* backward jumps and callx, likewise */
 };
 
+const struct profile_count *plan_target(const struct plan *plan, const struct job_compile *job, uint32_t body, uint32_t pc)
+{
+	return plan->guards && insn_is_callx(&job->bodies[body].insns[pc]) ? hints_target(job, body, pc) : NULL;
+}
+
 /* The method that the instruction at @pc calls, as far as is known: a callx the one that it usually calls */
-static int64_t method_called(const struct job_compile *job, uint32_t index, uint32_t pc)
+static int64_t method_called(const struct plan *plan, const struct job_compile *job, uint32_t index, uint32_t pc)
 {
 	const struct insn *insn = &job->bodies[index].insns[pc];
-	const struct profile_count *target = insn_is_callx(insn) ? hints_target(job, index, pc) : NULL;
+	const struct profile_count *target = plan_target(plan, job, index, pc);
 
 	if (target)
 		return target->method;
@@ -32,7 +38,7 @@ static int64_t method_called(const struct job_compile *job, uint32_t index, uint
 
 static int64_t body_of_call(const struct plan *plan, const struct job_compile *job, uint32_t index, uint32_t pc)
 {
-	int64_t method = method_called(job, index, pc);
+	int64_t method = method_called(plan, job, index, pc);
 
 	return method < 0 ? -1 : (int64_t)plan->bodies[method] - 1;
 }
@@ -78,6 +84,7 @@ static void walk_calls(struct walk *walk, uint32_t index, uint32_t depth, bool h
 		walk->plan->inlines[index][pc] = 1;
 		walk->sizes[index] += walk->sizes[callee];
 		walk->loops[index] += walk->loops[callee];
+		walk->callxs[index] += walk->callxs[callee];
 	}
 }
 
@@ -87,8 +94,10 @@ static void walk_body(struct walk *walk, uint32_t index, uint32_t depth)
 
 	walk->visits[index] = VISIT_OPEN;
 	walk->sizes[index] = body->n_insns;
-	for (uint32_t pc = 0; pc < body->n_insns; pc += insn_slots(&body->insns[pc]))
+	for (uint32_t pc = 0; pc < body->n_insns; pc += insn_slots(&body->insns[pc])) {
 		walk->loops[index] += insn_is_jump(&body->insns[pc]) && flow_jump_target(body->insns, pc) <= pc;
+		walk->callxs[index] += insn_is_callx(&body->insns[pc]);
+	}
 	if (depth < PLAN_DEPTH_MAX && walk->job->level != TIER_LEVEL_TIER1_INSTRUMENTED) {
 		walk_calls(walk, index, depth, true);
 		walk_calls(walk, index, depth, false);
@@ -125,26 +134,45 @@ static int plan_allocate(struct plan *plan, const struct job_compile *job)
 
 DEFINE_CLEANUP(struct plan *, plan_free)
 
+/* One walk from the method itself over bodies that nobody has looked at yet */
+static int plan_walk(struct plan *plan, const struct job_compile *job)
+{
+	_cleanup_(freep) uint8_t *visits = calloc(job->n_bodies, sizeof(*visits));
+	_cleanup_(freep) uint32_t *sizes = calloc(job->n_bodies, sizeof(*sizes));
+	_cleanup_(freep) uint32_t *loops = calloc(job->n_bodies, sizeof(*loops));
+	_cleanup_(freep) uint32_t *callxs = calloc(job->n_bodies, sizeof(*callxs));
+	struct walk walk = { .job = job, .plan = plan, .visits = visits, .sizes = sizes, .loops = loops, .callxs = callxs };
+
+	if (!visits || !sizes || !loops || !callxs)
+		return error_origin(-ENOMEM);
+	for (uint32_t i = 0; i < job->n_bodies; i++)
+		memset(plan->inlines[i], 0, job->bodies[i].n_insns);
+	walk_body(&walk, 0, 0);
+	plan->size = sizes[0];
+	plan->n_loops = loops[0];
+	plan->n_callx = callxs[0];
+	return 0;
+}
+
 int plan_new(struct plan **ret, const struct job_compile *job)
 {
 	_cleanup_(plan_freep) struct plan *plan = NULL;
-	_cleanup_(freep) uint8_t *visits = NULL;
-	_cleanup_(freep) uint32_t *sizes = NULL;
-	_cleanup_(freep) uint32_t *loops = NULL;
 	int r;
 
 	plan = calloc(1, sizeof(*plan));
-	visits = calloc(job->n_bodies, sizeof(*visits));
-	sizes = calloc(job->n_bodies, sizeof(*sizes));
-	loops = calloc(job->n_bodies, sizeof(*loops));
-	if (!plan || !visits || !sizes || !loops)
+	if (!plan)
 		return error_origin(-ENOMEM);
 	r = plan_allocate(plan, job);
 	if (r)
 		return error_fold(r);
-	walk_body(&(struct walk){ .job = job, .plan = plan, .visits = visits, .sizes = sizes, .loops = loops }, 0, 0);
-	plan->size = sizes[0];
-	plan->n_loops = loops[0];
+	plan->guards = true;
+	r = plan_walk(plan, job);
+	if (!r && plan->n_callx > PLAN_GUARDS_MAX) {
+		plan->guards = false;
+		r = plan_walk(plan, job);
+	}
+	if (r)
+		return error_fold(r);
 	mark_used(plan, job, 0);
 	*ret = TAKE_PTR(plan);
 	return 0;

@@ -204,6 +204,43 @@ static void a_usual_target_that_was_not_sent_is_called_directly(void **state)
 	run_free(run);
 }
 
+/* How many of @n callx ask for their target */
+static uint32_t count_guards(uint32_t n)
+{
+	struct run *run = run_new();
+	_cleanup_(freep) struct profile_count *counts = calloc(n + 1, sizeof(*counts));
+	struct script script = { .n = 0 };
+	struct job_body bodies[RUN_METHODS];
+	struct job_compile job;
+	struct plan *plan;
+	uint32_t n_guards = 0;
+
+	assert_non_null(counts);
+	counts[0] = (struct profile_count)ENTRY(30);
+	for (uint32_t i = 0; i < n; i++) {
+		script_add(&script, CALLX(6));
+		counts[1 + i] = (struct profile_count)CALLXS(i, 30, 30, 0);
+	}
+	script_add(&script, EXIT());
+	run_add(run, script.insns, script.n);
+	job = run_job(run, 0, false, bodies);
+	bodies[0].profile = counts;
+	bodies[0].n_profile = n + 1;
+	assert_int_equal(plan_new(&plan, &job), 0);
+	for (uint32_t pc = 0; pc < n; pc++)
+		n_guards += plan_target(plan, &job, 0, pc) != NULL;
+	plan_free(plan);
+	run_free(run);
+	return n_guards;
+}
+
+static void too_many_indirect_calls_ask_for_nobody(void **state)
+{
+	assert_int_equal(count_guards(1), 1);
+	assert_int_equal(count_guards(PLAN_GUARDS_MAX), PLAN_GUARDS_MAX);
+	assert_int_equal(count_guards(PLAN_GUARDS_MAX + 1), 0);
+}
+
 /* Whether a callx of @n executions with so many @votes for @target asks for it */
 static bool is_guarded(uint32_t n, uint32_t votes, uint32_t target)
 {
@@ -296,7 +333,8 @@ static void any_weights_give_the_same_result(void **state)
 	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
 		for (size_t k = 0; k <= i; k++) {
 			const struct profile_count counts[] = { ENTRY(numbers[i]), BRANCH(1, numbers[i], numbers[k]),
-								BRANCH(3, numbers[i], numbers[k]), BRANCH(7, numbers[i], numbers[k]) };
+								BRANCH(3, numbers[i], numbers[k]),
+								BRANCH(7, numbers[i], numbers[k]) };
 			struct job_body bodies[RUN_METHODS];
 			struct job_compile job = run_job(run, 0, false, bodies);
 
@@ -334,8 +372,8 @@ static void calls_and_branches_are_counted_and_nothing_is_inlined(void **state)
 	uint32_t *words;
 
 	/* for (r6 = r1; r6; r6--) if (r6 != 3) call 1 */
-	RUN_ADD(run, MOV(6, 1), JUMP_K(BPF_JEQ, 6, 0, 4), JUMP_K(BPF_JEQ, 6, 3, 1), CALL(1), ALU64_K(BPF_ADD, 6, -1), JUMP(-5), MOV_K(0, 7),
-		EXIT());
+	RUN_ADD(run, MOV(6, 1), JUMP_K(BPF_JEQ, 6, 0, 4), JUMP_K(BPF_JEQ, 6, 3, 1), CALL(1), ALU64_K(BPF_ADD, 6, -1), JUMP(-5),
+		MOV_K(0, 7), EXIT());
 	RUN_ADD(run, MOV_K(0, 1), EXIT());
 	run_compile(run, 1, false);
 	job = counting_job(run, bodies);
@@ -348,6 +386,21 @@ static void calls_and_branches_are_counted_and_nothing_is_inlined(void **state)
 	assert_memory_equal(words, ((uint32_t[]){ 2, 12, 2, 10, 1, 9 }), 6 * 4);
 	assert_memory_equal(words - 6, ((uint32_t[6]){ 0 }), 6 * 4);
 	assert_memory_equal(words + 6, ((uint32_t[6]){ 0 }), 6 * 4);
+	run_free(run);
+}
+
+/* for (r1 = 5; r1-- > 1;), with nothing else in it that could keep LLVM from making a vector of the counters */
+static void the_last_round_of_a_loop_does_not_go_on(void **state)
+{
+	struct run *run = run_new();
+	struct job_body bodies[RUN_METHODS];
+	struct job_compile job;
+
+	RUN_ADD(run, MOV_K(1, 5), ALU64_K(BPF_ADD, 1, -1), JUMP_K(BPF_JSGT, 1, 0, -2), MOV(0, 1), EXIT());
+	job = counting_job(run, bodies);
+	compile_job(run, &job);
+	assert_int_equal(run_call(run, 0, 0, 0, 0), 0);
+	assert_memory_equal(words_of(run, &job), ((uint32_t[]){ 1, 5, 4 }), 3 * 4);
 	run_free(run);
 }
 
@@ -434,10 +487,12 @@ int main(void)
 		cmocka_unit_test(a_usual_target_is_inlined_behind_a_question),
 		cmocka_unit_test(a_usual_target_that_was_not_sent_is_called_directly),
 		cmocka_unit_test(only_a_target_with_enough_votes_is_asked_for),
+		cmocka_unit_test(too_many_indirect_calls_ask_for_nobody),
 		cmocka_unit_test(a_method_that_calls_itself_indirectly_ends),
 		cmocka_unit_test(a_profile_of_something_else_is_not_believed),
 		cmocka_unit_test(any_weights_give_the_same_result),
 		cmocka_unit_test(calls_and_branches_are_counted_and_nothing_is_inlined),
+		cmocka_unit_test(the_last_round_of_a_loop_does_not_go_on),
 		cmocka_unit_test(votes_of_an_indirect_call_are_the_majoritys),
 		cmocka_unit_test(what_is_counted_is_there_when_a_call_begins),
 		cmocka_unit_test(code_that_has_too_few_cells_to_count_in_is_refused),
