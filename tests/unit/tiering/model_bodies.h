@@ -13,13 +13,24 @@
 #define N_HELD_MAX  32u
 #define N_JOBS      2u
 
+#define N_LIVE_MAX 64u
+
+/* A version with code */
+struct live {
+	uint64_t version, has; /* has: methods whose bodies are in it */
+	enum tier_level level;
+};
+
 struct ladder {
-	enum tier_stage stage; /* COUNTING whatever the counter says, until somebody notices */
+	enum tier_stage stage; /* COUNTING whatever the counter says, until somebody notices; COLD while the first is made */
 	enum tier_level level;
 	enum tier_reason reason;
-	uint64_t active, first, next; /* versions */
+	uint64_t active, next; /* versions */
+	enum tier_level next_level;
 	uint32_t n_counted;
-	uint64_t has; /* methods whose bodies are in the active code */
+	uint64_t has; /* of the active code */
+	struct live live[N_LIVE_MAX];
+	uint32_t n_live;
 };
 
 struct model_method {
@@ -31,6 +42,8 @@ struct model_method {
 /* A job that is outside */
 struct model_job {
 	uint64_t version, sees;
+	enum tier_level level;
+	uint32_t body;
 	bool is_stale; /* one of those that it sees was replaced since */
 };
 
@@ -58,7 +71,7 @@ struct model {
 	uint32_t n_bells, n_held;
 	struct fake_module *replacing; /* a rejit or revert is under way: of which method, to which body */
 	uint32_t replaced, body;
-	bool is_delayed, is_restoring;
+	bool is_delayed, is_restoring, is_frozen[FAKE_MODULES_MAX];
 	uint64_t n_steps, n_restarts, n_rejits, n_reverts, n_withdrawn, n_refused, n_final;
 };
 
@@ -84,12 +97,87 @@ static inline struct model_job *job_of(struct model *model, uint64_t version)
 }
 
 /* -- What happens to ladders --- */
+static inline bool level_is_final(enum tier_level level)
+{
+	return level == TIER_LEVEL_TIER1 || level == TIER_LEVEL_OPTIMIZED || level == TIER_LEVEL_MIN_OPT_JITTED;
+}
+
+static inline bool level_is_instrumented(enum tier_level level)
+{
+	return level == TIER_LEVEL_TIER0_INSTRUMENTED || level == TIER_LEVEL_TIER1_INSTRUMENTED;
+}
+
+static inline void ladder_add(struct ladder *ladder, uint64_t version, enum tier_level level, uint64_t has)
+{
+	assert_true(ladder->n_live < N_LIVE_MAX);
+	ladder->live[ladder->n_live++] = (struct live){.version = version, .level = level, .has = has};
+}
+
+static inline bool ladder_has(const struct ladder *ladder, enum tier_level level)
+{
+	for (uint32_t i = 0; i < ladder->n_live; i++)
+		if (ladder->live[i].level == level)
+			return true;
+	return false;
+}
+
+/* The oldest that inlined nobody */
+static inline const struct live *ladder_kept(const struct ladder *ladder)
+{
+	const struct live *kept = NULL;
+
+	for (uint32_t i = 0; i < ladder->n_live; i++)
+		if (!ladder->live[i].has && (!kept || ladder->live[i].version < kept->version))
+			kept = &ladder->live[i];
+	return kept;
+}
+
+/* Its active code is no more: it falls back to what there is, or is cold. */
 static inline void ladder_fall(struct ladder *ladder)
 {
-	ladder->stage = TIER_STAGE_REACHED;
-	ladder->level = TIER_LEVEL_TIER0;
-	ladder->active = ladder->first;
+	const struct live *kept = ladder->stage == TIER_STAGE_FINAL ? ladder_kept(ladder) : NULL;
+
+	ladder->stage = kept ? TIER_STAGE_REACHED : TIER_STAGE_COLD;
+	ladder->level = kept ? kept->level : TIER_LEVEL_NONE;
+	ladder->active = kept ? kept->version : 0;
+	ladder->next = 0;
 	ladder->has = 0;
+	ladder->reason = TIER_REASON_NONE;
+}
+
+/* By the rows of reference §7; TIER0 may stand for what could not be had. */
+static inline enum tier_level expected_first(const struct model *model, const struct fake_module *fm, uint32_t index,
+					     const struct model_method *method)
+{
+	const struct core_config *config = &model->fake->config;
+	const uint32_t traits = fm->traits[index];
+	bool is_precompiled = traits & CORE_TRAIT_PRECOMPILED && !method->body &&
+			      !ladder_has(&method->now, TIER_LEVEL_READY_TO_RUN);
+
+	for (uint32_t i = 0; i < fm->layout.n_methods; i++)
+		if (fm->inlines[index] >> i & 1 && model->methods[fm - model->fake->modules][i].body)
+			is_precompiled = false;
+	if (traits & CORE_TRAIT_NO_OPTIMIZATION || method->now.reason)
+		return TIER_LEVEL_MIN_OPT_JITTED;
+	if (traits & CORE_TRAIT_AGGRESSIVE_OPTIMIZATION || config->no_tiers)
+		return TIER_LEVEL_OPTIMIZED;
+	if (is_precompiled)
+		return TIER_LEVEL_READY_TO_RUN;
+	return config->pgo && config->instrument_all && fm->n_profile[index] ? TIER_LEVEL_TIER0_INSTRUMENTED
+									       : TIER_LEVEL_TIER0;
+}
+
+static inline bool may_be_next(const struct model *model, const struct fake_module *fm, uint32_t index,
+			       const struct ladder *ladder, enum tier_level level)
+{
+	const struct core_config *config = &model->fake->config;
+	const bool was_optimized = ladder_has(ladder, TIER_LEVEL_TIER1) || ladder_has(ladder, TIER_LEVEL_OPTIMIZED);
+
+	if (level == TIER_LEVEL_TIER1) /* always, for want of cells */
+		return true;
+	return config->pgo && !config->instrument_all && fm->n_profile[index] && !was_optimized &&
+	       ((level == TIER_LEVEL_TIER0_INSTRUMENTED && ladder->level == TIER_LEVEL_TIER0) ||
+		(level == TIER_LEVEL_TIER1_INSTRUMENTED && ladder->level == TIER_LEVEL_READY_TO_RUN));
 }
 
 /* Everybody who has the body that goes, and jobs that saw it */
@@ -108,7 +196,7 @@ static inline void replace_body(struct model *model, struct fake_module *fm, uin
 		for (uint32_t k = 0; k < ARRAY_SIZE(ladders); k++) {
 			struct model_job *job = job_of(model, ladders[k]->next);
 
-			if (job && ladders[k]->stage == TIER_STAGE_COMPILING && job->sees >> index & 1)
+			if (job && job->sees >> index & 1)
 				job->is_stale = true;
 		}
 	}
@@ -148,23 +236,30 @@ static inline void hear_withdrawn(struct model *model, struct model_method *meth
 	assert_true(method->now.has >> model->replaced & 1);
 	assert_int_equal(event->reason, TIER_REASON_INLINEE_REPLACED);
 	assert_int_equal(event->version, method->now.active);
-	assert_int_equal(method->now.stage, TIER_STAGE_FINAL);
 	ladder_fall(&method->now);
+	assert_int_equal(event->to, method->now.level);
 	model->n_withdrawn++;
 }
 
-static inline void hear_published(struct model *model, struct model_method *method, const struct tier_event *event)
+static inline void hear_published(struct model *model, struct fake_module *fm, struct model_method *method,
+				  const struct tier_event *event)
 {
 	struct ladder *now = &method->now;
 
-	if (event->to == TIER_LEVEL_TIER0) {
-		assert_int_equal(now->stage, TIER_STAGE_COLD);
-		*now = (struct ladder){.stage = TIER_STAGE_UNCOUNTED, .first = event->version};
+	if (now->stage == TIER_STAGE_COLD && !now->next) {
+		assert_string_equal(tier_level_name(event->to),
+				    tier_level_name(expected_first(model, fm, event->method, method)));
+		now->has = event->to == TIER_LEVEL_READY_TO_RUN ? fm->inlines[event->method] : 0;
 	} else {
-		assert_true(now->stage == TIER_STAGE_COMPILING && event->version == now->next);
+		assert_true(now->stage == TIER_STAGE_COMPILING || now->stage == TIER_STAGE_COLD);
+		assert_true(event->version == now->next && event->to == now->next_level);
 		assert_true(event->version == model->ended.version && !model->ended.is_stale && !model->ending);
 		now->has = model->ended.sees;
 	}
+	ladder_add(now, event->version, event->to, now->has);
+	now->stage = level_is_final(event->to) ? TIER_STAGE_COMPILING : TIER_STAGE_UNCOUNTED;
+	now->n_counted = 0;
+	now->next = 0;
 	now->level = event->to;
 	now->active = event->version;
 }
@@ -184,53 +279,115 @@ static inline void hear_threshold(struct model_method *method, const struct tier
 	}
 }
 
+static inline void hear_queued(struct model *model, struct fake_module *fm, struct model_method *method,
+			       const struct tier_event *event)
+{
+	struct ladder *now = &method->now;
+
+	if (now->next) { /* once more */
+		assert_true(event->version == now->next && event->reason == TIER_REASON_INLINEE_REPLACED);
+	} else if (now->stage == TIER_STAGE_COLD) {
+		assert_int_equal(expected_first(model, fm, event->method, method), TIER_LEVEL_OPTIMIZED);
+		assert_int_equal(event->to, TIER_LEVEL_OPTIMIZED);
+		now->reason = fm->traits[event->method] & CORE_TRAIT_AGGRESSIVE_OPTIMIZATION
+				      ? TIER_REASON_AGGRESSIVE_OPTIMIZATION
+				      : TIER_REASON_TIERING_OFF;
+	} else {
+		assert_true(may_be_next(model, fm, event->method, now, event->to));
+	}
+	if (now->stage != TIER_STAGE_COLD) {
+		assert_int_equal(now->stage, TIER_STAGE_REACHED);
+		now->stage = TIER_STAGE_QUEUED;
+	}
+	now->next = event->version;
+	now->next_level = event->to;
+}
+
 static inline void hear_started(struct model *model, struct fake_module *fm, struct model_method *method,
 				const struct tier_event *event)
 {
-	assert_true(method->now.stage == TIER_STAGE_QUEUED && event->version == method->now.next);
-	assert_false(model->is_delayed);
-	assert_true(model->n_jobs < N_JOBS);
-	method->now.stage = TIER_STAGE_COMPILING;
-	model->jobs[model->n_jobs++] =
-		(struct model_job){.version = event->version, .sees = fm->inlines[event->method]};
+	const bool is_first = method->now.stage == TIER_STAGE_COLD;
+
+	assert_true(event->version == method->now.next && event->to == method->now.next_level);
+	assert_true(is_first || (method->now.stage == TIER_STAGE_QUEUED && !model->is_delayed));
+	assert_false(!is_first && model->is_frozen[fm - model->fake->modules]);
+	assert_true(model->n_jobs < N_JOBS && !job_of(model, event->version));
+	if (!is_first)
+		method->now.stage = TIER_STAGE_COMPILING;
+	model->jobs[model->n_jobs++] = (struct model_job){
+		.version = event->version,
+		.level = event->to,
+		.body = method->body,
+		.sees = level_is_instrumented(event->to) ? 0 : fm->inlines[event->method],
+	};
 }
 
 static inline void ladder_job_ended(struct model *model, struct ladder *ladder, bool is_current)
 {
+	const bool is_first = ladder->stage == TIER_STAGE_COLD;
+
 	if (model->ending == TIER_REASON_NONE && model->ended.is_stale) {
-		ladder->stage = TIER_STAGE_REACHED; /* again */
+		ladder->stage = is_first ? TIER_STAGE_COLD : is_current ? TIER_STAGE_REACHED : TIER_STAGE_QUEUED;
 		model->n_refused++;
-	} else if (!is_current) {
-		ladder->stage = TIER_STAGE_FINAL;
-		ladder->reason = model->ending ? model->ending : TIER_REASON_PROMOTED;
-		if (model->ending)
-			return;
-		ladder->level = TIER_LEVEL_TIER1;
-		ladder->active = model->ended.version;
-		ladder->has = model->ended.sees;
+		return;
 	}
+	if (model->ending && is_first) {
+		ladder->reason = model->ending;
+		ladder->next = 0;
+		return;
+	}
+	if (is_current)
+		return; /* PUBLISHED or FINAL tell it */
+	ladder->next = 0;
+	ladder->stage = TIER_STAGE_FINAL;
+	ladder->reason = model->ending ? model->ending : is_first ? ladder->reason : TIER_REASON_PROMOTED;
+	if (model->ending)
+		return;
+	if (level_is_instrumented(model->ended.level)) {
+		ladder->stage = TIER_STAGE_UNCOUNTED;
+		ladder->reason = TIER_REASON_NONE;
+		ladder->n_counted = 0;
+	}
+	ladder->level = model->ended.level;
+	ladder->active = model->ended.version;
+	ladder->has = model->ended.sees;
+	ladder_add(ladder, ladder->active, ladder->level, ladder->has);
+}
+
+/* Nobody waited for it any more, but it is code of that body. */
+static inline void ladder_take_orphan(const struct model *model, struct model_method *method)
+{
+	struct ladder *ladder = model->ended.body == method->body ? &method->now : NULL;
+
+	if (!ladder && method->is_away && !model->ended.body)
+		ladder = &method->own;
+	if (ladder && !model->ending)
+		ladder_add(ladder, model->ended.version, model->ended.level, model->ended.sees);
 }
 
 static inline void hear_ended(struct model *model, struct model_method *method, const struct tier_event *event)
 {
 	struct model_job *job = job_of(model, event->version);
-	bool is_current = method->now.stage == TIER_STAGE_COMPILING && method->now.next == event->version;
 
 	assert_non_null(job);
 	model->ended = *job;
 	*job = model->jobs[--model->n_jobs];
-	if (is_current)
+	if (method->now.next == event->version)
 		ladder_job_ended(model, &method->now, true);
-	else if (method->is_away && method->own.stage == TIER_STAGE_COMPILING && method->own.next == event->version)
+	else if (method->is_away && method->own.next == event->version)
 		ladder_job_ended(model, &method->own, false);
+	else
+		ladder_take_orphan(model, method);
 }
 
 static inline void hear_final(struct model *model, struct model_method *method, const struct tier_event *event)
 {
 	struct ladder *now = &method->now;
 
+	now->next = 0;
 	if (now->stage == TIER_STAGE_UNCOUNTED)
-		assert_true(event->reason == TIER_REASON_ARENA_FULL || event->reason == TIER_REASON_COUNTERS_FULL);
+		assert_true(event->reason == TIER_REASON_ARENA_FULL || event->reason == TIER_REASON_COUNTERS_FULL ||
+			    (event->reason == TIER_REASON_PINNED && now->level == TIER_LEVEL_READY_TO_RUN));
 	else
 		assert_int_equal(now->stage, TIER_STAGE_COMPILING);
 	assert_int_equal(event->version, now->active);
@@ -249,7 +406,8 @@ static inline bool is_restored(const struct model *model, const struct model_met
 		return false;
 	return (event->kind == TIER_EVENT_COUNTING_BEGUN && now->stage == TIER_STAGE_COUNTING &&
 		event->version == now->active) ||
-	       (event->kind == TIER_EVENT_QUEUED && now->stage == TIER_STAGE_QUEUED && event->version == now->next) ||
+	       (event->kind == TIER_EVENT_QUEUED &&
+		(now->stage == TIER_STAGE_QUEUED || now->stage == TIER_STAGE_COLD) && event->version == now->next) ||
 	       (event->kind == TIER_EVENT_FINAL && now->stage == TIER_STAGE_FINAL && event->version == now->active &&
 		event->reason == now->reason);
 }
@@ -264,7 +422,7 @@ static inline void hear_method(struct model *model, struct fake_module *fm, cons
 	}
 	switch (event->kind) {
 	case TIER_EVENT_PUBLISHED:
-		hear_published(model, method, event);
+		hear_published(model, fm, method, event);
 		break;
 	case TIER_EVENT_COUNTING_BEGUN:
 		assert_true(method->now.stage == TIER_STAGE_UNCOUNTED && event->version == method->now.active);
@@ -274,9 +432,7 @@ static inline void hear_method(struct model *model, struct fake_module *fm, cons
 		hear_threshold(method, event);
 		break;
 	case TIER_EVENT_QUEUED:
-		assert_int_equal(method->now.stage, TIER_STAGE_REACHED);
-		method->now.stage = TIER_STAGE_QUEUED;
-		method->now.next = event->version;
+		hear_queued(model, fm, method, event);
 		break;
 	case TIER_EVENT_COMPILE_STARTED:
 		hear_started(model, fm, method, event);
@@ -315,6 +471,8 @@ static inline void hear(struct fake *fake, const struct tier_event *event)
 		assert_int_equal(model->is_delayed, event->kind == TIER_EVENT_DELAY_RESUMED);
 		model->is_delayed = !model->is_delayed;
 	}
+	if (event->kind == TIER_EVENT_FROZEN || event->kind == TIER_EVENT_THAWED)
+		model->is_frozen[fm - fake->modules] = event->kind == TIER_EVENT_FROZEN;
 	if (event->method == UINT32_MAX)
 		return;
 	assert_true(fm && event->method < fm->layout.n_methods);

@@ -6,7 +6,8 @@
  *
  * Random steps under each policy: first calls and calls through every way, late calls that have loaded an address long
  * ago, bells and notes that come late, twice or never, time, jobs that end well and badly, rejits and reverts of
- * methods that inline each other and call each other through sites, modules that go, daemons that are replaced. After
+ * methods of all traits that inline each other and call each other through sites, freezes, modules that go, daemons that
+ * are replaced. After
  * each step every method's stage, tier, version, body and remaining calls are what the model says, and so is what each
  * call runs and whether it was counted. TIER_TEST_SEED repeats a run. */
 
@@ -32,6 +33,8 @@ static void check_method(struct model *model, struct fake_module *fm, uint32_t i
 	else if (now->stage == TIER_STAGE_COUNTING)
 		remaining = FAKE_N - MIN(now->n_counted, FAKE_N);
 	assert_int_equal(answer.remaining, remaining);
+	assert_int_equal(answer.is_frozen, model->is_frozen[fm - model->fake->modules] &&
+						   (now->stage == TIER_STAGE_QUEUED || now->stage == TIER_STAGE_COMPILING));
 }
 
 static void check(struct model *model)
@@ -41,8 +44,11 @@ static void check(struct model *model)
 
 	for (int i = 0; i < FAKE_MODULES_MAX; i++)
 		for (uint32_t k = 0; fake->modules[i].module && k < fake->modules[i].layout.n_methods; k++) {
+			const struct ladder *now = &model->methods[i][k].now;
+
 			check_method(model, &fake->modules[i], k);
-			n_pending += model->methods[i][k].now.stage == TIER_STAGE_QUEUED;
+			n_pending += now->stage == TIER_STAGE_QUEUED ||
+				     (now->stage == TIER_STAGE_COLD && now->next && !job_of(model, now->next));
 		}
 	for (uint32_t i = 0; i < fake->n_jobs; i++)
 		if (fake->jobs[i].is_active) {
@@ -72,7 +78,9 @@ static void step_load(struct model *model)
 {
 	static uint64_t n_names;
 	struct fake *fake = model->fake;
-	uint32_t n_modules = 0, n_cells = draw(model, 4) ? 400 : 3;
+	static const uint32_t traits[] = {0, 0, 0, 0, CORE_TRAIT_PRECOMPILED, CORE_TRAIT_PRECOMPILED | CORE_TRAIT_PINNED,
+					  CORE_TRAIT_NO_OPTIMIZATION, CORE_TRAIT_AGGRESSIVE_OPTIMIZATION};
+	uint32_t n_modules = 0, n_cells = draw(model, 4) ? 4000 : 3;
 	struct fake_module *fm;
 	char name[32];
 
@@ -81,6 +89,7 @@ static void step_load(struct model *model)
 	if (n_modules >= N_MODULES)
 		return;
 	memset(model->methods[fake_module_by_id(fake, 0) - fake->modules], 0, sizeof(model->methods[0]));
+	model->is_frozen[fake_module_by_id(fake, 0) - fake->modules] = false;
 	snprintf(name, sizeof(name), "m%llu", (unsigned long long)n_names++);
 	assert_int_equal(
 		fake_add_module(fake, LADDER_UID, name, N_METHODS, n_cells, draw(model, N_METHODS + 1), 2, &fm), 0);
@@ -88,6 +97,8 @@ static void step_load(struct model *model)
 		methods_of(model, fm)[i].now.level = TIER_LEVEL_NONE;
 		fm->inlines[i] = draw(model, 2) ? draw(model, 1 << N_METHODS) : 0;
 		fm->calls[i] = draw(model, 1 << N_METHODS);
+		fm->traits[i] = traits[draw(model, ARRAY_SIZE(traits))];
+		fm->n_profile[i] = n_cells > 3 ? 2 * draw(model, 4) : 0;
 	}
 }
 
@@ -165,6 +176,10 @@ static void step_call(struct model *model)
 	is_to_count = is_counted(model, fm, index, address);
 	model->fake->how_notes = draw(model, 3);
 	run = fake_begin(fm, index, address, r10);
+	if (run.is_late) {
+		assert_true(is_cold && method->now.stage == TIER_STAGE_COLD && method->now.next);
+		return;
+	}
 	assert_int_equal(run.body, method->body);
 	assert_int_equal(run.level, method->now.level);
 	assert_int_equal(run.n_visits[TIER_VISIT_COLD], is_cold);
@@ -313,6 +328,16 @@ static void step_restart(struct model *model)
 	model->n_restarts++;
 }
 
+static void step_freeze(struct model *model)
+{
+	struct fake_module *fm = some_module(model);
+
+	if (fm && model->is_frozen[fm - model->fake->modules])
+		core_thaw(fm->module);
+	else if (fm)
+		core_freeze(fm->module);
+}
+
 static void step_trouble(struct model *model)
 {
 	model->fake->stub_result = draw(model, 3) ? 0 : CORE_E_FULL;
@@ -328,6 +353,7 @@ static void step(struct model *model)
 		{10, step_load}, {1, step_remove},   {500, step_call},   {40, step_hold},   {40, step_late},
 		{60, step_bell}, {30, step_note},    {10, step_process}, {12, step_rejit},  {9, step_revert},
 		{80, step_time}, {80, step_end_job}, {20, step_look},    {4, step_restart}, {2, step_trouble},
+		{4, step_freeze},
 	};
 	uint32_t sum = 0, drawn;
 
@@ -357,11 +383,12 @@ static uint64_t seed(void)
 	return random | 1;
 }
 
-static void walk(enum tier_backpatch policy, bool in_prestub)
+/* Returns how many were withdrawn. */
+static uint64_t walk_with(enum tier_backpatch policy, bool in_prestub, struct core_config config)
 {
-	struct core_config config = fake_config;
-	uint64_t n_steps = getenv("TIER_TEST_LONG") ? 400000 : 10000;
+	uint64_t n_steps = getenv("TIER_TEST_LONG") ? 100000 : 4000;
 	struct model *model = calloc(1, sizeof(*model));
+	uint64_t n_withdrawn;
 
 	assert_non_null(model);
 	config.backpatch = policy;
@@ -380,10 +407,27 @@ static void walk(enum tier_backpatch policy, bool in_prestub)
 		(unsigned long long)model->n_reverts, (unsigned long long)model->n_withdrawn,
 		(unsigned long long)model->n_refused, (unsigned long long)model->n_final,
 		(unsigned long long)model->n_restarts);
-	assert_true(model->n_rejits > n_steps / 400 && model->n_withdrawn > n_steps / 4000 &&
-		    model->n_final > n_steps / 400);
+	assert_true(model->n_rejits > n_steps / 400 && model->n_final > n_steps / 400);
+	n_withdrawn = model->n_withdrawn;
 	fake_free(model->fake);
 	free(model);
+	return n_withdrawn;
+}
+
+/* By the ladder without profiles, by the whole one, and by what its options make of that */
+static void walk(enum tier_backpatch policy, bool in_prestub)
+{
+	struct core_config config = fake_config;
+	uint64_t n_withdrawn;
+
+	n_withdrawn = walk_with(policy, in_prestub, config);
+	config.pgo = true;
+	n_withdrawn += walk_with(policy, in_prestub, config);
+	config.instrument_all = true;
+	n_withdrawn += walk_with(policy, in_prestub, config);
+	config.no_tiers = true;
+	n_withdrawn += walk_with(policy, in_prestub, config);
+	assert_true(n_withdrawn > 4);
 }
 
 static void lazy_never_leaves_the_model(void **state) { walk(TIER_BACKPATCH_LAZY, false); }
