@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -382,6 +383,87 @@ static void the_knobs_in_force_are_shown(void **state)
 	daemon_stop(&daemon);
 }
 
+/* -- All at once --- */
+struct storm {
+	struct world *w;
+	uint32_t seed;
+};
+
+static void storm_freezer(void *context)
+{
+	const struct storm *storm = context;
+	const unsigned int n = test_is_long() ? 2000 : 100;
+	struct tier_conn *conn = daemon_connect(&storm->w->daemon);
+	unsigned int seed = storm->seed;
+	struct tier_records_mark mark;
+	struct tier_module *module;
+
+	child_assert(!tier_open(conn, "fib", &module));
+	for (unsigned int i = 0; i < n; i++) {
+		child_assert(!tier_freeze(module));
+		mark = tier_mark(module);
+		child_assert(mark.is_frozen);
+		if (rand_r(&seed) % 2)
+			usleep(rand_r(&seed) % 500);
+		/* its one method has code: nothing can begin, nothing can end */
+		child_assert(!tier_changed_since(module, &mark));
+		if (rand_r(&seed) % 4)
+			child_assert(!tier_thaw(module));
+	}
+	if (storm->seed % 2)
+		raise(SIGKILL);		/* as it is */
+	tier_disconnect(conn);
+}
+
+static const char solo_source[] = "unsigned long solo(unsigned long x) { return x * 3; }\n";
+
+static void storm_caller(void *context)
+{
+	const struct storm *storm = context;
+	struct tier_conn *conn = daemon_connect(&storm->w->daemon);
+	struct tier_module *module;
+	struct tier_method *method;
+
+	child_assert(!tier_open(conn, "fib", &module) && !tier_find(module, "solo", &method));
+	while (tier_status(method).status != TIER_STATUS_FINAL)
+		child_assert(tier_entry(method)(7, 0, 0, 0, 0) == 21);
+	tier_disconnect(conn);
+}
+
+/* Freezers come and go, some are killed; whoever has frozen sees nothing change, and in the end the method is final. */
+static void freezers_of_many_processes_exclude_every_change(void **state)
+{
+	struct storm storms[4];
+	pid_t freezers[4], callers[2];
+	struct tier_answer answer;
+	struct tier_method *method;
+	struct world w;
+
+	daemon_start(&w.daemon, ARGS("--call-counting-delay=0", "--call-count-threshold=2000"));
+	w.conn = daemon_connect(&w.daemon);
+	assert_done(tier_load(w.conn, bpf_compile(w.daemon.folder, "solo", solo_source, ""), "fib", 0, &w.module));
+	assert_done(tier_find(w.module, "solo", &method));
+	assert_int_equal(tier_entry(method)(7, 0, 0, 0, 0), 21);
+	for (unsigned int i = 0; i < 4; i++) {
+		storms[i] = (struct storm){ &w, i };
+		freezers[i] = child_start(storm_freezer, &storms[i]);
+	}
+	for (unsigned int i = 0; i < 2; i++)
+		callers[i] = child_start(storm_caller, &storms[i]);
+	for (unsigned int i = 0; i < 4; i++) {
+		int status = child_reap(freezers[i]);
+
+		assert_true(i % 2 ? WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL : status == 0);
+	}
+	for (unsigned int i = 0; i < 2; i++)
+		child_end(callers[i]);
+	wait_until("it is thawed", !tier_mark(w.module).is_frozen);
+	assert_done(tier_wait(method, TEST_DEADLINE_NS, NULL, &answer));
+	assert_int_equal(answer.status, TIER_STATUS_FINAL);
+	assert_int_equal(events_count(w.conn, w.module, method, TIER_EVENT_PUBLISHED), 2);
+	world_end(&w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -394,6 +476,7 @@ int main(void)
 		cmocka_unit_test(a_command_runs_while_tierctl_freezes),
 		cmocka_unit_test(tierctl_freezes_until_it_is_interrupted),
 		cmocka_unit_test(bench_measures_frozen_and_says_what_changed),
+		cmocka_unit_test(freezers_of_many_processes_exclude_every_change),
 		cmocka_unit_test(the_knobs_in_force_are_shown),
 	};
 
