@@ -19,17 +19,19 @@
 #include "system/results.h"
 #include "util/base.h"
 
-/* The code cache: a daemon that comes later finds the code of those before it, if it is whole and theirs, and no worker is asked. */
+/* The code cache: a daemon that comes later finds the code of those before it, if it is whole and theirs, and no worker is
+ * asked. */
 
 struct fixture {
 	char folder[64], cache[96], option[128], size[64];
+	const char *pgo;
 	struct daemon daemon;
 	struct tier_conn *conn;
 };
 
 static void fixture_new(struct fixture *f)
 {
-	*f = (struct fixture){ .size = "--code-cache-size=256M" };
+	*f = (struct fixture){ .size = "--code-cache-size=256M", .pgo = "--tiered-pgo=off" };
 	snprintf(f->folder, sizeof(f->folder), "%s/test_cache.XXXXXX", temporary_folder());
 	assert_non_null(mkdtemp(f->folder));
 	snprintf(f->cache, sizeof(f->cache), "%s/cache", f->folder);
@@ -46,7 +48,7 @@ static void fixture_free(struct fixture *f)
 
 static void begin(struct fixture *f)
 {
-	daemon_start(&f->daemon, ARGS("--call-counting-delay=0", f->option, f->size));
+	daemon_start(&f->daemon, ARGS("--call-counting-delay=0", f->option, f->size, f->pgo));
 	f->conn = daemon_connect(&f->daemon);
 }
 
@@ -185,6 +187,59 @@ static void other_bytecode_of_the_same_name_is_compiled(void **state)
 		end(&f);
 	}
 	assert_int_equal(each_file(&f, NULL), 2);
+	fixture_free(&f);
+}
+
+/* Which way its argument sends it */
+static const char forked_source[] =
+	"typedef unsigned long long u64;\n"
+	"u64 forked(u64 x) { u64 s = 1;\n"
+	"	if (x & 1) for (u64 i = 0; i < x; i++) s = s * 3 + i;\n"
+	"	else for (u64 i = 0; i < x; i++) s = (s ^ i) * 5;\n"
+	"	return s; }\n";
+
+/* Climbs in a daemon of its own, checks the ladder, and returns whether the code was found. */
+static bool finds_forked(struct fixture *f, uint64_t x)
+{
+	static const enum tier_level ladder[] = { TIER_LEVEL_TIER0, TIER_LEVEL_TIER0_INSTRUMENTED, TIER_LEVEL_TIER1 };
+	const uint64_t args[5] = { x };
+	struct tier_event events[64];
+	struct tier_module *module;
+	struct tier_method *method;
+	struct wire_stats stats;
+	unsigned int n = 0;
+	size_t n_events;
+
+	begin(f);
+	assert_done(tier_load(f->conn, bpf_compile(f->daemon.folder, "forked", forked_source, ""), NULL, 0, &module));
+	assert_done(tier_find(module, "forked", &method));
+	climb(method, args);
+	stats = stats_of(f);
+	n_events = events_read(f->conn, tier_module_id(module), method_index(module, method), events, ARRAY_SIZE(events));
+	for (size_t i = 0; i < n_events; i++)
+		if (events[i].kind == TIER_EVENT_PUBLISHED)
+			assert_int_equal(events[i].to, ladder[n++]);
+	assert_int_equal(n, ARRAY_SIZE(ladder));
+	assert_int_equal(stats.n_cache_hits + stats.n_cache_misses, 1);
+	assert_int_equal(stats.n_jobs, 1 + stats.n_cache_misses);	/* the load is one */
+	end(f);
+	return stats.n_cache_hits;
+}
+
+/* The ladder is the same with and without; a profile that says the same finds the code, another one is added. */
+static void profiles_outlive_the_daemon(void **state)
+{
+	unsigned int n_misses = 0;
+	struct fixture f;
+
+	fixture_new(&f);
+	f.pgo = "--tiered-pgo=on";
+	assert_false(finds_forked(&f, 9));
+	assert_true(finds_forked(&f, 9));
+	assert_true(finds_forked(&f, 11));
+	while (!finds_forked(&f, 8))	/* half of the calls went the other way, then a third, then a quarter */
+		assert_true(++n_misses < 6);
+	assert_true(n_misses >= 3);
 	fixture_free(&f);
 }
 
@@ -350,6 +405,7 @@ int main(void)
 		cmocka_unit_test(a_daemon_finds_the_code_of_its_predecessor),
 		cmocka_unit_test(what_is_found_gives_the_same_results),
 		cmocka_unit_test(other_bytecode_of_the_same_name_is_compiled),
+		cmocka_unit_test(profiles_outlive_the_daemon),
 		cmocka_unit_test(damaged_entries_are_compiled_again),
 		cmocka_unit_test(unsound_code_is_refused_and_compiled_afresh),
 		cmocka_unit_test(the_folder_stays_below_its_size_and_foreign_files_stay),
