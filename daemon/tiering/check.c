@@ -282,7 +282,8 @@ const char *core_check(const struct core *core)
 			return broken;
 	}
 	if (count.n_armed != core->n_armed
-	    || count.n_queued + count.n_first + count.n_running + count.n_lost != core->n_pending || count.n_running != core->n_running)
+	    || count.n_queued + count.n_first + count.n_running + count.n_lost != core->n_pending
+	    || count.n_running != core->n_running)
 		return "the core counts its methods";
 	if (!core->n_armed != !core->sweep_deadline_ns)
 		return "the sweep's timer runs while anything is armed";

@@ -38,11 +38,11 @@ struct core_config {
 	uint32_t threshold;		/* N, 1..65535 (reference §10: 0 → 1) */
 	uint64_t delay_ns;		/* call-counting delay; 0: counting starts with tier 0 */
 	bool call_counting;		/* off: methods stay at their initial tier, final at once */
-	bool no_tiers;			/* --tiered-compilation=off: every method is compiled by the optimizer at its first call, and final */
+	bool no_tiers;			/* --tiered-compilation=off: the optimizer makes every first code, which is final */
 	bool no_quick_jit;		/* --quick-jit=off: likewise what has no precompiled code */
 	bool no_quick_jit_loops;	/* --quick-jit-for-loops=off: likewise what has loops */
 	bool pgo;			/* there are instrumented tiers */
-	bool instrument_all;		/* --instrument-only-hot-code=off: bytecode starts at Tier0Instrumented, precompiled code is not instrumented */
+	bool instrument_all;		/* --instrument-only-hot-code=off: bytecode starts at Tier0Instrumented; no other is instrumented */
 	uint32_t jobs_per_uid;		/* background jobs of one uid at a time, default 1 */
 	uint32_t jobs_total;		/* background jobs at a time, at least 1 */
 	uint64_t sweep_ns;		/* period of the sweep over armed cells, default 1 s */
@@ -100,8 +100,8 @@ struct core_ops {
 
 	/* @body: 0 is the method's own, others are as core_rejit() named them. It need not be the current one when a job is started again
 	 * after a takeover; what it inlines of itself is that body, of others the current ones. */
-	uint32_t (*traits)(void *context, void *module_context, uint32_t method, uint32_t body);	/* enum core_trait; NULL: no body has any */
-	/* How many cells instrumented code of the body counts in, an even number; 0: it cannot be instrumented. NULL: no body can. */
+	uint32_t (*traits)(void *context, void *module_context, uint32_t method, uint32_t body);	/* enum core_trait. NULL: none */
+	/* How many cells instrumented code of the body counts in, an even number; 0: it cannot be instrumented. NULL: none can. */
 	uint32_t (*n_profile)(void *context, void *module_context, uint32_t method, uint32_t body);
 	/* Make a method's first code now, at level TIER0, TIER0_INSTRUMENTED, MIN_OPT_JITTED or READY_TO_RUN. 0, CORE_E_FULL or -errno;
 	 * where it fails at a level that the method can do without, one with less is asked for at once. *ret is zero before. Only
@@ -243,8 +243,8 @@ void core_compile_done(struct core *core, uint64_t module, uint32_t method, uint
  * Events: for each inliner WITHDRAWN (its version, from and to; INLINEE_REPLACED) and QUEUED (INLINEE_REPLACED; without room for
  * another version FINAL, INLINEE_REPLACED), each a transition of its own; an inliner that has no code without an inlined body,
  * because it was precompiled or made by the optimizer for its first call, becomes cold: WITHDRAWN alone (to NONE). At last REJITTED
- * (the replaced version, or 0; its tier to NONE). So a daemon that dies on the way leaves the old body, and inliners that are compiled again, and so does
- * a caller that doesn't go on after CORE_E_AGAIN.
+ * (the replaced version, or 0; its tier to NONE). So a daemon that dies on the way leaves the old body, and inliners that are
+ * compiled again, and so does a caller that doesn't go on after CORE_E_AGAIN.
  *
  * A promotion of the replaced body that is outside goes on, and ends with COMPILE_ENDED alone; one that only waits is dropped, of
  * the own body kept. A promotion, of whatever method, that inlined a body replaced since it began: COMPILE_ENDED and QUEUED, both

@@ -97,7 +97,7 @@ struct user {
 	struct list delay_link, install_link;
 	struct list uncounted;		/* methods by ticket: those below durable->batch_end have sat out their delay */
 	struct list queue;		/* modules of which something waits that may start, by the ticket of their first */
-	struct list first;		/* cold methods by ticket whose first code the optimizer is to make: somebody waits for it */
+	struct list first;		/* cold methods by ticket, whose callers wait for the optimizer */
 	uid_t uid;
 	uint32_t n_modules, n_pending, n_running, n_lost;
 	uint32_t rows[_ROWS_N];
@@ -222,7 +222,7 @@ struct ladder_step ladder_first(const struct method *method, uint32_t without);	
 struct ladder_step ladder_unoptimized(const struct method *method, enum tier_reason reason);	/* the optimizer failed */
 /* After @active, of whichever body that is */
 struct ladder_step ladder_next(const struct method *method, const struct ledger_version *active);
-bool ladder_is_final(enum tier_level level);		/* nothing comes after it: not so of a first code that stays for other reasons */
+bool ladder_is_final(enum tier_level level);	/* nothing ever comes after it; a method may be final on others for want of a next */
 bool ladder_is_instrumented(enum tier_level level);
 /* Versions that a body may still need that stands there, beside the one that is being made */
 struct ladder_place {

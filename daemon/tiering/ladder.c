@@ -10,8 +10,8 @@
  *   no_quick_jit, or no_quick_jit_loops and a loop    Optimized
  *   all others                                        Tier0 ─► Tier0Instrumented ─► Tier1
  *
- * The first line that applies counts. Each arrow is N counted calls and a turn in the queue. With instrument_all the others begin at
- * Tier0Instrumented, and precompiled code is not instrumented. Without pgo nobody is, and neither is who has nothing to count, or
+ * The first line that applies counts. Each arrow is N counted calls and a turn in the queue. With instrument_all the others begin
+ * at Tier0Instrumented, and precompiled code is not instrumented. Without pgo nobody is, and neither is who has nothing to count, or
  * whose module has no cells left for that: the ladder goes on without that step. Whoever had optimized code already, and lost
  * it because it inlined a body that is no more, gets Tier1 at once.
  *
