@@ -88,16 +88,24 @@ static void walk_calls(struct walk *walk, uint32_t index, uint32_t depth, bool h
 	}
 }
 
+static uint32_t count_callx(const struct job_body *body)
+{
+	uint32_t n = 0;
+
+	for (uint32_t pc = 0; pc < body->n_insns; pc += insn_slots(&body->insns[pc]))
+		n += insn_is_callx(&body->insns[pc]);
+	return n;
+}
+
 static void walk_body(struct walk *walk, uint32_t index, uint32_t depth)
 {
 	const struct job_body *body = &walk->job->bodies[index];
 
 	walk->visits[index] = VISIT_OPEN;
 	walk->sizes[index] = body->n_insns;
-	for (uint32_t pc = 0; pc < body->n_insns; pc += insn_slots(&body->insns[pc])) {
+	walk->callxs[index] = count_callx(body);
+	for (uint32_t pc = 0; pc < body->n_insns; pc += insn_slots(&body->insns[pc]))
 		walk->loops[index] += insn_is_jump(&body->insns[pc]) && flow_jump_target(body->insns, pc) <= pc;
-		walk->callxs[index] += insn_is_callx(&body->insns[pc]);
-	}
 	if (depth < PLAN_DEPTH_MAX && walk->job->level != TIER_LEVEL_TIER1_INSTRUMENTED) {
 		walk_calls(walk, index, depth, true);
 		walk_calls(walk, index, depth, false);
@@ -165,9 +173,9 @@ int plan_new(struct plan **ret, const struct job_compile *job)
 	r = plan_allocate(plan, job);
 	if (r)
 		return error_fold(r);
-	plan->guards = true;
+	plan->guards = count_callx(&job->bodies[0]) <= PLAN_GUARDS_MAX;
 	r = plan_walk(plan, job);
-	if (!r && plan->n_callx > PLAN_GUARDS_MAX) {
+	if (!r && plan->guards && plan->n_callx > PLAN_GUARDS_MAX) {
 		plan->guards = false;
 		r = plan_walk(plan, job);
 	}
