@@ -48,6 +48,8 @@ static void call(const struct tier_method *method, uint32_t n)
 		assert_int_equal(tier_entry(method)(10, 0, 0, 0, 0), 55);
 }
 
+static const char solo_source[] = "unsigned long solo(unsigned long x) { return x * 3; }\n";
+
 /* -- Another process, with a connection of its own; one byte from it says that it has done its part, one to it that it may
  * go on --- */
 struct other {
@@ -368,6 +370,30 @@ static void bench_measures_frozen_and_says_what_changed(void **state)
 	world_end(&w);
 }
 
+/* Each tier of the ladder is held and measured without its counting, and thawed to the next. */
+static void bench_holds_every_tier_of_the_ladder(void **state)
+{
+	static const char *const rows[][2] = {
+		{ "none", "cold" }, { "Tier0", "counting" }, { "Tier0", "queued" }, { "Tier0Instrumented", "counting" },
+		{ "Tier0Instrumented", "queued" }, { "Tier1", "final" },
+	};
+	struct daemon daemon;
+	char path[64];
+
+	daemon_start(&daemon, ARGS("--call-counting-delay=0", "--tiered-pgo=on"));
+	assert_int_equal(tierctl(&daemon, out, err, "load", bpf_compile(daemon.folder, "solo", solo_source, ""), NULL), 0);
+	assert_int_equal(tierctl(&daemon, out, err, "bench", "solo:solo", "7", "--rounds", "3", "--json", NULL), 0);
+	assert_string_equal(err, "");
+	assert_int_equal(json_length(out, "tiers"), ARRAY_SIZE(rows));
+	for (unsigned int i = 0; i < ARRAY_SIZE(rows); i++) {
+		snprintf(path, sizeof(path), "tiers.%u.tier", i);
+		json_expect(out, path, rows[i][0]);
+		snprintf(path, sizeof(path), "tiers.%u.stage", i);
+		json_expect(out, path, rows[i][1]);
+	}
+	daemon_stop(&daemon);
+}
+
 static void the_knobs_in_force_are_shown(void **state)
 {
 	struct daemon daemon;
@@ -414,8 +440,6 @@ static void storm_freezer(void *context)
 		raise(SIGKILL);		/* as it is */
 	tier_disconnect(conn);
 }
-
-static const char solo_source[] = "unsigned long solo(unsigned long x) { return x * 3; }\n";
 
 static void storm_caller(void *context)
 {
@@ -477,6 +501,7 @@ int main(void)
 		cmocka_unit_test(tierctl_freezes_until_it_is_interrupted),
 		cmocka_unit_test(bench_measures_frozen_and_says_what_changed),
 		cmocka_unit_test(freezers_of_many_processes_exclude_every_change),
+		cmocka_unit_test(bench_holds_every_tier_of_the_ladder),
 		cmocka_unit_test(the_knobs_in_force_are_shown),
 	};
 
