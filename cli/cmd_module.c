@@ -1,9 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <stdio.h>
+#include <tier/wire.h>
 #include "ctl.h"
 #include "table.h"
 
 /* Modules: load, unload, list */
+
+/* What of the object was left out: it is loaded all the same. */
+static void load_tell_note(struct tier_module *module)
+{
+	struct wire_description description;
+	struct tier_method *method;
+
+	if (!tier_method_at(module, 0, &method) && !tier_describe(method, &description) && *description.note)
+		fprintf(stderr, "tierctl: %s: note: %s\n", tier_module_name(module), description.note);
+}
 
 int cmd_load(struct ctl *ctl)
 {
@@ -25,6 +36,7 @@ int cmd_load(struct ctl *ctl)
 		table_number(table, n);
 		table_end(table);
 	}
+	load_tell_note(module);
 	tier_close(module);
 	return CTL_DONE;
 }

@@ -280,12 +280,16 @@ static void log_has(const struct daemon *daemon, const char *word)
 static void what_is_damaged_or_of_others_is_ignored_with_a_warning(void **state)
 {
 	enum { CPU_AT = 24 + 32, FEATURES_AT = 24 + 64, VERSION_AT = 24, BUILD_AT = 24 + 72, CONTENT_AT = 16 };
+	char err[RUN_TEXT_MAX];
 	struct fixture f;
 	size_t n;
 
 	begin(&f, ARGS("--call-counting-delay=1h"));
 	forge(f.object, CPU_AT, "abacus\0", 8);
 	is_ignored(&f, "'abacus'");
+	assert_int_equal(tierctl(&f.daemon, NULL, err, "load", f.object, NULL), 0);
+	assert_non_null(strstr(err, "its precompiled code is not used"));
+	assert_done(tier_unload(f.conn, "area"));
 	log_has(&f.daemon, "its precompiled code is not used: it was made for the processor 'abacus");
 	assert_int_equal(tierctl(&f.daemon, NULL, NULL, "compile", f.object, "-o", f.object, NULL), 0);	/* made anew */
 	assert_int_equal(tier_status(method_of(load(&f, f.object), "area")).status, TIER_STATUS_COLD);
