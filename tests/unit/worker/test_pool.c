@@ -549,6 +549,22 @@ static void a_precompilation_holds_up_no_promotion(void **state)
 	end(&fixture);
 }
 
+/* 80 bytes are ten instructions, of a millisecond each. */
+static void a_precompilation_may_take_longer_by_the_size_of_the_object(void **state)
+{
+	struct pool_config config = default_config();
+	struct fixture fixture;
+	struct result result;
+	uint8_t object[80] = { 0 };
+
+	config.load_limit_ns = 200000000;
+	begin(&fixture, &config, "hang:(precompile)");
+	submit_bytes(&fixture, 1000, JOB_PRECOMPILE, object, sizeof(object), sizeof(object), &result);
+	wait_for(&fixture, &result);
+	assert_failed(&result, TIER_REASON_WORKER_TIMEOUT, "of 0.21 s");
+	end(&fixture);
+}
+
 static void what_is_no_object_is_not_precompiled(void **state)
 {
 	struct pool_config config = default_config();
@@ -602,6 +618,7 @@ int main(void)
 		cmocka_unit_test(a_program_that_is_no_worker_is_not_started_for_ever),
 		cmocka_unit_test(a_pool_that_is_freed_leaves_no_process),
 		cmocka_unit_test(a_precompilation_holds_up_no_promotion),
+		cmocka_unit_test(a_precompilation_may_take_longer_by_the_size_of_the_object),
 		cmocka_unit_test(what_is_no_object_is_not_precompiled),
 	};
 
