@@ -513,7 +513,7 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
-	static const char *const names[] = { "ladders.c", "ladders.o", "huge.c", "huge.o" };
+	static const char *const names[] = { "ladders.c", "ladders.o", "huge.c", "huge.o", "other.c", "other.o" };
 	char path[256];
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
@@ -521,6 +521,75 @@ static int teardown(void **state)
 		unlink(path);
 	}
 	return rmdir(folder);
+}
+
+/* -- Bodies --- */
+static const char other_source[] =
+	"typedef unsigned long long u64;\n"
+	"u64 plain(u64 x) { return x * 7; }\n"
+	"u64 loop(u64 n) { u64 s = 0; for (u64 i = 0; i < n; i++) { s += i * 5; asm volatile(\"\" : \"+r\"(s)); } return s; }\n";
+
+/* The schedule, and what each call gives */
+static void check_steps(struct tier_method *method, uint64_t x, uint64_t result, const uint32_t *expected, unsigned int n_expected)
+{
+	struct tier_climb steps = TIER_CLIMB(method);
+	unsigned int n = 0;
+	uint32_t calls;
+	int r;
+
+	while ((r = tier_climb_next(&steps, TEST_DEADLINE_NS, NULL, &calls)) > 0) {
+		assert_true(n < n_expected);
+		assert_int_equal(calls, expected[n++]);
+		while (calls--)
+			assert_int_equal(tier_entry(method)(x, 0, 0, 0, 0), result);
+	}
+	assert_done(r);
+	assert_int_equal(n, n_expected);
+	check_answer(method, TIER_STATUS_FINAL, TIER_LEVEL_TIER1, 0);
+	assert_int_equal(tier_entry(method)(x, 0, 0, 0, 0), result);
+}
+
+static void another_body_climbs_a_ladder_of_its_own(void **state)
+{
+	static const uint32_t schedule[] = { 1, 30, 30 };
+	struct tier_method *method;
+	struct world w;
+	char path[256];
+
+	world_start(&w, ARGS("--tiered-pgo=on", "--call-counting-delay=0"));
+	method = world_method(&w, "plain");
+	snprintf(path, sizeof(path), "%s", bpf_compile(folder, "other", other_source, "-g"));
+	check_steps(method, 5, plain(5), schedule, 3);
+	assert_done(tier_rejit(method, path, NULL, 0));
+	check_answer(method, TIER_STATUS_COLD, TIER_LEVEL_NONE, 1);
+	check_steps(method, 5, 35, schedule, 3);
+	assert_done(tier_revert(method));
+	check_steps(method, 5, plain(5), NULL, 0);	/* as it was left */
+	world_end(&w);
+}
+
+/* Optimized code for loops may have inlined whoever is replaced. */
+static void another_body_ends_code_for_loops(void **state)
+{
+	static const uint64_t n = 2000;
+	struct tier_method *method;
+	struct world w;
+	char path[256];
+
+	world_start(&w, ARGS("--osr=on", "--osr-hit-limit=1", "--osr-initial-counter=10", "--call-counting=off"));
+	method = world_method(&w, "loop");
+	snprintf(path, sizeof(path), "%s", bpf_compile(folder, "other", other_source, "-g"));
+	call(method, n);
+	wait_until("the code is there", events_count(w.conn, w.module, method, TIER_EVENT_OSR_READY));
+	call(method, n);
+	assert_done(tier_rejit(method, path, NULL, 0));
+	for (int i = 0; i < 100; i++)
+		assert_int_equal(tier_entry(method)(n, 0, 0, 0, 0), 5 * n * (n - 1) / 2);	/* which has no patchpoints */
+	assert_int_equal(events_count(w.conn, w.module, method, TIER_EVENT_OSR_REQUESTED), 1);
+	assert_done(tier_revert(method));
+	wait_until("it is asked for again", (call(method, 100 * n), events_count(w.conn, w.module, method, TIER_EVENT_OSR_READY) == 2));
+	call(method, n);
+	world_end(&w);
 }
 
 int main(void)
@@ -543,6 +612,8 @@ int main(void)
 		cmocka_unit_test(the_hits_that_ask_are_those_that_the_knobs_say),
 		cmocka_unit_test(one_call_that_loops_leaves_tier_0),
 		cmocka_unit_test(without_it_there_are_no_hits),
+		cmocka_unit_test(another_body_climbs_a_ladder_of_its_own),
+		cmocka_unit_test(another_body_ends_code_for_loops),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
