@@ -48,7 +48,8 @@ static uid_t compile_uid(const struct host *host)
 	return info.uid;
 }
 
-static void compile_end(struct compile *compile, enum tier_reason reason, const struct core_result *result, const struct refusal *why)
+static void compile_end(struct compile *compile, enum tier_reason reason, const struct core_result *result,
+			const struct refusal *why)
 {
 	const struct core_compile *wanted = &compile->wanted;
 

@@ -29,6 +29,6 @@ void compiling_stop(struct compiling *compiling);
 
 /* As struct core_ops.compile */
 int compiling_start(struct compiling *compiling, struct host *host, const struct core_compile *wanted);
-/* The module goes: its jobs end, and nobody hears of them. They are as many as there are jobs at a time at the most, and as many as
- * first calls that wait for the optimizer. */
+/* The module goes: its jobs end, and nobody hears of them. They are at most as many as there are jobs at a
+ * time, and first calls that wait for the optimizer. */
 void compiling_cancel(struct compiling *compiling, uint64_t module);

@@ -117,10 +117,12 @@ int host_instrument(struct host *host, const struct core_compile *compile, struc
 	const struct host_body *body = host_body_of(host, compile->method, compile->body);
 	const struct insn *insns = body ? body->bound.insns : image_method_insns(&host->image, compile->method);
 	const uint32_t n_insns = body ? body->bound.n_insns : host->image.methods[compile->method].n_insns;
-	struct baseline_extra extra = body ? (struct baseline_extra){ .profile = NULL } : own_extra(host, compile->method, compile->level);
+	struct baseline_extra extra = { .profile = NULL };
 	_cleanup_(freep) struct profile_map *map = NULL;
 	int r;
 
+	if (!body)
+		extra = own_extra(host, compile->method, compile->level);
 	r = profile_map_new(&map, insns, n_insns);
 	if (r)
 		return error_fold(r);

@@ -98,8 +98,8 @@ static struct job_body *building_add(struct building *building, uint32_t method,
 	return added;
 }
 
-/* Whom the instruction at @pc calls, as far as that is known: a callx calls whom it mostly called when it was counted. Or -1, also
- * when a profile says that it is never reached. *site walks along the profile. */
+/* Whom the instruction at @pc calls, as far as that is known: a callx calls whom it mostly called when it was counted. Or -1,
+ * also when a profile says that it is never reached. *site walks along the profile. */
 static int64_t callee_at(const struct job_body *body, uint32_t pc, uint32_t *site)
 {
 	const struct insn *insn = &body->insns[pc];

@@ -115,7 +115,8 @@ struct history {
 	size_t n;
 };
 
-static void expect(struct history *h, enum tier_event_kind kind, enum tier_level from, enum tier_level to, enum tier_reason reason)
+static void expect(struct history *h, enum tier_event_kind kind, enum tier_level from, enum tier_level to,
+		   enum tier_reason reason)
 {
 	h->events[h->n++] = (struct expected){ kind, from, to, reason };
 }
@@ -451,7 +452,8 @@ static void the_hits_that_ask_are_those_that_the_knobs_say(void **state)
 	struct tier_answer before, after;
 	struct world w;
 
-	world_start(&w, ARGS("--osr=on", "--osr-initial-counter=100", "--osr-counter-bump=50", "--osr-hit-limit=3", "--call-counting=off"));
+	world_start(&w, ARGS("--osr=on", "--osr-initial-counter=100", "--osr-counter-bump=50", "--osr-hit-limit=3",
+			     "--call-counting=off"));
 	method = world_method(&w, "loop");
 	call(method, 199);	/* hits at 100 and 150 */
 	before = tier_status(method);
@@ -530,7 +532,8 @@ static const char other_source[] =
 	"u64 loop(u64 n) { u64 s = 0; for (u64 i = 0; i < n; i++) { s += i * 5; asm volatile(\"\" : \"+r\"(s)); } return s; }\n";
 
 /* The schedule, and what each call gives */
-static void check_steps(struct tier_method *method, uint64_t x, uint64_t result, const uint32_t *expected, unsigned int n_expected)
+static void check_steps(struct tier_method *method, uint64_t x, uint64_t result, const uint32_t *expected,
+			unsigned int n_expected)
 {
 	struct tier_climb steps = TIER_CLIMB(method);
 	unsigned int n = 0;
