@@ -257,8 +257,9 @@ int conn_nudge(struct tier_conn *conn, const struct wire_method_ref *ref, uint64
 }
 
 /* -- The prestub's lane --- */
-#define PREPARE_PATIENCE_NS 100000000ull
-#define PREPARE_PATIENCE_MAX_NS 1600000000ull
+#define PREPARE_ANSWER_NS 20000000ull	/* so long the lane is kept for an answer: many times what one takes, if nobody compiles */
+#define PREPARE_SLEEP_NS 100000000ull	/* so long the answer is looked for in the record only, */
+#define PREPARE_SLEEP_MAX_NS 1600000000ull	/* and each time twice as long */
 
 static bool record_is_cold(const struct tier_record *record)
 {
@@ -270,9 +271,8 @@ static uint64_t earlier(uint64_t a_ns, uint64_t b_ns)
 	return a_ns < b_ns ? a_ns : b_ns;
 }
 
-/* One question: an answer takes @patience_ns at most, getting the lane until @deadline_ns. */
 static int prepare_ask(struct tier_conn *conn, const struct tier_record *record, const struct wire_method_ref *ref,
-		       uint64_t patience_ns, uint64_t deadline_ns)
+		       uint64_t deadline_ns)
 {
 	int r;
 
@@ -283,18 +283,19 @@ static int prepare_ask(struct tier_conn *conn, const struct tier_record *record,
 	if (record_is_cold(record))
 		r = lane_request(&conn->prestub, &(struct request){ .type = WIRE_PREPARE, .body = ref, .fd = -1,
 								    .reply_type = WIRE_DONE,
-								    .deadline_ns = earlier(deadline_after(patience_ns), deadline_ns) });
+								    .deadline_ns = earlier(deadline_after(PREPARE_ANSWER_NS), deadline_ns) });
 	lock_give(&conn->page->prestub);
 	return r;
 }
 
 /* The answer may take as long as the optimizer does, when that makes the first code. Nobody else's first call waits so long for
- * the lane: who waits for long gives it back, sleeps until the record changes, and asks again. */
+ * the lane: who gets no answer soon gives it back and sleeps until the record changes. What does not change it, a refusal, is
+ * learned by asking again. */
 int conn_prepare(struct tier_conn *conn, const struct tier_record *record, uint64_t module, uint32_t method)
 {
 	const struct wire_method_ref ref = { .module = module, .method = method };
 	const uint64_t deadline_ns = deadline_after(conn->timeout_ns);
-	uint64_t patience_ns = PREPARE_PATIENCE_NS;
+	uint64_t sleep_ns = PREPARE_SLEEP_NS;
 	uint64_t seen;
 	int r;
 
@@ -303,12 +304,12 @@ int conn_prepare(struct tier_conn *conn, const struct tier_record *record, uint6
 		return r;
 	for (;;) {
 		seen = __atomic_load_n(&record->state, __ATOMIC_ACQUIRE);
-		r = prepare_ask(conn, record, &ref, patience_ns, deadline_ns);
+		r = prepare_ask(conn, record, &ref, deadline_ns);
 		if (r != -ETIMEDOUT || time_now() >= deadline_ns)
 			return r;
-		futex_wait((const uint32_t *)&record->state, (uint32_t)seen, earlier(deadline_after(patience_ns), deadline_ns), true);
-		if (patience_ns < PREPARE_PATIENCE_MAX_NS)
-			patience_ns *= 2;
+		futex_wait((const uint32_t *)&record->state, (uint32_t)seen, earlier(deadline_after(sleep_ns), deadline_ns), true);
+		if (sleep_ns < PREPARE_SLEEP_MAX_NS)
+			sleep_ns *= 2;
 	}
 }
 

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <time.h>
 #include <unwind.h>
 #include "client.h"
 
@@ -152,6 +153,41 @@ static void a_first_call_that_takes_long_keeps_nobody_else(void **state)
 	fake_set_twist(fake, WIRE_PREPARE, TWIST_NONE);
 	pthread_join(thread, NULL);
 	assert_int_equal(crowd.n_wrong, 0);
+	tier_close(module);
+	tier_disconnect(conn);
+}
+
+static double first_call_ms(struct tier_method *method)
+{
+	struct timespec begin, end;
+
+	clock_gettime(CLOCK_MONOTONIC, &begin);
+	client_call(method, 1);
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	return (end.tv_sec - begin.tv_sec) * 1e3 + (end.tv_nsec - begin.tv_nsec) / 1e6;
+}
+
+/* However long it has taken already: it asks more and more rarely, and never longer. The better of two, for a busy machine. */
+static void nor_do_others_wait_longer_when_it_asks_again(void **state)
+{
+	struct fake *fake = fake_of(state);
+	struct tier_conn *conn = client_connect(fake);
+	struct tier_module *module = client_open(conn, "demo");
+	struct crowd crowd = { .method = client_method(module, 0) };
+	double second_ms, third_ms;
+	pthread_t thread;
+
+	fake->twist_method = 1;
+	fake_set_twist(fake, WIRE_PREPARE, TWIST_HOLD);
+	pthread_barrier_init(&crowd.barrier, NULL, 1);
+	assert_int_equal(pthread_create(&thread, NULL, crowd_main, &crowd), 0);
+	fake_expect(&fake->n_held, 2);
+	second_ms = first_call_ms(client_method(module, 2));
+	fake_expect(&fake->n_held, 3);
+	third_ms = first_call_ms(client_method(module, 4));
+	fake_set_twist(fake, WIRE_PREPARE, TWIST_NONE);
+	pthread_join(thread, NULL);
+	assert_true(second_ms < 125 || third_ms < 125);
 	tier_close(module);
 	tier_disconnect(conn);
 }
@@ -474,6 +510,7 @@ int main(void)
 		CASE(a_direct_call_reaches_a_cold_callee),
 		CASE(sixty_four_threads_at_once_share_one_request),
 		CASE(a_first_call_that_takes_long_keeps_nobody_else),
+		CASE(nor_do_others_wait_longer_when_it_asks_again),
 		CASE(cancelling_a_thread_in_the_prestub_waits_for_its_call),
 		CASE(cancelling_it_asynchronously_unwinds_after_the_round_trip),
 		CASE(a_handler_that_interrupts_a_request_makes_a_first_call),
