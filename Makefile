@@ -26,6 +26,9 @@ CLANG ?= $(firstword $(foreach c,clang clang-19 clang-18 clang-17 clang-16 clang
 BPFTOOL ?= $(firstword $(foreach c,bpftool /usr/sbin/bpftool,$(shell command -v $(c))) bpftool)
 LLVM_CONFIG ?= $(firstword $(foreach v,19 20 18 17 16 15,$(shell command -v llvm-config-$(v))) llvm-config)
 PKG_CONFIG ?= pkg-config
+# optional: clang's own profile-guided optimization, for `make bench`
+PROFDATA := $(shell command -v $(shell $(CLANG) -print-prog-name=llvm-profdata))
+PROFILING := $(and $(PROFDATA),$(wildcard $(shell $(CLANG) -print-runtime-dir)/libclang_rt.profile*))
 # optional: the disassembler of `tierctl show --native`
 CAPSTONE := $(shell $(PKG_CONFIG) --exists capstone 2>/dev/null && echo capstone)
 # optional: `tierd --log-to=journal`
@@ -100,7 +103,7 @@ check-long:  ## the same tests with the full counts that the issues name
 
 tests: $(UNIT_TESTS) $(COMPILER_TESTS) $(CORPUS_TESTS) $(B)/tests/conformance-plugin $(SYSTEM_TESTS)
 
-bench: all $(B)/tests/bench/bench  ## medians and ratios: compile, first call, threshold, wake-up, speed against native
+bench: all $(B)/tests/bench/bench $(if $(PROFILING),$(B)/workloads/guided.so)  ## medians and ratios: latencies, every tier against native, OSR
 	@$(B)/tests/bench/bench
 
 bench-backpatch: all $(B)/tests/bench/backpatch  ## what keeping entry points takes under each policy; build/bench/backpatch.json
@@ -195,6 +198,25 @@ $(B)/workloads/%.native.o: tests/workloads/%.bpf.c $(wildcard tests/workloads/*.
 	@mkdir -p $(@D)
 	$(call say,NATIVE,$<)$(CLANG) -O2 -march=native -fno-builtin -fPIC -DNATIVE -Itests/workloads -c $< -o $@
 
+# and by clang with its own profile, learned from the usual inputs. The driver's library is not that of $(CC), so clang links.
+GUIDED := $(filter-out counter figures imports,$(WORKLOADS))
+$(B)/workloads/%.train.o: tests/workloads/%.bpf.c $(wildcard tests/workloads/*.h)
+	@mkdir -p $(@D)
+	$(call say,TRAIN,$<)$(CLANG) -O2 -march=native -fno-builtin -fPIC -DNATIVE -fprofile-instr-generate -Itests/workloads -c $< -o $@
+
+$(B)/workloads/train: $(B)/obj/tests/bench/train.o $(B)/obj/tests/bench/inputs.o $(WORKLOADS:%=$(B)/workloads/%.train.o)
+	$(call say,LINK,$@)$(CLANG) $(ALL_LDFLAGS) -fprofile-instr-generate -o $@ $^ -lm
+
+$(B)/workloads/train.profdata: $(B)/workloads/train
+	$(call say,TRAIN,$@)LLVM_PROFILE_FILE=$@.raw $< && $(PROFDATA) merge -o $@ $@.raw
+
+$(B)/workloads/%.guided.o: tests/workloads/%.bpf.c $(B)/workloads/train.profdata
+	$(call say,GUIDED,$<)$(CLANG) -O2 -march=native -fno-builtin -fPIC -DNATIVE -fprofile-instr-use=$(B)/workloads/train.profdata \
+		-Itests/workloads -c $< -o $@
+
+$(B)/workloads/guided.so: $(GUIDED:%=$(B)/workloads/%.guided.o)
+	$(call say,LINK,$@)$(CLANG) $(ALL_LDFLAGS) -shared -Wl,-Bsymbolic -o $@ $^
+
 # -- Tests --------------------------------------------------------------------------------------------------------
 # A unit test links the archives of its floor and those below; order does not matter inside the group.
 UNIT_ARCHIVES_util := util
@@ -254,7 +276,7 @@ $(B)/tests/fuzz/%: $(B)/obj/tests/fuzz/%.o $(B)/obj/tests/fuzz/replay.o $(TIERS_
 	$(tiers_link)
 
 # System tests and benchmarks link the harness, the workloads' inputs and vectors, and the workloads built natively.
-BENCH_PROGRAMS := demo bench backpatch
+BENCH_PROGRAMS := demo bench backpatch train
 SUPPORT_OBJECTS := $(B)/obj/tests/system/harness.o \
 	$(patsubst %,$(B)/obj/%.o,$(basename $(filter-out $(BENCH_PROGRAMS:%=tests/bench/%.c),$(wildcard tests/bench/*.c)))) \
 	$(WORKLOADS:%=$(B)/workloads/%.native.o)

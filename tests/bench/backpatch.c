@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 #include "bench/measure.h"
+#include "bench/report.h"
 #include "system/harness.h"
 #include "tier/wire.h"
 #include "workloads/figures.h"
@@ -347,16 +346,8 @@ static void json_counters(FILE *file, const char *name, const struct wire_counte
 
 static void json_write(const struct policy *policies, const struct series *native)
 {
-	const char *build = getenv("TIER_BUILD");
-	char path[512];
-	FILE *file;
+	FILE *file = report_open("backpatch");
 
-	snprintf(path, sizeof(path), "%s/bench/backpatch.json", build ? build : "build");
-	file = fopen(path, "w");
-	if (!file) {
-		fprintf(stderr, "bench-backpatch: %s: %s\n", path, strerror(errno));
-		exit(2);
-	}
 	fprintf(file, "{\n");
 	for (unsigned int i = 0; i < _TIER_BACKPATCH_N; i++) {
 		fprintf(file, "  \"%s\": {\n    \"slots_called_through\": %d,\n", tier_backpatch_name(i), FIGURE_KINDS * FIGURE_SLOTS);
@@ -368,11 +359,7 @@ static void json_write(const struct policy *policies, const struct series *nativ
 			median(policies[i].ratios, ROUNDS), i + 1 < _TIER_BACKPATCH_N ? "," : "");
 	}
 	fprintf(file, "}\n");
-	if (fclose(file)) {
-		fprintf(stderr, "bench-backpatch: %s: %s\n", path, strerror(errno));
-		exit(2);
-	}
-	printf("\nwritten to %s\n", path);
+	report_close(file, "backpatch");
 }
 
 static bool promise(bool kept, const char *what)

@@ -13,6 +13,7 @@
 #include <unistd.h>
 #include "bench/latency.h"
 #include "bench/measure.h"
+#include "util/base.h"
 
 /* What happens when is read from the journal: its times are CLOCK_REALTIME, the crossing's own for a threshold from the
  * kernel, the commit's for everything else. */
@@ -228,4 +229,62 @@ void latency_of_futex(void)
 	waitpid(pid, NULL, 0);
 	munmap(word, 4096);
 	print_figure("yardstick: raw futex round trip between two processes", &trip, 1e3, "us");
+}
+
+/* -- Questions --- */
+struct question {
+	struct tier_module *module;
+	struct tier_method *method;
+	struct tier_records_mark mark;
+	uint64_t sum;	/* so that every answer is used */
+};
+
+static void ask_status(struct question *q) { q->sum += tier_status(q->method).remaining; }
+static void ask_remaining(struct question *q) { q->sum += tier_remaining(q->method); }
+static void take_mark(struct question *q) { q->sum += tier_mark(q->module).changes; }
+static void ask_changed(struct question *q) { q->sum += tier_changed_since(q->module, &q->mark); }
+static void ask_clock(struct question *q) { q->sum += measure_now_ns(); }
+static void ask_socket(struct question *q)
+{
+	struct tier_answer answer;
+
+	require(tier_status_ask(q->method, &answer), "status");
+	q->sum += answer.remaining;
+}
+
+static const struct {
+	const char *text;
+	void (*ask)(struct question *question);
+	unsigned int n;		/* per round */
+} questions[] = {
+	{ "tier_status", ask_status, 100000 },
+	{ "tier_remaining", ask_remaining, 100000 },
+	{ "tier_mark", take_mark, 100000 },
+	{ "tier_changed_since", ask_changed, 100000 },
+	{ "yardstick: clock_gettime", ask_clock, 100000 },
+	{ "tier_status_ask (over the socket)", ask_socket, 200 },
+};
+
+/* All in turn, of a method that counts its calls */
+void latency_of_questions(const struct daemon *daemon)
+{
+	struct tier_conn *conn = daemon_connect(daemon);
+	struct series series[ARRAY_SIZE(questions)] = { 0 };
+	struct question question = { .sum = 0 };
+
+	question.method = workload_load(conn, "fib", &question.module);
+	tier_entry(question.method)(1, 0, 0, 0, 0);
+	question.mark = tier_mark(question.module);
+	for (unsigned int round = 0; round < 21; round++)
+		for (size_t k = 0; k < ARRAY_SIZE(questions); k++) {
+			uint64_t begin = measure_now_ns();
+
+			for (unsigned int i = 0; i < questions[k].n; i++)
+				questions[k].ask(&question);
+			series_add(&series[k], (double)(measure_now_ns() - begin) / questions[k].n);
+		}
+	for (size_t k = 0; k < ARRAY_SIZE(questions); k++)
+		print_figure(questions[k].text, &series[k], 1, "ns");
+	tier_close(question.module);
+	tier_disconnect(conn);
 }

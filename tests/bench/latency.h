@@ -10,3 +10,4 @@ void latency_of_loads(const struct daemon *daemon);
 void latency_of_cold_calls(const struct daemon *daemon);
 void latency_of_climbs(const struct daemon *daemon);	/* threshold → handled, compile, publication → waiter */
 void latency_of_futex(void);				/* the yardstick: a raw round trip between two processes */
+void latency_of_questions(const struct daemon *daemon);	/* status, remaining, marks: from shared memory, and over the socket */

@@ -42,6 +42,15 @@ double series_median(const struct series *series)
 	return series_percentile(series, 0.5);
 }
 
+double series_ratio(const struct series *a, const struct series *b)
+{
+	struct series ratios = { .n = 0 };
+
+	for (unsigned int i = 0; i < a->n && i < b->n; i++)
+		series_add(&ratios, a->values[i] / b->values[i]);
+	return series_median(&ratios);
+}
+
 double measure_round(const struct workload_input *input, workload_function *fn, uint64_t batch)
 {
 	uint64_t begin = measure_now_ns();
@@ -60,16 +69,30 @@ uint64_t measure_batch(const struct workload_input *input, workload_function *fn
 	return batch;
 }
 
+void measure_in_turn(const struct workload_input *input, workload_function *const *fns, unsigned int n_fns, unsigned int n_rounds,
+		     uint64_t round_ns, struct series *ret)
+{
+	uint64_t batches[MEASURE_FUNCTIONS_MAX];
+
+	for (unsigned int k = 0; k < n_fns; k++) {
+		ret[k] = (struct series){ .n = 0 };
+		batches[k] = fns[k] ? measure_batch(input, fns[k], round_ns) : 0;
+	}
+	for (unsigned int i = 0; i < n_rounds; i++)
+		for (unsigned int k = 0; k < n_fns; k++)
+			if (fns[k])
+				series_add(&ret[k], measure_round(input, fns[k], batches[k]));
+}
+
 void measure_pair(const struct workload_input *input, workload_function *a, workload_function *b, unsigned int n_rounds,
 		  uint64_t round_ns, struct series *ret_a, struct series *ret_b)
 {
-	uint64_t batch_a = measure_batch(input, a, round_ns), batch_b = measure_batch(input, b, round_ns);
+	workload_function *const fns[2] = { a, b };
+	struct series series[2];
 
-	*ret_a = *ret_b = (struct series){ .n = 0 };
-	for (unsigned int i = 0; i < n_rounds; i++) {
-		series_add(ret_a, measure_round(input, a, batch_a));
-		series_add(ret_b, measure_round(input, b, batch_b));
-	}
+	measure_in_turn(input, fns, 2, n_rounds, round_ns, series);
+	*ret_a = series[0];
+	*ret_b = series[1];
 }
 
 double geometric_mean(const double *values, size_t n)
