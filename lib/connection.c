@@ -288,6 +288,12 @@ static int prepare_ask(struct tier_conn *conn, const struct tier_record *record,
 	return r;
 }
 
+/* No answer yet; or more callers wait than the daemon keeps waits for, and this one goes on without. */
+static bool prepare_is_under_way(int r)
+{
+	return r == -ETIMEDOUT || r == -EDQUOT;
+}
+
 /* The answer may take as long as the optimizer does, when that makes the first code. Nobody else's first call waits so long for
  * the lane: who gets no answer soon gives it back and sleeps until the record changes. What does not change it, a refusal, is
  * learned by asking again. */
@@ -305,7 +311,7 @@ int conn_prepare(struct tier_conn *conn, const struct tier_record *record, uint6
 	for (;;) {
 		seen = __atomic_load_n(&record->state, __ATOMIC_ACQUIRE);
 		r = prepare_ask(conn, record, &ref, deadline_ns);
-		if (r != -ETIMEDOUT || time_now() >= deadline_ns)
+		if (!prepare_is_under_way(r) || time_now() >= deadline_ns)
 			return r;
 		futex_wait((const uint32_t *)&record->state, (uint32_t)seen, earlier(deadline_after(sleep_ns), deadline_ns), true);
 		if (sleep_ns < PREPARE_SLEEP_MAX_NS)

@@ -59,14 +59,12 @@ bool freeze_look(struct wait *wait, struct module *module)
 	return true;
 }
 
-static void freeze_wait(struct lane *lane, const struct request *request, struct hold *hold)
+/* False: it is refused. */
+static bool freeze_wait(struct lane *lane, const struct request *request, const struct hold *hold)
 {
 	struct wait *wait = wait_new(lane, request->serial, WAIT_FREEZE, UINT64_MAX);
 
-	if (wait && wait_for_module(wait, hold->resident->id, WAIT_NO_METHOD))
-		return;
-	freeze_end(lane->session, hold);	/* who is refused has frozen nothing */
-	hold_put(lane->session, hold);
+	return wait && wait_for_module(wait, hold->resident->id, WAIT_NO_METHOD);
 }
 
 int freeze_request(struct lane *lane, const struct request *request)
@@ -74,19 +72,23 @@ int freeze_request(struct lane *lane, const struct request *request)
 	struct core_module_info info;
 	struct module *module = freeze_target(lane, request, &info);
 	struct hold *hold;
+	bool was_freezing;
 
 	if (!module)
 		return 0;
 	hold = hold_get(lane->session, info.id);
 	if (!hold)
 		return lane_error(lane, request->serial, TIER_ERROR_NO_MEMORY, NULL);
-	if (!hold->is_freezing)
+	was_freezing = hold->is_freezing;
+	if (!was_freezing)
 		core_freeze(module);
 	hold->is_freezing = true;
-	if (core_n_compiling(module))
-		freeze_wait(lane, request, hold);
-	else
+	if (!core_n_compiling(module)) {
 		lane_done(lane, request->serial);
+	} else if (!freeze_wait(lane, request, hold) && !was_freezing) {
+		freeze_end(lane->session, hold);	/* who is refused has frozen nothing */
+		hold_put(lane->session, hold);
+	}
 	return 0;
 }
 

@@ -45,6 +45,7 @@ enum twist {
 	TWIST_HOLD,		/* answered when the twist is lifted */
 	TWIST_SILENT,		/* never answered */
 	TWIST_REFUSE,		/* ERROR CODE_FULL "no room for you" */
+	TWIST_QUOTA,		/* ERROR QUOTA */
 	TWIST_LIE,		/* DONE, but nothing is done */
 	TWIST_GARBAGE, TWIST_SHORT, TWIST_LONG, TWIST_TYPE, TWIST_FUTURE, TWIST_VERSION,
 	TWIST_FEW_FDS, TWIST_SMALL_FILE, TWIST_PIPE, TWIST_LAYOUT, TWIST_OTHER_RECORDS,

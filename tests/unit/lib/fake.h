@@ -407,6 +407,10 @@ static inline void fake_twist(struct fake *fake, struct fake_conn *conn, const s
 		return;
 	case TWIST_SILENT: __atomic_fetch_add(&fake->n_held, 1, __ATOMIC_RELEASE); return;
 	case TWIST_REFUSE: fake_error(conn, header->serial, TIER_ERROR_CODE_FULL, "no room for you"); return;
+	case TWIST_QUOTA:
+		__atomic_fetch_add(&fake->n_held, 1, __ATOMIC_RELEASE);
+		fake_error(conn, header->serial, TIER_ERROR_QUOTA, "too many wait");
+		return;
 	case TWIST_LIE: fake_done(conn, header->serial); return;
 	case TWIST_GARBAGE: memset(bytes, 0xa5, sizeof(bytes)); break;
 	case TWIST_SHORT: memcpy(bytes, &wrong, sizeof(wrong)); send(conn->fd, bytes, 28, MSG_NOSIGNAL); return;

@@ -192,6 +192,26 @@ static void nor_do_others_wait_longer_when_it_asks_again(void **state)
 	tier_disconnect(conn);
 }
 
+/* More threads than the daemon has waits for */
+static void a_first_call_that_may_not_wait_there_waits_here(void **state)
+{
+	struct fake *fake = fake_of(state);
+	struct tier_conn *conn = client_connect(fake);
+	struct tier_module *module = client_open(conn, "demo");
+	struct crowd crowd = { .method = client_method(module, 0) };
+	pthread_t thread;
+
+	fake_set_twist(fake, WIRE_PREPARE, TWIST_QUOTA);
+	pthread_barrier_init(&crowd.barrier, NULL, 1);
+	assert_int_equal(pthread_create(&thread, NULL, crowd_main, &crowd), 0);
+	fake_expect(&fake->n_held, 2);
+	fake_set_twist(fake, WIRE_PREPARE, TWIST_NONE);
+	pthread_join(thread, NULL);
+	assert_int_equal(crowd.n_wrong, 0);
+	tier_close(module);
+	tier_disconnect(conn);
+}
+
 struct victim {
 	struct tier_method *method;
 	int type;
@@ -510,6 +530,7 @@ int main(void)
 		CASE(a_direct_call_reaches_a_cold_callee),
 		CASE(sixty_four_threads_at_once_share_one_request),
 		CASE(a_first_call_that_takes_long_keeps_nobody_else),
+		CASE(a_first_call_that_may_not_wait_there_waits_here),
 		CASE(nor_do_others_wait_longer_when_it_asks_again),
 		CASE(cancelling_a_thread_in_the_prestub_waits_for_its_call),
 		CASE(cancelling_it_asynchronously_unwinds_after_the_round_trip),

@@ -181,6 +181,28 @@ static void a_freeze_too_many_waits_leaves_nothing(void **state)
 	client_leave(&a);
 }
 
+/* A first call may be compiled in a freeze; then a second FREEZE waits. */
+static void a_refused_second_freeze_leaves_the_first(void **state)
+{
+	struct world *world = *state;
+	struct fake_module *fm = world_module(world, 1000, "m", false, 2);
+	const struct wire_module_ref ref = ref_of(fm);
+	struct client a;
+
+	client_hello(&a, world, 1000);
+	reach(world, fm, 0);
+	assert_int_equal(client_send(&a, WIRE_FREEZE, &ref), 0);
+	world->server->config.waits_per_session = 1;
+	client_ask_error(&a, WIRE_FREEZE, &ref, TIER_ERROR_QUOTA);
+	assert_true(core_is_frozen(fm->module));
+	assert_int_equal(a.lane.session->n_holds, 1);
+	fake_end(world->fake, fm, 0, TIER_REASON_NONE);
+	world_settle(world);
+	assert_int_equal(client_read(&a)->header.type, WIRE_DONE);
+	client_ask(&a, WIRE_THAW, &ref, WIRE_DONE);
+	client_leave(&a);
+}
+
 static void a_mark_moves_with_each_change(void **state)
 {
 	struct world *world = *state;
@@ -232,6 +254,7 @@ int main(void)
 		WORLD_TEST(the_last_detach_thaws),
 		WORLD_TEST(only_the_owner_and_root_freeze),
 		WORLD_TEST(a_freeze_too_many_waits_leaves_nothing),
+		WORLD_TEST(a_refused_second_freeze_leaves_the_first),
 		WORLD_TEST(a_mark_moves_with_each_change),
 		WORLD_TEST(knobs_come_in_pages),
 	};
