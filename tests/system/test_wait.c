@@ -150,9 +150,8 @@ static void the_daemon_wakes_who_sleeps_on_the_state(void **state)
 	struct world world;
 
 	world_start(&world, ARGS("--call-counting-delay=0"));
-	call(world.method, 1);
 	workers_stop(&world.daemon);
-	call(world.method, 30);
+	call(world.method, 31);
 	/* behind fib_of, which fib calls: so nothing changes it until workers go on */
 	wait_until("the job to be queued", tier_status(world.method).stage == TIER_STAGE_QUEUED);
 	sleeper = (struct sleeper){ .word = state_word(&world) };

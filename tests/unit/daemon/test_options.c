@@ -49,12 +49,12 @@ static void every_knob_is_at_its_default_until_somebody_says_otherwise(void **st
 
 static void what_is_in_force_is_said_as_on_the_command_line(void **state)
 {
-	const struct options options = OPTIONS("--call-count-threshold=0x4d", "--call-counting-delay", "1500us", "--osr=on",
+	const struct options options = OPTIONS("--call-count-threshold=0x4d", "--call-counting-delay", "1500us", "--osr=off",
 					       "--worker-memory=1024M", "--backpatch=eager", "--events=socket", "--sweep=90s");
 	static const char *const rows[][4] = {
 		{ "call-count-threshold", "77", "30", "TC_CallCountThreshold" },
 		{ "call-counting-delay", "1500us", "100ms", "TC_CallCountingDelayMs" },
-		{ "osr", "on", "off", "TC_OnStackReplacement" },
+		{ "osr", "off", "on", "TC_OnStackReplacement" },
 		{ "worker-memory", "1G", "2G", "" },
 		{ "backpatch", "eager", "lazy", "" },
 		{ "events", "socket", "auto", "" },
