@@ -73,6 +73,7 @@ int climber_end(const struct climber *c, int r)
 struct drive {
 	struct climber climber;
 	uint32_t n_steps;
+	uint64_t delay_ns, compile_ns;	/* what the step was waited for */
 	/* of the batch of calls that is being made for the callees' sake */
 	uint32_t calls, n_unsettled;
 	uint64_t begin_ns;
@@ -88,9 +89,29 @@ static void drive_row(struct drive *d, uint32_t calls, double ns_per_call, doubl
 	answer_cells(c->table, &c->climb.answer);
 	table_number(c->table, calls);
 	table_float(c->table, ns_per_call, 1);
+	table_float(c->table, d->delay_ns / 1e6, 3);
+	table_float(c->table, d->compile_ns / 1e6, 3);
 	table_float(c->table, (now_ns() - c->start_ns) / 1e6, 3);
 	if (c->ctl->callees)
 		table_float(c->table, n_unsettled, 0);
+	d->delay_ns = d->compile_ns = 0;
+}
+
+/* The next step of the schedule. What is waited for follows from where the method stands: its calls are not counted yet, or a
+ * promotion is under way (which a delay may follow). */
+static int drive_next(struct drive *d, uint32_t *calls)
+{
+	struct climber *c = &d->climber;
+	const enum tier_stage stage = tier_status(c->target.method).stage;
+	const uint64_t begin = now_ns();
+	int r;
+
+	r = tier_climb_next(&c->climb, climber_time_left(c), NULL, calls);
+	if (stage == TIER_STAGE_UNCOUNTED)
+		d->delay_ns = now_ns() - begin;
+	else if (stage != TIER_STAGE_COLD)
+		d->compile_ns = now_ns() - begin;
+	return r;
 }
 
 static int drive_climb(struct drive *d)
@@ -99,7 +120,7 @@ static int drive_climb(struct drive *d)
 	uint32_t calls;
 	int r;
 
-	while ((r = tier_climb_next(&c->climb, climber_time_left(c), NULL, &calls)) > 0)
+	while ((r = drive_next(d, &calls)) > 0)
 		drive_row(d, calls, (double)climber_call(c, calls) / calls, NAN);
 	return r;
 }
@@ -154,7 +175,7 @@ int cmd_drive(struct ctl *ctl)
 {
 	static const struct column columns[] = {
 		{ "step", COLUMN_NUMBER }, ANSWER_COLUMNS, { "calls", COLUMN_NUMBER }, { "ns_per_call", COLUMN_FLOAT },
-		{ "ms", COLUMN_FLOAT }, { "unsettled", COLUMN_NUMBER },
+		{ "delay_ms", COLUMN_FLOAT }, { "compile_ms", COLUMN_FLOAT }, { "ms", COLUMN_FLOAT }, { "unsettled", COLUMN_NUMBER },
 	};
 	struct drive d = { 0 };
 	int r;

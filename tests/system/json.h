@@ -161,6 +161,12 @@ static inline uint64_t json_number(const char *text, const char *path)
 	return strtoull(hit.begin, NULL, 10);
 }
 
+static inline double json_float(const char *text, const char *path)
+{
+	json_number(text, path);
+	return strtod(json_at(text, path).begin, NULL);
+}
+
 static inline void json_expect(const char *text, const char *path, const char *string)
 {
 	struct json_hit hit = json_at(text, path);

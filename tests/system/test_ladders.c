@@ -345,6 +345,34 @@ static void other_ways_of_counting_lead_to_the_same(void **state)
 	}
 }
 
+/* The delay comes before the first counted call, the compilations before the next steps; with the calls that is all the time. */
+static void check_times(const char *out, unsigned int n_steps)
+{
+	double sum = 0, total = 0, delay, compile;
+	char path[64];
+
+	for (unsigned int i = 0; i < n_steps; i++) {
+		snprintf(path, sizeof(path), "steps.%u.delay_ms", i);
+		delay = json_float(out, path);
+		snprintf(path, sizeof(path), "steps.%u.compile_ms", i);
+		compile = json_float(out, path);
+		assert_true(i == 1 ? delay > 0 : delay == 0);
+		assert_true(i > 1 || compile < 50);
+		sum += delay + compile;
+		snprintf(path, sizeof(path), "steps.%u.ms", i);
+		total = json_float(out, path);
+		snprintf(path, sizeof(path), "steps.%u.calls", i);
+		if (json_number(out, path)) {
+			const double calls = json_number(out, path) / 1e6;
+
+			snprintf(path, sizeof(path), "steps.%u.ns_per_call", i);
+			sum += calls * json_float(out, path);
+		}
+	}
+	assert_true(sum <= total + 0.1);
+	assert_true(sum >= total / 2);		/* the rest is a busy machine's */
+}
+
 static void tierctl_drive_prints_the_schedule(void **state)
 {
 	static char out[RUN_TEXT_MAX], err[RUN_TEXT_MAX];
@@ -365,6 +393,7 @@ static void tierctl_drive_prints_the_schedule(void **state)
 			snprintf(path, sizeof(path), "steps.%u.calls", i);
 			assert_int_equal(json_number(out, path), calls[i]);
 		}
+		check_times(out, ARRAY_SIZE(calls));
 	}
 	world_end(&w);
 }
