@@ -80,10 +80,13 @@ static int freeze_hold(const struct ctl *ctl, const sigset_t *set)
 {
 	int number;
 
-	if (ctl->json)
-		printf("{\"module\": \"%s\", \"frozen\": true}\n", ctl->args[0]);
-	else
+	if (ctl->json) {
+		printf("{\"module\": ");
+		print_json_string(ctl->args[0]);
+		printf(", \"frozen\": true}\n");
+	} else {
 		printf("%s is frozen; interrupt to thaw it\n", ctl->args[0]);
+	}
 	fflush(stdout);
 	sigwait(set, &number);
 	return CTL_DONE;

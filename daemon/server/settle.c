@@ -91,16 +91,12 @@ static bool settling_is_part(const struct settling *settling, uint32_t method)
 /* -- On --- */
 static void settling_take(struct settling *settling, struct module *module, uint32_t method)
 {
-	struct core_version_info info = {};
-
 	settling->parts[0] = method;
 	settling->n_parts = 1;
 	settling->part = 0;
 	settling->from = 0;
-	while (core_version_below(module, method, info.id, &info) && !info.is_active)
-		;
-	for (uint32_t i = 0; info.is_active && settling->n_parts < SETTLE_PARTS
-			     && core_version_inlined(module, method, info.id, i, &settling->parts[settling->n_parts]); i++)
+	for (uint32_t i = 0; settling->n_parts < SETTLE_PARTS
+			     && core_active_inlined(module, method, i, &settling->parts[settling->n_parts]); i++)
 		settling->n_parts++;
 }
 

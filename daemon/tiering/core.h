@@ -294,6 +294,8 @@ struct core_version_info {
 bool core_version_below(const struct module *module, uint32_t method, uint64_t before, struct core_version_info *ret);
 /* The @i-th method that @version of the method inlined. False: there is none, or no such version. */
 bool core_version_inlined(const struct module *module, uint32_t method, uint64_t version, uint32_t i, uint32_t *ret);
+/* The same of the version that calls reach, however many others there are */
+bool core_active_inlined(const struct module *module, uint32_t method, uint32_t i, uint32_t *ret);
 bool core_version_has_inlined(const struct module *module, uint32_t method, uint64_t version, uint32_t inlined);
 
 struct core_stats {

@@ -151,11 +151,9 @@ bool core_version_below(const struct module *module, uint32_t index, uint64_t be
 	return true;
 }
 
-bool core_version_inlined(const struct module *module, uint32_t index, uint64_t version, uint32_t i, uint32_t *ret)
+/* The @i-th method that the version in @slot inlined */
+static bool inlined_at(const struct ledger *ledger, uint32_t slot, uint32_t i, uint32_t *ret)
 {
-	const struct ledger *ledger = &module->core->ledger;
-	uint32_t slot = version_find(&module->methods[index], version);
-
 	if (slot == LEDGER_NONE)
 		return false;
 	for (slot = ledger_version(ledger, slot)->edges; slot != LEDGER_NONE; slot = ledger_edge(ledger, slot)->next) {
@@ -168,6 +166,18 @@ bool core_version_inlined(const struct module *module, uint32_t index, uint64_t 
 		i -= edge->n_methods;
 	}
 	return false;
+}
+
+bool core_version_inlined(const struct module *module, uint32_t index, uint64_t version, uint32_t i, uint32_t *ret)
+{
+	return inlined_at(&module->core->ledger, version_find(&module->methods[index], version), i, ret);
+}
+
+bool core_active_inlined(const struct module *module, uint32_t index, uint32_t i, uint32_t *ret)
+{
+	const struct ledger_method *durable = module->methods[index].durable;
+
+	return durable && inlined_at(&module->core->ledger, durable->active, i, ret);
 }
 
 bool core_version_has_inlined(const struct module *module, uint32_t index, uint64_t version, uint32_t inlined)

@@ -103,6 +103,29 @@ static void what_was_inlined_is_looked_through(void **state)
 	client_leave(&a);
 }
 
+/* A method that was replaced a thousand times and then got its own body back: its active version is the oldest. */
+static void a_method_of_many_versions_is_looked_at_as_quickly(void **state)
+{
+	struct world *world = *state;
+	struct fake_module *fm = world_module(world, 1000, "m", false, 4);
+	uint64_t begin;
+	struct client a;
+
+	client_hello(&a, world, 1000);
+	world->calls_next = 1;
+	fake_call(fm, 1);
+	fake_call(fm, 0);
+	for (uint32_t body = 1; body <= 3000; body++) {
+		assert_int_equal(core_rejit(fm->module, 0, body), 0);
+		fake_call(fm, 0);
+	}
+	assert_int_equal(core_revert(fm->module, 0), 0);
+	begin = clock_now_ns();
+	assert_int_equal(settled(&a, fm, 0)->n_methods, 2);
+	assert_true(clock_now_ns() - begin < 20000000);		/* one after the other would take a hundred and more */
+	client_leave(&a);
+}
+
 static void a_long_look_goes_in_slices_one_at_a_time(void **state)
 {
 	struct world *world = *state;
@@ -189,6 +212,7 @@ int main(void)
 		WORLD_TEST(callees_that_were_called_count),
 		WORLD_TEST(progress_is_another_number_when_something_moved),
 		WORLD_TEST(what_was_inlined_is_looked_through),
+		WORLD_TEST(a_method_of_many_versions_is_looked_at_as_quickly),
 		WORLD_TEST(a_long_look_goes_in_slices_one_at_a_time),
 		WORLD_TEST(a_module_that_goes_ends_a_long_look),
 		WORLD_TEST(no_more_than_its_size_is_listed),
