@@ -186,7 +186,7 @@ struct module *core_module_next(struct core *core, struct module *after);		/* in
 
 /* -- What happens to methods --- */
 /* The prestub's question: makes sure that the method has code. 0, CORE_E_FULL, -errno (-EINVAL: no such method), or
- * CORE_E_LATER: the optimizer has been asked, before others and whatever delay or freeze says; ops->changed() tells when
+ * CORE_E_LATER: the optimizer has been asked, before the uid's other jobs and whatever delay or freeze says; ops->changed() tells when
  * there is code, or none could be made, which the next call says. Idempotent. */
 int core_prepare(struct module *module, uint32_t method);
 

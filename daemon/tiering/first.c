@@ -10,9 +10,9 @@
  *   later     the optimizer makes it, and the caller waits (aggressive_optimization, no_tiers, no_quick_jit)
  *
  * In the second case the method stays cold, which is what everybody sees of it, while its next version waits in
- * user->first and is made. It is QUEUED in the history at its first call. Jobs of that kind start before all others,
- * whatever the delay says. If the optimizer fails, the method gets unoptimized code after all, as MinOptJitted, and is final
- * with the optimizer's reason; the ledger keeps that while the method is cold, so that nothing is tried twice.
+ * user->first and is made. It is QUEUED in the history at its first call. Jobs of that kind start before all others
+ * of their uid, whatever the delay says. If the optimizer fails, the method gets unoptimized code after all, as MinOptJitted, and
+ * is final with the optimizer's reason; the ledger keeps that while the method is cold, so that nothing is tried twice.
  *
  * Code that came with the module inlined the methods' own bodies. It is given up where one of them is not the current one, and
  * withdrawn (inline.c) when one goes. */

@@ -11,8 +11,8 @@
  * outside is taken up again before all others and whatever the delay says, even if its body was replaced; the history has
  * its start already.
  *
- * First calls that wait for the optimizer come next, those of a uid in order, whatever the delay says. OSR code (osr.c) waits
- * in its module's line like any promotion.
+ * When it is a uid's turn, first calls that wait for the optimizer come before all else of that uid, in order, whatever the delay
+ * says. OSR code (osr.c) waits in its module's line like any promotion.
  *
  * What comes out may have a next tier (ladder.c): it is counted at once, or recorded for the end of the delay when one is
  * active. A promotion that fails is final: the method keeps its code and says why. A job that cannot start because the
@@ -537,34 +537,34 @@ static struct module *queue_head(struct user *user)
 	return module && queue_has_place(module) && !user->n_lost && !user->durable->deadline_ns ? module : NULL;
 }
 
-static struct module *queue_next(struct core *core)
+/* The user's first call that comes next, if that may start now */
+static struct method *queue_head_first(struct user *user)
 {
-	struct module *module = NULL;
+	struct list *link = list_first(&user->first);
+	struct method *method = link ? list_entry(link, struct method, link) : NULL;
+
+	return method && queue_has_place(method->module) ? method : NULL;
+}
+
+/* The job of the user whose turn it is. A first call comes before all else of that user, and of nobody else: else a user who
+ * always calls something new would leave the others at their tiers. */
+static bool queue_start_next(struct core *core)
+{
 	struct list *pos;
 
 	list_for_each(pos, &core->users) {
-		module = queue_head(list_entry(pos, struct user, link));
-		if (module)
-			break;
-	}
-	return module;
-}
-
-/* The first call that comes next, of the user whose turn it is */
-static struct method *queue_next_first(struct core *core)
-{
-	struct list *pos, *link;
-
-	list_for_each(pos, &core->users) {
 		struct user *user = list_entry(pos, struct user, link);
-		struct method *method;
+		struct method *first = queue_head_first(user);
+		struct module *module = first ? NULL : queue_head(user);
 
-		link = list_first(&user->first);
-		method = link ? list_entry(link, struct method, link) : NULL;
-		if (method && queue_has_place(method->module))
-			return method;
+		if (first)
+			queue_start(first, first->durable->next, NULL);
+		else if (module)
+			queue_start_head(module);
+		if (first || module)
+			return true;
 	}
-	return NULL;
+	return false;
 }
 
 void queue_run(struct core *core)
@@ -574,21 +574,15 @@ void queue_run(struct core *core)
 
 	while (!core->retry_ns && core->n_running < core->config.jobs_total) {
 		struct job *lost = queue_lost(core);
-		struct method *first = lost ? NULL : queue_next_first(core);
-		struct module *module = lost || first ? NULL : queue_next(core);
 
-		if (!lost && !first && !module)
-			return;
 		if (n_starts++ == QUEUE_STARTS_MAX || core->counters.n_slots_examined - n_before > QUEUE_SLOTS_MAX) {
 			core->is_busy = true;
 			return;
 		}
 		if (lost)
 			queue_start_again(lost);
-		else if (first)
-			queue_start(first, first->durable->next, NULL);
-		else
-			queue_start_head(module);
+		else if (!queue_start_next(core))
+			return;
 	}
 }
 

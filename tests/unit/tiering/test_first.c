@@ -87,6 +87,36 @@ static void first_calls_start_before_all_that_waits_and_during_a_delay(void **st
 	world_end(&drive);
 }
 
+/* Two uids and one place: whoever always calls something new has every second job, and no more. */
+static void a_uids_first_calls_take_turns_with_the_promotions_of_others(void **state)
+{
+	struct core_config config = fake_config;
+	struct fake_module *eager, *other;
+	struct fake *fake;
+
+	config.jobs_total = 1;
+	fake = fake_new(&config);
+	other = fake_load(fake, DRIVE_UID, "m", 2);
+	for (uint32_t i = 0; i < 2; i++)
+		fake_call(other, i);
+	fake_pass(fake, 200);
+	eager = fake_load(fake, DRIVE_UID + 1, "m", 4);
+	for (uint32_t i = 0; i < 4; i++) {
+		eager->traits[i] = CORE_TRAIT_AGGRESSIVE_OPTIMIZATION;
+		assert_int_equal(fake_call(eager, i), FAKE_LATE);
+	}
+	for (uint32_t i = 0; i < 2; i++)
+		fake_calls(other, i, N);
+	for (uint32_t i = 0; i < 6; i++) {
+		assert_int_equal(fake->n_jobs, i + 1);
+		assert_int_equal(fake->jobs[i].module, i < 4 && i % 2 ? other->id : eager->id);
+		fake_end_job(fake, &fake->jobs[i], TIER_REASON_NONE);
+	}
+	assert_int_equal(core_pending(fake->core, CORE_SCOPE_ALL, NULL, 0), 0);
+	fake_check(fake);
+	fake_free(fake);
+}
+
 static void first_calls_start_in_a_frozen_module(void **state)
 {
 	struct drive drive = world(&fake_config, CORE_TRAIT_AGGRESSIVE_OPTIMIZATION);
@@ -319,6 +349,7 @@ int main(void)
 		cmocka_unit_test(a_first_call_without_room_for_any_code_says_so_once_the_optimizer_failed),
 		cmocka_unit_test(a_job_that_cannot_start_is_answered_in_the_same_call),
 		cmocka_unit_test(first_calls_start_before_all_that_waits_and_during_a_delay),
+		cmocka_unit_test(a_uids_first_calls_take_turns_with_the_promotions_of_others),
 		cmocka_unit_test(first_calls_start_in_a_frozen_module),
 		cmocka_unit_test(a_replaced_body_begins_its_own_ladder),
 		cmocka_unit_test(a_body_that_the_optimizer_was_to_make_is_replaced_and_comes_back),
