@@ -33,19 +33,21 @@ bool ladder_is_instrumented(enum tier_level level)
 }
 
 /* -- Profiles --- */
-/* Takes the step at an instrumented level if the body has something to count, and the module has cells for that and for the
- * version's own calls. */
+/* Takes the step at an instrumented level if the body has something to count, and the module has cells for that, for the version's
+ * own calls, and for those of all versions that other methods may still need: a method that is replaced again and again
+ * must not take from the others what they are counted with. */
 static bool ladder_instrument(const struct method *method, uint32_t body, enum tier_level level, struct ladder_step *step)
 {
 	const struct module *module = method->module;
 	const struct core *core = module->core;
 	const uint64_t first = align_up(module->durable->n_cells_used, 2);
+	const uint64_t n_calls = 1 + (uint64_t)module->rows[ROWS_PROMISED] - method->promised;
 	uint32_t n;
 
 	if (!core->ops->n_profile)
 		return false;
 	n = core->ops->n_profile(core->context, module->context, method_index(method), body);
-	if (!n || first + n >= module->durable->layout.n_cells)
+	if (!n || first + n + n_calls > module->durable->layout.n_cells)
 		return false;
 	/* a predecessor may have set it for a counter, and not lived to begin that; all behind it are as they were made: zero */
 	__atomic_store_n(&module->cells[module->durable->n_cells_used], 0, __ATOMIC_RELAXED);

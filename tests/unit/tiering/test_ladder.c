@@ -252,6 +252,34 @@ static void without_cells_for_a_profile_and_a_counter_the_ladder_goes_on_without
 	}
 }
 
+static void a_method_that_is_replaced_again_and_again_leaves_the_others_their_counters(void **state)
+{
+	const struct core_config config = pgo_config();
+	struct drive drive = { .fake = fake_new(&config), .fails = TIER_LEVEL_NONE };
+	uint32_t n_instrumented = 0;
+
+	assert_int_equal(fake_try_load(drive.fake, DRIVE_UID, "m", 4, 128, &drive.fm), 0);
+	for (uint32_t i = 0; i < 4; i++)
+		drive.fm->n_profile[i] = CELLS;
+	for (uint32_t body = 1; body <= 20; body++) {
+		assert_int_equal(core_rejit(drive.fm->module, 0, body), 0);
+		fake_call(drive.fm, 0);
+		fake_pass(drive.fake, 200);
+		fake_calls(drive.fm, 0, N);
+		assert_non_null(fake_job(drive.fake, drive.fm, 0));
+		n_instrumented += fake_job(drive.fake, drive.fm, 0)->level == TIER_LEVEL_TIER0_INSTRUMENTED;
+		fake_end(drive.fake, drive.fm, 0, TIER_REASON_NONE);
+	}
+	assert_true(n_instrumented > 1 && n_instrumented < 20);
+	for (drive.method = 1; drive.method < 4; drive.method++) {
+		drive.n_schedule = 0;
+		drive_all(&drive);
+		assert_int_equal(ask(&drive).tier, TIER_LEVEL_TIER1);
+		assert_int_equal(ask(&drive).reason, TIER_REASON_PROMOTED);
+	}
+	world_end(&drive);
+}
+
 static void a_profile_is_found_by_its_method_and_belongs_to_it_alone(void **state)
 {
 	const struct core_config config = pgo_config();
@@ -489,6 +517,7 @@ int main(void)
 		cmocka_unit_test(aggressive_tiering_is_a_threshold_of_one_and_no_delay),
 		cmocka_unit_test(who_has_nothing_to_count_is_not_instrumented),
 		cmocka_unit_test(without_cells_for_a_profile_and_a_counter_the_ladder_goes_on_without_that_tier),
+		cmocka_unit_test(a_method_that_is_replaced_again_and_again_leaves_the_others_their_counters),
 		cmocka_unit_test(a_profile_is_found_by_its_method_and_belongs_to_it_alone),
 		cmocka_unit_test(a_profile_that_is_being_made_is_no_profile_yet),
 		cmocka_unit_test(an_instrumented_version_is_counted_from_its_publication_on),
