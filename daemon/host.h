@@ -36,6 +36,7 @@ struct host_config {
 struct host_method {
 	uint32_t patchpoint, n_patchpoints;	/* number of the first, and how many */
 	uint32_t n_owed;			/* bytes of the code segment that its first code may still take; */
+	uint32_t n_profile;			/* cells that its instrumented code counts in; 0: it is not instrumented */
 	bool owes_stub;				/* so may the stub of a version of it */
 	bool has_loops;
 };
@@ -105,9 +106,11 @@ void host_owe_first_calls(struct host *host);
 int host_compile_ahead(struct host *host);
 
 /* -- What its instructions and attributes say of a method (host_traits.c) --- */
-/* As struct core_ops.traits and .n_profile */
+/* As struct core_ops.traits and .n_profile: the core asks at every promotion, hundreds in a turn of the loop */
 uint32_t host_traits(const struct host *host, uint32_t method, uint32_t body);
 uint32_t host_n_profile(const struct host *host, uint32_t method, uint32_t body);
+/* The same from a body's instructions; linear */
+uint32_t host_profile_words(const struct host *host, const struct insn *insns, uint32_t n_insns);
 /* While the module is built: looks for loops, and says what patchpoints and profiles need; or does without them all, where the
  * span is too small; later the patchpoints' records are written. 0 or -ENOMEM */
 int host_measure(struct host *host, struct arena_needs *needs);
@@ -161,6 +164,7 @@ struct host_body {
 	struct bound_body bound;	/* its .rodata is gone once it was copied */
 	uint64_t rodata;		/* address; 0: it has none */
 	uint8_t *write;			/* the same in the daemon's alias */
+	uint32_t n_profile;		/* as in struct host_method */
 	bool has_loops;
 	struct core_code tier0;		/* once host_body_compile() returned 0 */
 	uint64_t stub;			/* address of the room for tier 0's call-counting stub; 0: no longer free */

@@ -124,6 +124,7 @@ static int body_describe(struct host_body *body, const struct host *host, const 
 	if (n_loops < 0)
 		return n_loops;
 	body->has_loops = n_loops > 0;
+	body->n_profile = host_profile_words(host, body->bound.insns, body->bound.n_insns);
 	body->section_offset = m->section_offset;
 	body->n_params = m->n_params;
 	body->signature_hash = m->signature_hash;

@@ -14,6 +14,11 @@
 
 #define VERSIONS_COUNTED 2u	/* for which a method has cells: its own instrumented one, and one of another body */
 
+uint32_t host_profile_words(const struct host *host, const struct insn *insns, uint32_t n_insns)
+{
+	return host->config.pgo && n_insns < HOST_INSNS_HUGE ? profile_n_words(insns, n_insns) : 0;
+}
+
 /* -- While the module is built --- */
 /* Only frames of tier 0 go on elsewhere, and these methods have none. */
 static bool method_skips_tier0(const struct host *host, uint32_t method)
@@ -37,7 +42,8 @@ int host_measure(struct host *host, struct arena_needs *needs)
 		if (host->config.osr && !method_skips_tier0(host, i))
 			method->n_patchpoints = n;
 		needs->n_patchpoints += method->n_patchpoints;
-		needs->n_profile += VERSIONS_COUNTED * (uint64_t)host_n_profile(host, i, 0);
+		method->n_profile = host_profile_words(host, image_method_insns(&host->image, i), host->image.methods[i].n_insns);
+		needs->n_profile += VERSIONS_COUNTED * (uint64_t)method->n_profile;
 	}
 	return 0;
 }
@@ -105,8 +111,8 @@ uint32_t host_traits(const struct host *host, uint32_t method, uint32_t id)
 uint32_t host_n_profile(const struct host *host, uint32_t method, uint32_t id)
 {
 	const struct host_body *body = host_body_of(host, method, id);
-	const struct insn *insns = body ? body->bound.insns : image_method_insns(&host->image, method);
-	const uint32_t n_insns = body ? body->bound.n_insns : host->image.methods[method].n_insns;
 
-	return host->config.pgo && n_insns < HOST_INSNS_HUGE ? profile_n_words(insns, n_insns) : 0;
+	if (!host->config.pgo)
+		return 0;
+	return body ? body->n_profile : host->own[method].n_profile;
 }

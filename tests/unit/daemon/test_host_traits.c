@@ -140,7 +140,8 @@ static void nothing_is_counted_without_pgo(void **state)
 {
 	const struct host_config config = { .osr = true, .osr_hit_limit = 1, .osr_counter_bump = 1, .osr_initial_counter = 1 };
 	struct host *host = host_make(source, &everything, 0), *without = host_make(source, &config, 0);
-	const uint32_t outer = method_of(host, "outer");
+	const uint32_t outer = method_of(host, "outer"), leaf = method_of(host, "leaf");
+	const struct host_body *body;
 	const uint32_t n = profile_n_words(image_method_insns(&host->image, outer), host->image.methods[outer].n_insns);
 	uint32_t sum = 0;
 
@@ -150,6 +151,9 @@ static void nothing_is_counted_without_pgo(void **state)
 	for (uint32_t i = 0; i < host->image.n_methods; i++)
 		sum += 2 * host_n_profile(host, i, 0);
 	assert_int_equal(arena_layout(host->arena)->n_cells - arena_layout(without->arena)->n_cells, sum);
+	body = replace(host, "leaf", looping);
+	assert_int_equal(host_n_profile(host, leaf, body->id), profile_n_words(body->bound.insns, body->bound.n_insns));
+	assert_int_not_equal(host_n_profile(host, leaf, body->id), host_n_profile(host, leaf, 0));
 	host_free(without);
 	host_free(host);
 }
