@@ -19,10 +19,11 @@
 #include "util/log.h"
 
 #define COMPLAINT_NS 1000000000u
+#define AGAIN_NS 100000000u	/* after a shortage */
 
 struct compile {
 	struct compiling *compiling;
-	struct list link;	/* compiling.compiles, or .own: then there is no */
+	struct list link;	/* compiling.compiles, .own or .waiting: in these there is no */
 	struct pool_job *job;
 	uint64_t module;
 	struct core_compile wanted;
@@ -75,40 +76,79 @@ static int compile_submit_job(struct compile *compile, const struct host *host, 
 }
 
 /* -- What was compiled before --- */
-/* What the cache had is not what it should be. */
-static int compile_afresh(struct compile *compile, const struct refusal *why)
+/* A shortage is tried again, many times a second. */
+static void compile_complain(struct compiling *compiling, int r)
 {
-	struct host *host = core_module_context(core_module_by_id(compile->compiling->core, compile->module));
+	uint64_t now = clock_now_ns();
+
+	if (compiling->complained_ns && now - compiling->complained_ns < COMPLAINT_NS)
+		return;
+	compiling->complained_ns = now;
+	log_line(LOG_WARNING, "cannot start a compile job: %s", strerrordesc_np(-r));
+}
+
+/* To the pool with what the cache did not have. For the core the job has begun, so a shortage, which is the whole daemon's and
+ * passes, is sat out here: true. */
+static bool compile_go_on(struct compile *compile)
+{
+	struct compiling *compiling = compile->compiling;
+	const struct host *host = core_module_context(core_module_by_id(compiling->core, compile->module));
+	struct refusal refusal;
 	size_t n;
 	int fd = lookup_job(compile->lookup, &n);
+	int r;
 
-	log_line(LOG_WARNING, "code in the cache is refused, and compiled afresh: %s", why->text);
-	compile->is_found = false;
-	caching_refuse(compile->lookup);
-	return compile_submit_job(compile, host, fd, n);
+	r = compile_submit_job(compile, host, fd, n);
+	if (!r)
+		return false;
+	compile_complain(compiling, r);
+	if (r == -EMFILE || r == -ENFILE || r == -ENOMEM) {
+		list_remove(&compile->link);
+		list_append(&compiling->waiting, &compile->link);
+		dispatch_timer_arm(&compiling->again, clock_now_ns() + AGAIN_NS);
+		return true;
+	}
+	refuse(&refusal, "%s", strerrordesc_np(-r));
+	compile_ended(compile, TIER_REASON_NO_WORKER, NULL, 0, &refusal);
+	return false;
+}
+
+static int compiling_again(struct dispatch_timer *timer, uint64_t now_ns)
+{
+	struct compiling *compiling = container_of(timer, struct compiling, again);
+	struct list *first;
+
+	while ((first = list_first(&compiling->waiting))) {
+		list_remove(first);
+		list_append(&compiling->compiles, first);
+		if (compile_go_on(list_entry(first, struct compile, link)))
+			break;
+	}
+	return 0;
 }
 
 static void compile_looked_up(void *context, struct lookup *lookup)
 {
 	struct compile *compile = context;
-	struct host *host = core_module_context(core_module_by_id(compile->compiling->core, compile->module));
-	struct refusal refusal;
 	void *code;
 	size_t n;
-	int fd, r;
 
 	code = lookup_take_code(lookup, &n);
-	if (code) {
-		compile->is_found = true;
-		compile_ended(compile, TIER_REASON_NONE, code, n, NULL);
+	if (!code) {
+		compile_go_on(compile);
 		return;
 	}
-	fd = lookup_job(lookup, &n);
-	r = compile_submit_job(compile, host, fd, n);
-	if (!r)
-		return;
-	refuse(&refusal, "%s", strerrordesc_np(-r));
-	compile_ended(compile, TIER_REASON_NO_WORKER, NULL, 0, &refusal);
+	compile->is_found = true;
+	compile_ended(compile, TIER_REASON_NONE, code, n, NULL);
+}
+
+/* What the cache had is not what it should be. */
+static void compile_afresh(struct compile *compile, const struct refusal *why)
+{
+	log_line(LOG_WARNING, "code in the cache is refused, and compiled afresh: %s", why->text);
+	compile->is_found = false;
+	caching_refuse(compile->lookup);
+	compile_go_on(compile);
 }
 
 /* Only code that stays: what counts has cells of its own, and a loop's entry is of one patchpoint. */
@@ -141,8 +181,8 @@ static void compile_ended(void *context, enum tier_reason reason, void *bytes, s
 		refusal = *why;
 	else
 		reason = host_place(core_module_context(module), &compile->bodies, bytes, n, &result, &refusal);
-	if (reason == TIER_REASON_RESULT_REFUSED && compile->is_found && !compile_afresh(compile, &refusal)) {
-		TAKE_PTR(compile);
+	if (reason == TIER_REASON_RESULT_REFUSED && compile->is_found) {
+		compile_afresh(TAKE_PTR(compile), &refusal);
 		return;
 	}
 	compile_end(compile, reason, &result, &refusal);
@@ -190,17 +230,6 @@ static int compiling_turn(struct dispatch_timer *timer, uint64_t now_ns)
 }
 
 /* -- Beginning and end --- */
-/* A shortage is tried again, many times a second. */
-static void compile_complain(struct compiling *compiling, int r)
-{
-	uint64_t now = clock_now_ns();
-
-	if (compiling->complained_ns && now - compiling->complained_ns < COMPLAINT_NS)
-		return;
-	compiling->complained_ns = now;
-	log_line(LOG_WARNING, "cannot start a compile job: %s", strerrordesc_np(-r));
-}
-
 static int compile_submit(struct compile *compile, struct host *host)
 {
 	_cleanup_(closep) int fd = -1;
@@ -260,14 +289,18 @@ void compiling_cancel(struct compiling *compiling, uint64_t module)
 {
 	cancel_all(&compiling->compiles, module);
 	cancel_all(&compiling->own, module);
+	cancel_all(&compiling->waiting, module);
 	if (list_is_empty(&compiling->own))
 		dispatch_timer_disarm(&compiling->turn);
 }
 
 void compiling_init(struct compiling *compiling, struct dispatch *dispatch)
 {
-	*compiling = (struct compiling){ .compiles = LIST_INIT(compiling->compiles), .own = LIST_INIT(compiling->own) };
+	*compiling = (struct compiling){
+		.compiles = LIST_INIT(compiling->compiles), .own = LIST_INIT(compiling->own), .waiting = LIST_INIT(compiling->waiting),
+	};
 	dispatch_timer_init(&compiling->turn, dispatch, compiling_turn, "instrument");
+	dispatch_timer_init(&compiling->again, dispatch, compiling_again, "compile again");
 }
 
 void compiling_stop(struct compiling *compiling)
@@ -275,6 +308,8 @@ void compiling_stop(struct compiling *compiling)
 	struct list *first;
 
 	dispatch_timer_disarm(&compiling->turn);
-	while ((first = list_first(&compiling->compiles)) || (first = list_first(&compiling->own)))
+	dispatch_timer_disarm(&compiling->again);
+	while ((first = list_first(&compiling->compiles)) || (first = list_first(&compiling->own))
+	       || (first = list_first(&compiling->waiting)))
 		compile_free(list_entry(first, struct compile, link));
 }

@@ -19,6 +19,8 @@ struct compiling {
 	struct list compiles;		/* jobs that the pool has, or the cache's thread */
 	struct list own;		/* those that are made here */
 	struct dispatch_timer turn;	/* armed while there are any */
+	struct list waiting;		/* not in the cache, and there was no room for a job */
+	struct dispatch_timer again;	/* armed while there are any */
 	uint64_t complained_ns;		/* when the log last heard of a job that could not start */
 };
 

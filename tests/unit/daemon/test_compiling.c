@@ -27,6 +27,8 @@ struct done {
 static struct {
 	struct dispatch dispatch;
 	struct compiling compiling;
+	struct caching caching;
+	struct compiler compiler;
 	struct module module;
 	struct pool_job jobs[8];
 	struct done done[8];
@@ -92,7 +94,7 @@ void pool_cancel(struct pool_job *job)
 
 const struct compiler *pool_compiler(const struct pool *pool)
 {
-	return NULL;
+	return *world.compiler.version ? &world.compiler : NULL;
 }
 
 /* -- The world --- */
@@ -119,7 +121,9 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
+	caching_stop(&world.caching);
 	compiling_stop(&world.compiling);
+	caching_close(&world.caching);
 	dispatch_deinit(&world.dispatch);
 	host_free(world.module.host);
 	return 0;
@@ -242,6 +246,53 @@ static void a_shortage_is_handed_on(void **state)
 	assert_int_equal(start(1, "f", TIER_LEVEL_TIER1, false), 0);
 }
 
+static void open_cache(void)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "%s/cache", folder);
+	assert_int_equal(caching_open(&world.caching, &world.dispatch, path, 1 << 20), 0);
+	strcpy(world.compiler.version, "1");
+	world.compiling.caching = &world.caching;
+}
+
+/* Turns until as many jobs were submitted, within seconds */
+static void turns_until_jobs(unsigned int n)
+{
+	for (int i = 0; i < 200 && world.n_jobs < n; i++)
+		assert_int_equal(dispatch_turn(&world.dispatch, 50), 0);
+	assert_int_equal(world.n_jobs, n);
+}
+
+static void a_shortage_behind_the_cache_is_sat_out(void **state)
+{
+	open_cache();
+	world.refusal = -EMFILE;
+	assert_int_equal(start(1, "f", TIER_LEVEL_TIER1, false), 0);
+	assert_int_equal(start(2, "f", TIER_LEVEL_OPTIMIZED, true), 0);
+	while (world.caching.n_misses < 2)
+		assert_int_equal(dispatch_turn(&world.dispatch, 5000), 0);
+	assert_int_equal(world.n_done, 0);	/* nobody was given up */
+	world.refusal = 0;
+	turns_until_jobs(2);
+	assert_false(world.jobs[0].is_hurried);
+	assert_true(world.jobs[1].is_hurried);
+	world.refusal = -EMFILE;
+	assert_int_equal(start(3, "f", TIER_LEVEL_TIER1, false), 0);
+	while (world.caching.n_misses < 3)
+		assert_int_equal(dispatch_turn(&world.dispatch, 5000), 0);
+	compiling_cancel(&world.compiling, world.module.host->id);
+	world.refusal = 0;
+	assert_int_equal(start(4, "f", TIER_LEVEL_TIER1, false), 0);
+	turns_until_jobs(3);			/* not the one that was cancelled */
+	world.refusal = -EINVAL;
+	assert_int_equal(start(5, "f", TIER_LEVEL_TIER1, false), 0);
+	while (!world.n_done)
+		assert_int_equal(dispatch_turn(&world.dispatch, 5000), 0);
+	assert_int_equal(world.done[0].version, 5);
+	assert_int_equal(world.done[0].reason, TIER_REASON_NO_WORKER);
+}
+
 static void a_failure_and_garbage_end_with_their_reasons(void **state)
 {
 	const struct refusal refusal = { "a reason" };
@@ -278,6 +329,7 @@ int main(void)
 		TEST(only_what_a_caller_waits_for_is_hurried),
 		TEST(what_is_too_large_is_not_even_asked_for),
 		TEST(a_shortage_is_handed_on),
+		TEST(a_shortage_behind_the_cache_is_sat_out),
 		TEST(a_failure_and_garbage_end_with_their_reasons),
 	};
 
