@@ -26,8 +26,8 @@ CLANG ?= $(firstword $(foreach c,clang clang-19 clang-18 clang-17 clang-16 clang
 BPFTOOL ?= $(firstword $(foreach c,bpftool /usr/sbin/bpftool,$(shell command -v $(c))) bpftool)
 LLVM_CONFIG ?= $(firstword $(foreach v,19 20 18 17 16 15,$(shell command -v llvm-config-$(v))) llvm-config)
 PKG_CONFIG ?= pkg-config
-# optional: clang's own profile-guided optimization, for `make bench`
-PROFDATA := $(shell command -v $(shell $(CLANG) -print-prog-name=llvm-profdata))
+# optional: clang's own profile-guided optimization, for `make bench`; its runtime and sanitizers of $(CC) do not mix
+PROFDATA := $(if $(SAN),,$(shell command -v $(shell $(CLANG) -print-prog-name=llvm-profdata)))
 PROFILING := $(and $(PROFDATA),$(wildcard $(shell $(CLANG) -print-runtime-dir)/libclang_rt.profile*))
 # optional: the disassembler of `tierctl show --native`
 CAPSTONE := $(shell $(PKG_CONFIG) --exists capstone 2>/dev/null && echo capstone)

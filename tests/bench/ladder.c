@@ -233,7 +233,7 @@ static const struct quotient {
 
 static void print_headings(void)
 {
-	printf("\nns per call at each tier, medians of %d interleaved rounds of %u ms; 1/native with the profile;\n"
+	printf("\nns of processor time per call, medians of %d interleaved rounds of %u ms; 1/native with the profile;\n"
 	       "gain: how much faster the profile makes Tier1, and clang's: native code\n  %-10s",
 	       ROUNDS, ROUND_NS / 1000000, "workload");
 	for (unsigned int i = 0; i < _RUNG_N; i++)

@@ -5,12 +5,22 @@
 #include <time.h>
 #include "bench/measure.h"
 
-uint64_t measure_now_ns(void)
+static uint64_t clock_ns(clockid_t clock)
 {
 	struct timespec ts;
 
-	clock_gettime(CLOCK_MONOTONIC, &ts);
+	clock_gettime(clock, &ts);
 	return (uint64_t)ts.tv_sec * 1000000000u + ts.tv_nsec;
+}
+
+uint64_t measure_now_ns(void)
+{
+	return clock_ns(CLOCK_MONOTONIC);
+}
+
+uint64_t measure_cpu_ns(void)
+{
+	return clock_ns(CLOCK_THREAD_CPUTIME_ID);
 }
 
 void series_add(struct series *series, double value)
@@ -53,11 +63,11 @@ double series_ratio(const struct series *a, const struct series *b)
 
 double measure_round(const struct workload_input *input, workload_function *fn, uint64_t batch)
 {
-	uint64_t begin = measure_now_ns();
+	uint64_t begin = measure_cpu_ns();
 
 	for (uint64_t i = 0; i < batch; i++)
 		input_call(input, fn);
-	return (double)(measure_now_ns() - begin) / batch;
+	return (double)(measure_cpu_ns() - begin) / batch;
 }
 
 uint64_t measure_batch(const struct workload_input *input, workload_function *fn, uint64_t round_ns)

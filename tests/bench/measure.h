@@ -16,6 +16,7 @@ struct series {
 };
 
 uint64_t measure_now_ns(void);	/* CLOCK_MONOTONIC */
+uint64_t measure_cpu_ns(void);	/* CLOCK_THREAD_CPUTIME_ID: what others take of the processor does not count */
 void series_add(struct series *series, double value);	/* beyond MEASURE_ROUNDS_MAX: dropped */
 double series_median(const struct series *series);	/* NaN when empty */
 double series_percentile(const struct series *series, double share);	/* share 0..1 of the sorted values */
@@ -24,7 +25,7 @@ double series_ratio(const struct series *a, const struct series *b);
 
 /* How many calls take about @round_ns. */
 uint64_t measure_batch(const struct workload_input *input, workload_function *fn, uint64_t round_ns);
-/* ns per call of one batch. */
+/* ns of processor time per call of one batch. */
 double measure_round(const struct workload_input *input, workload_function *fn, uint64_t batch);
 
 /* Up to MEASURE_FUNCTIONS_MAX functions on the same input in turn, @n_rounds each of about @round_ns: A B C A B C …; a NULL

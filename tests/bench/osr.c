@@ -81,10 +81,10 @@ static const struct contestant {
 /* -- Measuring -------------------------------------------------------------------------------------------------------- */
 static double call_once(const struct workload_input *input, workload_function *fn, uint64_t *ret_result)
 {
-	uint64_t begin = measure_now_ns();
+	uint64_t begin = measure_cpu_ns();
 
 	*ret_result = input_call(input, fn);
-	return (measure_now_ns() - begin) / 1e9;
+	return (measure_cpu_ns() - begin) / 1e9;
 }
 
 /* When a frame's way out was asked for and was there: the entry's own, or of what it called */
@@ -179,8 +179,8 @@ void ladder_osr(void)
 		daemon_start(&sides[i].daemon, ARGS("--tiered-pgo=on", options[i]));
 		sides[i].conn = daemon_connect(&sides[i].daemon);
 	}
-	printf("\none call that loops for seconds, medians of %d interleaved rounds: seconds with --osr=off (tier 0 alone), with\n"
-	       "--osr=on, and native; OSR asked for, and ready, in ms after the first code, the call-counting delay included\n"
+	printf("\none call that loops for seconds, medians of %d interleaved rounds: processor time with --osr=off (tier 0\n"
+	       "alone), with --osr=on, and native; OSR asked for, and ready, in ms after the first code (with the delay)\n"
 	       "  %-10s %10s %10s %10s %9s %9s %10s %10s\n",
 	       ROUNDS, "workload", "tier 0", "OSR", "native", "speed-up", "/native", "asked", "ready");
 	fprintf(file, "{\n");
