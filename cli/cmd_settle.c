@@ -9,7 +9,7 @@
 #include "ctl.h"
 #include "table.h"
 
-/* Whether a method and all that it has called are settled; and a module held still */
+/* Whether a method and all that it has called are settled; a module held still, or watched whether it stands still */
 
 /* -- settled --- */
 static const char *unsettled_name(struct tier_module *module, uint32_t index)
@@ -63,7 +63,7 @@ int cmd_settled(struct ctl *ctl)
 	return s.is_settled ? CTL_DONE : CTL_UNMET;
 }
 
-/* -- freeze --- */
+/* -- Commands that others say --- */
 static sigset_t interrupts(void)
 {
 	sigset_t set;
@@ -75,25 +75,8 @@ static sigset_t interrupts(void)
 	return set;
 }
 
-/* Whoever reads this knows that the module is frozen. */
-static int freeze_hold(const struct ctl *ctl, const sigset_t *set)
-{
-	int number;
-
-	if (ctl->json) {
-		printf("{\"module\": ");
-		print_json_string(ctl->args[0]);
-		printf(", \"frozen\": true}\n");
-	} else {
-		printf("%s is frozen; interrupt to thaw it\n", ctl->args[0]);
-	}
-	fflush(stdout);
-	sigwait(set, &number);
-	return CTL_DONE;
-}
-
 /* The command's own status, as a shell has it */
-static int freeze_run(char **command)
+static int command_run(char **command)
 {
 	sigset_t set = interrupts();
 	int status;
@@ -114,6 +97,24 @@ static int freeze_run(char **command)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
+/* -- freeze --- */
+/* Whoever reads this knows that the module is frozen. */
+static int freeze_hold(const struct ctl *ctl, const sigset_t *set)
+{
+	int number;
+
+	if (ctl->json) {
+		printf("{\"module\": ");
+		print_json_string(ctl->args[0]);
+		printf(", \"frozen\": true}\n");
+	} else {
+		printf("%s is frozen; interrupt to thaw it\n", ctl->args[0]);
+	}
+	fflush(stdout);
+	sigwait(set, &number);
+	return CTL_DONE;
+}
+
 /* An interrupt from the terminal is the command's; it ends, and then the freeze does. A killed tierctl thaws, too. */
 int cmd_freeze(struct ctl *ctl)
 {
@@ -123,12 +124,50 @@ int cmd_freeze(struct ctl *ctl)
 
 	if (tier_open(ctl->conn, ctl->args[0], &module))
 		return fail_tier(ctl->args[0]);
-	sigprocmask(SIG_BLOCK, &set, NULL);
-	if (tier_freeze(module))
+	if (tier_freeze(module))		/* may take a while: an interrupt ends it */
 		return fail_tier(ctl->args[0]);
+	sigprocmask(SIG_BLOCK, &set, NULL);
 	ctl->args[ctl->n_args] = NULL;
-	status = ctl->n_args > 1 ? freeze_run(ctl->args + 1) : freeze_hold(ctl, &set);
+	status = ctl->n_args > 1 ? command_run(ctl->args + 1) : freeze_hold(ctl, &set);
 	if (tier_thaw(module))
 		return fail_tier(ctl->args[0]);
 	return status;
+}
+
+/* -- mark --- */
+static void mark_print(const struct ctl *ctl, const struct tier_records_mark *mark)
+{
+	static const struct column columns[] = {
+		{ "module", COLUMN_TEXT }, { "changes", COLUMN_NUMBER }, { "compiling", COLUMN_NUMBER }, { "frozen", COLUMN_BOOL },
+	};
+	struct table *table = table_new("marks", columns, sizeof(columns) / sizeof(columns[0]), ctl->json, false);
+
+	table_row(table);
+	table_text(table, ctl->args[0]);
+	table_number(table, mark->changes);
+	table_number(table, mark->n_compiling);
+	table_bool(table, mark->is_frozen);
+	table_end(table);
+}
+
+/* A command that failed failed, whatever changed. */
+int cmd_mark(struct ctl *ctl)
+{
+	struct tier_module *module;
+	struct tier_records_mark mark;
+	int status;
+
+	if (tier_open(ctl->conn, ctl->args[0], &module))
+		return fail_tier(ctl->args[0]);
+	mark = tier_mark(module);
+	if (ctl->n_args == 1) {
+		mark_print(ctl, &mark);
+		return CTL_DONE;
+	}
+	ctl->args[ctl->n_args] = NULL;
+	status = command_run(ctl->args + 1);
+	if (!tier_changed_since(module, &mark))
+		return status;
+	fail("%s: code of it was compiled, published or reset while the command ran", ctl->args[0]);
+	return status ? status : CTL_UNMET;
 }

@@ -4,7 +4,7 @@
 /* What tierctl's commands share: the parsed command line, the connection, ways to fail and to print.
  *
  * Exit status: 0 done; 1 the asked-for condition was not met (a wait timed out, a method ended on another tier than
- * its final one); 2 usage or failure, with one sentence on standard error; freeze with a command: the command's. */
+ * its final one); 2 usage or failure, with one sentence on standard error; freeze and mark with a command: the command's. */
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -46,6 +46,7 @@ int cmd_rejit(struct ctl *ctl);
 int cmd_revert(struct ctl *ctl);
 int cmd_settled(struct ctl *ctl);
 int cmd_freeze(struct ctl *ctl);
+int cmd_mark(struct ctl *ctl);
 
 /* Prints "tierctl: " and the sentence; returns CTL_FAILED. */
 int fail(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -55,6 +55,7 @@ static const struct verb verbs[] = {
 	{ "bench", 1, -1, OPT_TIMEOUT | OPT_ROUNDS | OPT_CHANGING | OPT_LIBRARY | OPT_JSON, cmd_bench, "MODULE:METHOD [ARG...]", "ns per call at each tier on the way, frozen" },
 	{ "settled", 1, 1, OPT_JSON, cmd_settled, "MODULE:METHOD", "whether it and all that it has called are settled" },
 	{ "freeze", 1, -1, OPT_JSON, cmd_freeze, "MODULE [-- COMMAND...]", "hold its promotions while the command runs, else until interrupted" },
+	{ "mark", 1, -1, OPT_JSON, cmd_mark, "MODULE [-- COMMAND...]", "whether code of it changes while the command runs; else its mark" },
 	{ "rejit", 2, 2, OPT_FORCE, cmd_rejit, "MODULE:METHOD FILE[:SYMBOL]", "replace its body, for all processes, by an object's function; without SYMBOL the one of its name" },
 	{ "revert", 1, 1, 0, cmd_revert, "MODULE:METHOD", "bring its own body back, with the code that it had" },
 	{ "pending", 0, 0, OPT_MODULE | OPT_ALL | OPT_JSON, cmd_pending, "", "methods queued or being compiled: yours, all, or of a module" },

@@ -101,8 +101,8 @@ int server_new(struct server **ret, struct dispatch *dispatch, struct core *core
  * way are dropped: no server_loaded() may come afterwards. NULL is fine. */
 struct server *server_free(struct server *server);
 
-/* News from the core: the method's state word, and with it perhaps its entry point, changed / a new event is in the journal. Waits and cursors are answered
- * from here or from the same turn of the loop. */
+/* News from the core: the method's state word, and with it perhaps its entry point, changed / a new event is in the journal.
+ * Waits and cursors are answered from here or from the same turn of the loop. */
 void server_method_changed(struct server *server, struct module *module, uint32_t method);
 void server_event_added(struct server *server);
 /* Nothing of a frozen module is being compiled any more. */

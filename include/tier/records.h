@@ -95,8 +95,8 @@ enum tier_record_flags {
 _Static_assert(sizeof(struct tier_record) == 64, "a record is one cache line");
 
 /* The state word: generation << 24 | reason << 16 | tier << 8 | frozen << 7 | stage.
- * frozen: no compilation begins for it, because the module is frozen; one that has begun goes on to its end. The generation grows with each publication and each reset
- * and is never 0 for a method that has code. */
+ * frozen: no compilation begins for it, because the module is frozen; one that has begun goes on to its end. The generation
+ * grows with each publication and each reset and is never 0 for a method that has code. */
 #define TIER_STATE_GENERATION_SHIFT 24
 static inline uint64_t tier_state_make(uint64_t generation, unsigned int reason, unsigned int tier, unsigned int stage)
 {

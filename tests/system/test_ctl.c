@@ -505,7 +505,7 @@ static void stats_say_which_path_events_take_and_why(void **state)
 
 /* -- Usage --- */
 static const char *const verbs[] = { "load", "unload", "list", "status", "remaining", "wait", "call", "drive", "bench",
-				     "settled", "freeze", "pending", "events", "stats" };
+				     "settled", "freeze", "mark", "compile", "pending", "events", "stats" };
 
 static void help_is_there_for_every_verb(void **state)
 {

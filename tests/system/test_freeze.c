@@ -332,6 +332,27 @@ static void tierctl_freezes_until_it_is_interrupted(void **state)
 	world_end(&w);
 }
 
+static void tierctl_marks_tell_whether_code_changed(void **state)
+{
+	char path[300], calls[400], fails[512];
+	struct world w;
+
+	world_start(&w);
+	snprintf(path, sizeof(path), "%s/tierctl", getenv("TIER_BUILD") ? getenv("TIER_BUILD") : "build");
+	snprintf(calls, sizeof(calls), "%s drive fib:fib 10", path);
+	assert_int_equal(tierctl(&w.daemon, out, err, "mark", "fib", "--json", NULL), 0);
+	assert_int_equal(json_number(out, "marks.0.changes"), tier_mark(w.module).changes);
+	assert_true(!strncmp(json_at(out, "marks.0.frozen").begin, "false", 5));
+	assert_int_equal(tierctl(&w.daemon, out, err, "mark", "fib", "--", "sh", "-c", calls, NULL), 1);
+	assert_string_equal(err, "tierctl: fib: code of it was compiled, published or reset while the command ran\n");
+	assert_int_equal(tierctl(&w.daemon, out, err, "mark", "fib", "--", "sh", "-c", calls, NULL), 0);	/* it is final */
+	assert_string_equal(err, "");
+	snprintf(fails, sizeof(fails), "%s; exit 3", calls);
+	assert_int_equal(tierctl(&w.daemon, out, err, "mark", "fib", "--", "sh", "-c", fails, NULL), 3);
+	assert_int_equal(tierctl(&w.daemon, out, err, "mark", "nothing", NULL), 2);
+	world_end(&w);
+}
+
 /* `odd` calls another method at its tenth call only: inside the counted calls that bench times. */
 static const char odd_source[] =
 	"unsigned long n;\n"
@@ -499,6 +520,7 @@ int main(void)
 		cmocka_unit_test(waits_end_frozen_and_the_freeze_when_the_compiler_has),
 		cmocka_unit_test(a_command_runs_while_tierctl_freezes),
 		cmocka_unit_test(tierctl_freezes_until_it_is_interrupted),
+		cmocka_unit_test(tierctl_marks_tell_whether_code_changed),
 		cmocka_unit_test(bench_measures_frozen_and_says_what_changed),
 		cmocka_unit_test(freezers_of_many_processes_exclude_every_change),
 		cmocka_unit_test(bench_holds_every_tier_of_the_ladder),
