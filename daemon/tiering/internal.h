@@ -344,6 +344,7 @@ void osr_start(struct osr *osr);			/* its job has begun */
 void osr_end(struct osr *osr, enum tier_reason reason, const struct core_result *result);	/* takes @osr */
 bool osr_withdraw(struct module *module);		/* a slice of all OSR code of the module; false: more */
 void osr_forget_queue(struct module *module);
+bool osr_forget_live(struct module *module, int *budget);	/* a slice, once its module is gone; false: more */
 void osr_free_all(struct module *module);
 bool osr_recover(struct module *module, uint32_t row);	/* false: no memory */
 void osr_attach(struct module *module);			/* what its patchpoints lead to */

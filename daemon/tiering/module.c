@@ -324,7 +324,7 @@ static bool module_forget_methods(struct module *module, int *budget)
 	for (; module->n_forgotten < module->n_methods; module->n_forgotten++)
 		if (*budget <= 0 || !method_forget(&module->methods[module->n_forgotten], budget))
 			return false;
-	return true;
+	return osr_forget_live(module, budget);
 }
 
 void module_forget(struct core *core, int *budget)
@@ -349,6 +349,9 @@ void core_module_remove(struct module *module)
 	struct core *core = module->core;
 	int budget = SLICE_BUDGET;
 
+	/* from its end: whoever leaves the front of the line moves the module among all that its user has */
+	while (!list_is_empty(&module->queue))
+		method_move(list_entry(module->queue.previous, struct method, link), PLACE_NONE);
 	for (uint32_t i = 0; i < module->n_methods; i++)
 		method_move(&module->methods[i], PLACE_NONE);
 	osr_forget_queue(module);

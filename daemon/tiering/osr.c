@@ -283,14 +283,27 @@ bool osr_withdraw(struct module *module)
 }
 
 /* -- A module's life --- */
+/* From the end, as core_module_remove() does with methods. */
 void osr_forget_queue(struct module *module)
+{
+	while (!list_is_empty(&module->osr_queue)) {
+		struct osr *osr = list_entry(module->osr_queue.previous, struct osr, link);
+
+		osr_leave_queue(osr);
+		osr_free(osr);
+	}
+}
+
+bool osr_forget_live(struct module *module, int *budget)
 {
 	struct list *link;
 
-	while ((link = list_first(&module->osr_queue))) {
-		osr_leave_queue(list_entry(link, struct osr, link));
+	for (; (link = list_first(&module->osr_live)); *budget -= SLICE_ROW) {
+		if (*budget <= 0)
+			return false;
 		osr_free(list_entry(link, struct osr, link));
 	}
+	return true;
 }
 
 void osr_free_all(struct module *module)

@@ -439,6 +439,33 @@ static void a_module_goes_with_all_its_osr_code(void **state)
 	assert_int_equal(stats.n_versions, LADDER_METHODS + 1);
 }
 
+static void thousands_of_them_go_with_their_module_in_slices(void **state)
+{
+	struct core_config config = fake_config;
+	struct fake_module *fm;
+	struct fake *fake;
+	int budget = SLICE_BUDGET;
+	uint32_t n = 1;
+
+	config.delay_ns = 0;
+	fake = fake_new(&config);
+	fm = fake_load(fake, UID, "many", MANY);
+	for (uint32_t i = 0; i < MANY; i++) {
+		fake_call(fm, i);
+		make(fm, AT(i));
+	}
+	for (; !osr_forget_live(fm->module, &budget); n++) {
+		assert_true(budget > -(int)SLICE_ROW);
+		budget = SLICE_BUDGET;
+	}
+	assert_int_equal(n, (MANY * SLICE_ROW + SLICE_BUDGET - 1) / SLICE_BUDGET);
+	fake_remove(fake, fm);
+	while (fake_is_due(fake))
+		fake_fire(fake);
+	fake_check(fake);
+	fake_free(fake);
+}
+
 static void a_successor_keeps_what_is_live_and_gives_up_the_rest(void **state)
 {
 	struct fake *fake = *state;
@@ -524,6 +551,7 @@ int main(void)
 	        FAKE_TEST(a_revert_does_too),
 	        FAKE_TEST(what_ends_unused_may_be_asked_for_again_while_it_runs),
 	        cmocka_unit_test(thousands_of_them_are_taken_away_in_slices),
+	        cmocka_unit_test(thousands_of_them_go_with_their_module_in_slices),
 	        FAKE_TEST(a_module_goes_with_all_its_osr_code),
 	        FAKE_TEST(a_successor_keeps_what_is_live_and_gives_up_the_rest),
 	        FAKE_TEST(a_daemon_that_dies_anywhere_leaves_no_old_osr_code),
