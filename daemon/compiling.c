@@ -169,18 +169,28 @@ static int compile_look_up(struct compile *compile, const struct host *host, int
 				       compile_looked_up, compile, &compile->lookup));
 }
 
+static enum tier_reason compile_place(const struct compile *compile, const void *bytes, size_t n, struct core_result *ret,
+				      struct refusal *refusal)
+{
+	struct host *host = core_module_context(core_module_by_id(compile->compiling->core, compile->module));
+
+	if (compile->wanted.level != TIER_LEVEL_OSR || host_has_room_beside(host))
+		return host_place(host, &compile->bodies, bytes, n, ret, refusal);
+	refuse(refusal, "what is left of the module's code segment is for promotions");
+	return TIER_REASON_ARENA_FULL;
+}
+
 static void compile_ended(void *context, enum tier_reason reason, void *bytes, size_t n, const struct refusal *why)
 {
 	_cleanup_(compile_freep) struct compile *compile = context;
 	_cleanup_(freep) void *owned = bytes;
-	struct module *module = core_module_by_id(compile->compiling->core, compile->module);
 	struct refusal refusal = { "" };
 	struct core_result result = { .sites = NULL };
 
 	if (reason)
 		refusal = *why;
 	else
-		reason = host_place(core_module_context(module), &compile->bodies, bytes, n, &result, &refusal);
+		reason = compile_place(compile, bytes, n, &result, &refusal);
 	if (reason == TIER_REASON_RESULT_REFUSED && compile->is_found) {
 		compile_afresh(TAKE_PTR(compile), &refusal);
 		return;

@@ -97,6 +97,9 @@ void *host_alias(struct host *host, uint64_t address);
 /* A method that cannot be compiled at its first call takes its caller with it; one that is not promoted or replaced goes on as
  * it is. So bodies and optimized code get no room but what first calls leave: are there @n bytes of it, alignment included? */
 bool host_has_room(const struct host *host, uint64_t n);
+/* Whether there is room for code that is beside the ladder: a part of the segment is for promotions, however many loops there are
+ * and however often their code is taken away. */
+bool host_has_room_beside(const struct host *host);
 /* Tier 0 of any instructions; @extra: as baseline_compile() */
 int host_compile_tier0(struct host *host, const struct insn *insns, uint32_t n_insns, const struct baseline_extra *extra,
 		       struct core_code *ret);

@@ -13,6 +13,7 @@
 #include "util/error.h"
 
 #define TIER0_ALIGN 16u
+#define LADDER_PART 4u	/* of the code segment, that one in so many is for promotions alone */
 #define STUB_BOUND (2 * STUB_SIZE - 1)	/* with what its alignment takes */
 
 struct host_ahead {
@@ -59,6 +60,11 @@ int host_compile_tier0(struct host *host, const struct insn *insns, uint32_t n_i
 	}
 	host_publish(host, &span, e.n, ret);
 	return 0;
+}
+
+bool host_has_room_beside(const struct host *host)
+{
+	return host_has_room(host, arena_layout(host->arena)->segment[TIER_SEGMENT_CODE].size / LADDER_PART);
 }
 
 /* -- Tier 0 --- */

@@ -101,9 +101,13 @@ const struct compiler *pool_compiler(const struct pool *pool)
 static int setup(void **state)
 {
 	static const char source[] = "long f(long x) { return x & 1 ? x * 3 : x; }\n"
+				     "long loop(long n) { long s = n; for (long i = 0; i < n; i++) s = s * s + i; return s; }\n"
 				     "#define A(x) x x x x x x x x x x\n"
 				     "long huge(long x) { A(A(A(A(asm volatile(\"%0 += 1; %0 ^= 3; %0 += 1; %0 ^= 7\" : \"+r\"(x)););))) return x; }\n";
-	const struct host_plan plan = { .id = 5, .window = &window, .config = { .pgo = true } };
+	const struct host_plan plan = {
+		.id = 5, .window = &window,
+		.config = { .pgo = true, .osr = true, .osr_hit_limit = 1, .osr_counter_bump = 1, .osr_initial_counter = 1 },
+	};
 	struct object_file object = compile("clang", "-O2 -g", source);
 	struct refusal refusal;
 	void *bytes;
@@ -246,6 +250,36 @@ static void a_shortage_is_handed_on(void **state)
 	assert_int_equal(start(1, "f", TIER_LEVEL_TIER1, false), 0);
 }
 
+/* What a worker would have made */
+static void end_well(unsigned int job)
+{
+	static const uint8_t ret = 0xc3;
+	const struct code_result code = { .bytes = &ret, .n_bytes = 1, .align = 16 };
+	void *bytes;
+	size_t n;
+
+	assert_int_equal(job_put_code(&code, &bytes, &n), 0);
+	world.jobs[job].fn(world.jobs[job].context, TIER_REASON_NONE, bytes, n, NULL);
+}
+
+static void code_for_loops_leaves_room_for_promotions(void **state)
+{
+	struct arena *arena = world.module.host->arena;
+	const uint64_t size = arena_layout(arena)->segment[TIER_SEGMENT_CODE].size;
+
+	assert_int_equal(arena_layout(arena)->n_patchpoints, 1);
+	assert_int_equal(start(1, "loop", TIER_LEVEL_OSR, false), 0);
+	end_well(0);
+	assert_int_equal(world.done[0].reason, TIER_REASON_NONE);
+	arena_code_resume(arena, size - size / 4 - world.module.host->n_owed + 16);
+	assert_int_equal(start(2, "loop", TIER_LEVEL_OSR, false), 0);
+	end_well(1);
+	assert_int_equal(world.done[1].reason, TIER_REASON_ARENA_FULL);
+	assert_int_equal(start(3, "loop", TIER_LEVEL_TIER1, false), 0);
+	end_well(2);
+	assert_int_equal(world.done[2].reason, TIER_REASON_NONE);
+}
+
 static void open_cache(void)
 {
 	char path[64];
@@ -330,6 +364,7 @@ int main(void)
 		TEST(what_is_too_large_is_not_even_asked_for),
 		TEST(a_shortage_is_handed_on),
 		TEST(a_shortage_behind_the_cache_is_sat_out),
+		TEST(code_for_loops_leaves_room_for_promotions),
 		TEST(a_failure_and_garbage_end_with_their_reasons),
 	};
 
