@@ -107,58 +107,86 @@ static void entry_remove(struct store *store, uint32_t index)
 	row_remove(store, index);
 }
 
-static uint64_t bytes_of(const struct store *store, uint32_t uid)
-{
-	uint64_t n = 0;
+/* One user's rows, the oldest first */
+struct share {
+	uint32_t next, end;
+	uint64_t n_bytes;
+};
 
-	for (uint32_t i = 0; i < store->n_rows; i++)
-		n += store->rows[i].uid == uid ? store->rows[i].size : 0;
-	return n;
-}
-
-static int compare_uids(const void *a, const void *b)
+static int compare_rows(const void *a, const void *b)
 {
 	const struct row *x = a, *y = b;
 
-	return (x->uid > y->uid) - (x->uid < y->uid);
+	if (x->uid != y->uid)
+		return x->uid < y->uid ? -1 : 1;
+	return (x->used_ns > y->used_ns) - (x->used_ns < y->used_ns);
 }
 
-/* Rows are in no order, so they may be put into any. */
-static uint32_t largest_user(struct store *store)
+/* Of sorted rows */
+static uint32_t shares_of(const struct store *store, struct share *shares)
 {
-	uint64_t n_largest = 0;
-	uint32_t largest = 0;
+	uint32_t n = 0;
 
-	qsort(store->rows, store->n_rows, sizeof(*store->rows), compare_uids);
 	for (uint32_t i = 0; i < store->n_rows; i++) {
-		uint64_t n;
-
-		if (i && store->rows[i].uid == store->rows[i - 1].uid)
-			continue;
-		n = bytes_of(store, store->rows[i].uid);
-		if (n > n_largest) {
-			n_largest = n;
-			largest = store->rows[i].uid;
-		}
+		if (!i || store->rows[i].uid != store->rows[i - 1].uid)
+			shares[n++] = (struct share){ .next = i };
+		shares[n - 1].end = i + 1;
+		shares[n - 1].n_bytes += store->rows[i].size;
 	}
+	return n;
+}
+
+static struct share *largest_of(struct share *shares, uint32_t n)
+{
+	struct share *largest = shares;
+
+	for (uint32_t i = 1; i < n; i++)
+		if (shares[i].n_bytes > largest->n_bytes)
+			largest = &shares[i];
 	return largest;
 }
 
-static uint32_t oldest_of(const struct store *store, uint32_t uid)
+/* What every share has given up, in one pass: rows before its next one */
+static void forget_before(struct store *store, const struct share *shares, uint32_t n)
 {
-	uint32_t oldest = UINT32_MAX;
+	uint32_t n_left = 0;
+	uint64_t n_bytes = 0;
 
-	for (uint32_t i = 0; i < store->n_rows; i++)
-		if (store->rows[i].uid == uid && (oldest == UINT32_MAX || store->rows[i].used_ns < store->rows[oldest].used_ns))
-			oldest = i;
-	return oldest;
+	for (uint32_t i = 0; i < n; i++)
+		for (uint32_t k = shares[i].next; k < shares[i].end; k++) {
+			n_bytes += store->rows[k].size;
+			store->rows[n_left++] = store->rows[k];
+		}
+	store->n_rows = n_left;
+	figures_set(store, n_bytes);
 }
 
-/* Until @n more bytes have room */
-static void make_room(struct store *store, uint64_t n)
+/* Until @n more bytes have room, of at most n_bytes_max. Sorted once: a daemon that starts with a smaller cache than its
+ * predecessor had may have to give up a hundred thousand. 0 or -ENOMEM */
+static int make_room(struct store *store, uint64_t n)
 {
-	while (store->n_rows && store->figures.n_bytes + n > store->n_bytes_max)
-		entry_remove(store, oldest_of(store, largest_user(store)));
+	_cleanup_(freep) struct share *shares = NULL;
+	uint64_t n_bytes = store->figures.n_bytes;
+	char text[NAME_MAX_];
+	uint32_t n_shares;
+
+	if (n_bytes + n <= store->n_bytes_max)
+		return 0;
+	shares = calloc(store->n_rows, sizeof(*shares));
+	if (!shares)
+		return error_origin(-ENOMEM);
+	qsort(store->rows, store->n_rows, sizeof(*store->rows), compare_rows);
+	n_shares = shares_of(store, shares);
+	while (n_bytes + n > store->n_bytes_max) {
+		struct share *share = largest_of(shares, n_shares);
+		const struct row *row = &store->rows[share->next++];
+
+		unlinkat(store->fd, name_text(text, "", row->uid, &row->name), 0);
+		share->n_bytes -= row->size;
+		n_bytes -= row->size;
+	}
+	forget_before(store, shares, n_shares);
+	return 0;
 }
 
 /* -- The folder --- */
@@ -250,9 +278,10 @@ int store_open(struct store **ret, const char *path, uint64_t n_bytes_max)
 	if (store->fd < 0)
 		return store->fd;
 	r = scan(store);
+	if (!r)
+		r = make_room(store, 0);
 	if (r)
 		return r;
-	make_room(store, 0);
 	*ret = TAKE_PTR(store);
 	return 0;
 }
@@ -383,7 +412,9 @@ int store_keep(struct store *store, uint32_t uid, const struct entry *entry)
 		return -EFBIG;
 	if (index >= 0)
 		entry_remove(store, index);
-	make_room(store, n);
+	r = make_room(store, n);
+	if (r)
+		return r;
 	row.size = n;
 	r = replace_file(store, &row, bytes, n);
 	return r ? r : row_add(store, &row);

@@ -170,6 +170,38 @@ static void who_takes_most_gives_up_first(void **state)
 	store_close(store);
 }
 
+static double user_seconds(void)
+{
+	struct rusage usage;
+
+	getrusage(RUSAGE_SELF, &usage);
+	return usage.ru_utime.tv_sec + usage.ru_utime.tv_usec / 1e6;
+}
+
+/* A start with much less room is no matter of minutes. */
+static void thousands_go_at_once(void **state)
+{
+	struct store *store = open_store(1 << 30);
+	char key[8];
+	double begin;
+
+	for (int i = 0; i < 6000; i++) {
+		snprintf(key, sizeof(key), "%d", i);
+		assert_int_equal(keep_of(store, i % 3, key, 100 + i % 3), 0);
+	}
+	store_close(store);
+	begin = user_seconds();
+	store = open_store(10000);
+	assert_true(user_seconds() - begin < 1);
+	assert_true(figures_of(store).n_bytes <= 10000 && figures_of(store).n_entries > 10);
+	assert_int_equal(each_file(NULL), figures_of(store).n_entries);
+	for (uint32_t uid = 0; uid < 3; uid++) {
+		snprintf(key, sizeof(key), "%d", 5997 + (int)uid);
+		assert_true(finds(store, uid, key));	/* everybody's newest */
+	}
+	store_close(store);
+}
+
 static void spoil(const char *file)
 {
 	int fd = open(file, O_RDWR);
@@ -346,6 +378,7 @@ int main(void)
 		STORE_TEST(the_newest_of_a_key_replaces_what_was_there),
 		STORE_TEST(the_least_recently_used_go_when_it_is_full),
 		STORE_TEST(who_takes_most_gives_up_first),
+		STORE_TEST(thousands_go_at_once),
 		STORE_TEST(damaged_files_go),
 		STORE_TEST(what_is_half_written_goes_and_foreign_files_stay),
 		STORE_TEST(a_link_in_the_place_of_an_entry_is_not_followed),
