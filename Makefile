@@ -246,7 +246,7 @@ endef
 $(foreach f,$(FLOORS) lib,$(eval $(call unit_test,$(f))))
 
 # Above the floors: hosted modules, loads and rejits, without a server. What a test has itself is not taken from the archive.
-$(B)/obj/above.a: $(patsubst %,$(B)/obj/daemon/%.o,host host_body host_code host_job host_ready host_traits describe loading rejitting compiling \
+$(B)/obj/above.a: $(patsubst %,$(B)/obj/daemon/%.o,host host_body host_code host_instance host_job host_ready host_traits describe loading rejitting compiling \
 	caching options)
 $(B)/tests/unit/daemon/%: $(B)/obj/tests/unit/daemon/%.o $(B)/obj/above.a $(call archive,child tiering cache worker jit arena bytecode util)
 	@mkdir -p $(@D)

@@ -18,11 +18,14 @@ static void host_deinit(struct host *host)
 	free(TAKE_PTR(host->ahead));
 	free(TAKE_PTR(host->own));
 	free((void *)TAKE_PTR(host->first_sites));
-	host->calls = calls_free(host->calls);
-	host->objects = symtab_free(host->objects);
-	host->imports = symtab_free(host->imports);
-	host->symtab = symtab_free(host->symtab);
+	if (!host->base) {
+		host->calls = calls_free(host->calls);
+		host->objects = symtab_free(host->objects);
+		host->imports = symtab_free(host->imports);
+		host->symtab = symtab_free(host->symtab);
+	}
 	host->arena = arena_free(host->arena);
+	free(TAKE_PTR(host->rodata));
 	free(TAKE_PTR(host->bytes));
 }
 
@@ -100,9 +103,9 @@ static uint64_t host_reloc_value(const struct host *host, const struct image_rel
 	case INSN_REF_RODATA:
 		return layout->base + layout->rodata + reloc->addend;
 	case INSN_REF_DATA:
-		return layout->base + layout->data + reloc->addend;
+		return host_data(host) + reloc->addend;
 	case INSN_REF_BSS:
-		return layout->base + layout->bss + reloc->addend;
+		return host_bss(host) + reloc->addend;
 	default:
 		refuse(refusal, "%s+0x%x: the address of import '%s' differs from process to process and cannot stand in data",
 		       reloc->segment == IMAGE_RODATA ? ".rodata" : ".data", reloc->offset,
@@ -111,6 +114,7 @@ static uint64_t host_reloc_value(const struct host *host, const struct image_rel
 	}
 }
 
+/* .data is filled once: an instantiation's is its base's, with the pointers that stand there. */
 static bool host_fill_data(struct host *host, struct refusal *refusal)
 {
 	const struct image *image = &host->image;
@@ -118,12 +122,15 @@ static bool host_fill_data(struct host *host, struct refusal *refusal)
 
 	if (image->n_rodata)
 		memcpy(segments[IMAGE_RODATA], image->rodata, image->n_rodata);
-	if (image->n_data)
+	if (image->n_data && !host->base)
 		memcpy(segments[IMAGE_DATA], image->data, image->n_data);
 	for (uint32_t i = 0; i < image->n_relocs; i++) {
 		const struct image_reloc *reloc = &image->relocs[i];
-		uint64_t value = host_reloc_value(host, reloc, refusal);
+		uint64_t value;
 
+		if (reloc->segment == IMAGE_DATA && host->base)
+			break;
+		value = host_reloc_value(host, reloc, refusal);
 		if (!value)
 			return false;
 		if (reloc->width != sizeof(value)) {
@@ -199,8 +206,8 @@ static enum tier_error host_make_arena(struct host *host, const struct host_plan
 		.n_imports = image->n_imports,
 		.n_insns = image->n_insns,
 		.n_rodata = image->n_rodata,
-		.n_data = image->n_data,
-		.n_bss = image->n_bss,
+		.n_data = host->base ? 0 : image->n_data,
+		.n_bss = host->base ? 0 : image->n_bss,
 		.align_rodata = image->header->align[IMAGE_RODATA],
 		.align_data = image->header->align[IMAGE_DATA],
 		.align_bss = image->header->align[IMAGE_BSS],
@@ -238,6 +245,33 @@ static enum tier_error host_make_arena(struct host *host, const struct host_plan
 	return TIER_ERROR_NONE;
 }
 
+/* The image is there, and checked. */
+static enum tier_error host_lay_out(struct host *host, const struct host_plan *plan, struct refusal *refusal)
+{
+	enum tier_error error = host_make_arena(host, plan, refusal);
+
+	if (error)
+		return error;
+	host_write_head(host);
+	host_mark_backpatchable(host);
+	if (!host_fill_data(host, refusal))
+		return TIER_ERROR_BAD_MODULE;
+	host_fill_call_cells(host);
+	return TIER_ERROR_NONE;
+}
+
+static int host_make_tables(struct host *host)
+{
+	int r;
+
+	r = symtab_new(&host->symtab, &host->image, SYMTAB_METHODS);
+	if (!r)
+		r = symtab_new(&host->imports, &host->image, SYMTAB_IMPORTS);
+	if (!r)
+		r = symtab_new(&host->objects, &host->image, SYMTAB_OBJECTS);
+	return r ? r : calls_new(&host->calls, &host->image);
+}
+
 enum tier_error host_build(struct host **ret, const struct host_plan *plan, void *bytes, size_t n, struct refusal *refusal)
 {
 	_cleanup_(host_freep) struct host *host = NULL;
@@ -254,20 +288,47 @@ enum tier_error host_build(struct host **ret, const struct host_plan *plan, void
 	host->config = plan->config;
 	if (!image_check(bytes, n, &host->image, refusal) || !verify_image(&host->image, refusal))
 		return TIER_ERROR_BAD_MODULE;
-	error = host_make_arena(host, plan, refusal);
+	error = host_lay_out(host, plan, refusal);
 	if (error)
 		return error;
-	host_write_head(host);
-	host_mark_backpatchable(host);
-	if (!host_fill_data(host, refusal))
-		return TIER_ERROR_BAD_MODULE;
-	host_fill_call_cells(host);
 	if (plan->ready_to_run)
 		host_find_precompiled(host, &plan->compiler);
 	host_owe_first_calls(host);
-	if (symtab_new(&host->symtab, &host->image, SYMTAB_METHODS) || symtab_new(&host->imports, &host->image, SYMTAB_IMPORTS)
-	    || symtab_new(&host->objects, &host->image, SYMTAB_OBJECTS) || calls_new(&host->calls, &host->image)
-	    || host_fill_patchpoints(host) || host_compile_ahead(host)) {
+	if (host_make_tables(host) || host_fill_patchpoints(host) || host_compile_ahead(host)) {
+		refuse(refusal, "out of memory");
+		return TIER_ERROR_NO_MEMORY;
+	}
+	*ret = TAKE_PTR(host);
+	return TIER_ERROR_NONE;
+}
+
+enum tier_error host_instantiate(struct host **ret, const struct host_plan *plan, struct host *base, const struct host_knobs *knobs,
+				 struct refusal *refusal)
+{
+	_cleanup_(host_freep) struct host *host = calloc(1, sizeof(*host));
+	enum tier_error error;
+
+	if (host)
+		host->rodata = host_rodata_with(&base->image, knobs);
+	if (!host || !host->rodata) {
+		refuse(refusal, "out of memory");
+		return TIER_ERROR_NO_MEMORY;
+	}
+	host->id = plan->id;
+	host->config = plan->config;
+	host->base = base;
+	host->knobs = *knobs;
+	host->image = base->image;
+	host->image.rodata = host->rodata;
+	host->symtab = base->symtab;
+	host->imports = base->imports;
+	host->objects = base->objects;
+	host->calls = base->calls;
+	error = host_lay_out(host, plan, refusal);
+	if (error)
+		return error;
+	host_owe_first_calls(host);
+	if (host_fill_patchpoints(host) || host_compile_ahead(host)) {
 		refuse(refusal, "out of memory");
 		return TIER_ERROR_NO_MEMORY;
 	}

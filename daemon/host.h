@@ -43,10 +43,25 @@ struct host_method {
 
 struct baseline_extra;
 
+/* Knobs and their values (host_instance.c) */
+#define HOST_KNOBS_MAX 16u
+struct host_knobs {
+	uint32_t n;
+	struct host_knob {
+		uint32_t object;	/* of the image: a variable of .rodata */
+		uint64_t value;		/* as many bytes of it as the variable has */
+	} knobs[HOST_KNOBS_MAX];	/* in order of names, each once */
+};
+
 struct host {
 	uint64_t id;		/* of the module */
 	struct module *module;	/* the core's; NULL until it was added there */
-	void *bytes;		/* the image; owned */
+	struct host *base;	/* of an instantiation: the module that it was made of, which outlives it, and whose image, symbols,
+				 * .data and .bss it uses. NULL: it is none */
+	uint32_t n_instances;	/* that were made of it; the loop's */
+	struct host_knobs knobs;	/* of an instantiation */
+	uint8_t *rodata;	/* of an instantiation: the image's with its values; owned */
+	void *bytes;		/* the image; owned; NULL: the base's */
 	struct image image;
 	struct host_config config;
 	struct host_method *own;	/* by method; owned */
@@ -76,9 +91,37 @@ struct host_plan {
 
 /* Takes @bytes (malloc()ed, @n) in any case. On success TIER_ERROR_NONE and *ret; else the error, @refusal its sentence. */
 enum tier_error host_build(struct host **ret, const struct host_plan *plan, void *bytes, size_t n, struct refusal *refusal);
+/* The same for an instantiation of @base, which lives on and is only read. @plan->ready_to_run says nothing: code that the object
+ * brought is for other values. */
+enum tier_error host_instantiate(struct host **ret, const struct host_plan *plan, struct host *base, const struct host_knobs *knobs,
+				 struct refusal *refusal);
 struct host *host_free(struct host *host);
 /* The same in @thread: unmapping a module of a million instructions takes milliseconds. Nobody may use it any more. */
 void host_release(struct host *host, struct task_thread *thread);
+
+/* Addresses of .data and .bss */
+static inline uint64_t host_data(const struct host *host)
+{
+	const struct tier_layout *layout = arena_layout((host->base ? host->base : host)->arena);
+
+	return layout->base + layout->data;
+}
+static inline uint64_t host_bss(const struct host *host)
+{
+	const struct tier_layout *layout = arena_layout((host->base ? host->base : host)->arena);
+
+	return layout->base + layout->bss;
+}
+
+/* -- Knobs: variables of .rodata (host_instance.c) --- */
+/* Finds the variable of that name and checks that it holds @value, which *ret gets as it will stand there: as an unsigned number. False
+ * with a sentence. */
+bool host_find_knob(struct host_knob *ret, const struct host *host, const char *name, uint64_t value, struct refusal *refusal);
+/* Adds it where it belongs; false with a sentence: they overlap, or are too many. */
+bool host_add_knob(struct host_knobs *knobs, const struct host *host, const struct host_knob *knob, struct refusal *refusal);
+bool host_knobs_are_equal(const struct host_knobs *a, const struct host_knobs *b);
+/* The image's .rodata with those values: malloc()ed, NULL without memory */
+uint8_t *host_rodata_with(const struct image *image, const struct host_knobs *knobs);
 
 /* -- Code that is made here (host_code.c) --- */
 #define HOST_INSNS_HUGE 8192u	/* slots from which on tier 0 takes too long for a turn of the loop */

@@ -78,9 +78,9 @@ static uint64_t target_address(void *context, unsigned int ref, uint32_t index, 
 	case INSN_REF_RODATA:
 		return layout->base + layout->rodata + offset;
 	case INSN_REF_DATA:
-		return layout->base + layout->data + offset;
+		return host_data(host) + offset;
 	default:
-		return layout->base + layout->bss + offset;
+		return host_bss(host) + offset;
 	}
 }
 

@@ -39,7 +39,10 @@ bool host_has_room(const struct host *host, uint64_t n)
 int host_compile_tier0(struct host *host, const struct insn *insns, uint32_t n_insns, const struct baseline_extra *extra,
 		       struct core_code *ret)
 {
-	const struct baseline_module module = { .layout = arena_layout(host->arena), .records = arena_record(host->arena, 0) };
+	const struct baseline_module module = {
+		.layout = arena_layout(host->arena), .records = arena_record(host->arena, 0),
+		.data = host->base ? host_data(host) : 0, .bss = host->base ? host_bss(host) : 0,
+	};
 	_cleanup_(flow_freep) struct flow *flow = NULL;
 	struct code_span span;
 	struct emit e;

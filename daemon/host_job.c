@@ -183,6 +183,11 @@ static void building_init(struct building *building, struct host *host, const st
 	}
 	if (compile->level == TIER_LEVEL_OSR)
 		building->job.osr_pc = arena_patchpoint(host->arena, compile->patchpoint)->pc;
+	/* Nobody's addresses where there is nothing, so that its code is found in the cache again */
+	if (host->base && image->n_data)
+		building->job.data = host_data(host);
+	if (host->base && image->n_bss)
+		building->job.bss = host_bss(host);
 	building_add_rodata(building);
 }
 

@@ -60,46 +60,87 @@ static void load_fail(struct load_under_way *load, enum tier_error error, const 
 	load_end(load, NULL);
 }
 
+/* -- For whoever builds modules --- */
+struct host_plan loading_plan(struct loading *loading)
+{
+	struct host_plan plan = {
+		.id = core_take_module_id(loading->core),
+		.window = &loading->window,
+		.n_code = loading->n_code,
+		.config = loading->config,
+		.ready_to_run = loading->ready_to_run,
+	};
+
+	if (pool_compiler(loading->pool))		/* there is a zygote once a worker has answered */
+		plan.compiler = *pool_compiler(loading->pool);
+	return plan;
+}
+
 /* What a module may take besides code: nobody writes its .bss here, but its clients may write to all of the counters, however
  * sparse those are. */
-static uint64_t load_memory(const struct load_under_way *load)
+static uint64_t host_memory(const struct host *host, uint64_t n_bytes)
 {
-	const struct tier_layout *layout = arena_layout(load->host->arena);
+	const struct tier_layout *layout = arena_layout(host->arena);
 
-	return load->n_bytes + layout->segment[TIER_SEGMENT_RECORDS].size + layout->segment[TIER_SEGMENT_COUNTERS].size
-	       + layout->n_data;
+	return n_bytes + layout->segment[TIER_SEGMENT_RECORDS].size + layout->segment[TIER_SEGMENT_COUNTERS].size + layout->n_data;
 }
 
 _Static_assert(LOADING_METHODS_PER_UID == 32768 && LOADING_MEMORY_PER_UID == 1ull << 30, "as the sentences below say");
 
-/* NULL, or the refusal's sentence; the host gives back what it took. */
-static const char *load_charge(struct load_under_way *load, enum tier_error *error)
+static enum tier_error host_charge(struct loading *loading, struct host *host, uid_t uid, uint64_t n_bytes, struct refusal *refusal)
 {
-	struct charge_table *charges = &load->loading->charges;
-	struct host *host = load->host;
 	int r;
 
-	*error = TIER_ERROR_QUOTA;
-	r = charge_take(charges, &host->methods, load->uid, LOADING_SLOT_METHODS, host->image.n_methods);
-	if (r == CHARGE_E_QUOTA)
-		return "with this module the user would have more than 32768 methods";
+	r = charge_take(&loading->charges, &host->methods, uid, LOADING_SLOT_METHODS, host->image.n_methods);
+	if (r == CHARGE_E_QUOTA) {
+		refuse(refusal, "with this module the user would have more than 32768 methods");
+		return TIER_ERROR_QUOTA;
+	}
 	if (!r)
-		r = charge_take(charges, &host->memory, load->uid, LOADING_SLOT_MEMORY, load_memory(load));
-	if (r == CHARGE_E_QUOTA)
-		return "with this module the user's modules would take more than 1 GiB of memory";
-	*error = TIER_ERROR_NO_MEMORY;
-	return r ? "out of memory" : NULL;
+		r = charge_take(&loading->charges, &host->memory, uid, LOADING_SLOT_MEMORY, host_memory(host, n_bytes));
+	if (r == CHARGE_E_QUOTA) {
+		refuse(refusal, "with this module the user's modules would take more than 1 GiB of memory");
+		return TIER_ERROR_QUOTA;
+	}
+	if (!r)
+		return TIER_ERROR_NONE;
+	refuse(refusal, "out of memory");
+	return TIER_ERROR_NO_MEMORY;
 }
 
+enum tier_error loading_add(struct loading *loading, struct module **ret, struct host *host, uid_t uid, const char *name, bool shared,
+			    uint64_t n_bytes, struct refusal *refusal)
+{
+	enum tier_error error = host_charge(loading, host, uid, n_bytes, refusal);
+	struct arena *arena = host->arena;
+	int r;
+
+	if (error)
+		return error;
+	r = core_module_add(ret, loading->core, host->id, uid, name, shared, arena_layout(arena), arena_code_used(arena),
+			    arena_header(arena), arena_record(arena, 0), arena_counters(arena), host);
+	switch (r) {
+	case 0:
+		host->module = *ret;	/* the core's module owns it now; released through server_ops.release */
+		return TIER_ERROR_NONE;
+	case CORE_E_EXISTS:
+		refuse(refusal, "a module of that name is already loaded");
+		return TIER_ERROR_EXISTS;
+	case CORE_E_QUOTA:
+		refuse(refusal, "the daemon's ledger has no room for that many methods");
+		return TIER_ERROR_QUOTA;
+	default:
+		refuse(refusal, "out of memory");
+		return TIER_ERROR_NO_MEMORY;
+	}
+}
+
+/* -- Loads --- */
 /* Back in the loop: the module is built; from here on the core knows it. */
 static void load_built(struct task *task)
 {
 	struct load_under_way *load = container_of(task, struct load_under_way, task);
 	struct module *module = NULL;
-	enum tier_error error;
-	const char *refused;
-	struct arena *arena;
-	int r;
 
 	if (!task->ran)
 		return load_fail(load, TIER_ERROR_CANCELED, "the daemon ends");
@@ -107,26 +148,10 @@ static void load_built(struct task *task)
 		return load_end(load, NULL);
 	if (load->is_canceled)
 		return load_fail(load, TIER_ERROR_CANCELED, "nobody waits for it");
-	refused = load_charge(load, &error);
-	if (refused)
-		return load_fail(load, error, refused);
-	arena = load->host->arena;
-	r = core_module_add(&module, load->loading->core, load->host->id, load->uid, load->name, load->shared,
-			    arena_layout(arena), arena_code_used(arena), arena_header(arena), arena_record(arena, 0),
-			    arena_counters(arena), load->host);
-	switch (r) {
-	case 0:
-		load->host->module = module;
-		load->host = NULL;	/* the core's module owns it now; released through server_ops.release */
-		load_end(load, module);
-		return;
-	case CORE_E_EXISTS:
-		return load_fail(load, TIER_ERROR_EXISTS, "a module of that name is already loaded");
-	case CORE_E_QUOTA:
-		return load_fail(load, TIER_ERROR_QUOTA, "the daemon's ledger has no room for that many methods");
-	default:
-		return load_fail(load, TIER_ERROR_NO_MEMORY, "out of memory");
-	}
+	load->error = loading_add(load->loading, &module, load->host, load->uid, load->name, load->shared, load->n_bytes, &load->refusal);
+	if (!load->error)
+		load->host = NULL;
+	load_end(load, module);
 }
 
 /* In the checker thread: nobody else touches the load, the window or the new host meanwhile. */
@@ -147,15 +172,7 @@ static void load_read(void *context, enum tier_reason reason, void *bytes, size_
 		return load_fail(load, TIER_ERROR_WORKER, *refusal->text ? refusal->text : tier_reason_name(reason));
 	load->bytes = bytes;
 	load->n_bytes = n;
-	load->plan = (struct host_plan){
-		.id = core_take_module_id(load->loading->core),
-		.window = &load->loading->window,
-		.n_code = load->loading->n_code,
-		.config = load->loading->config,
-		.ready_to_run = load->loading->ready_to_run,
-	};
-	if (pool_compiler(load->loading->pool))		/* a worker has answered: so there was a zygote */
-		load->plan.compiler = *pool_compiler(load->loading->pool);
+	load->plan = loading_plan(load->loading);
 	log_event(LOG_LOADER, LOG_INFO1000, "module '%s' of uid %u: an image of %zu bytes is checked", load->name, load->uid, n);
 	task_submit(load->loading->checker, &load->task, load_build, load_built);
 }

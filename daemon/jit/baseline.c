@@ -44,6 +44,7 @@ struct method {
 	const struct flow *flow;
 	const struct tier_layout *layout;
 	const struct tier_record *records;
+	uint64_t data, bss;	/* 0: in the span */
 	uint32_t *at;		/* per slot, offset in e: of the newest field that waits for it; once it is reached, of its code */
 	uint16_t saved;		/* registers pushed */
 	uint32_t n_frame;	/* bytes subtracted from rsp */
@@ -134,10 +135,16 @@ static uint64_t lddw_address(const struct method *m, const struct insn *insn)
 	case INSN_REF_RODATA:
 		return layout->base + layout->rodata + insn->imm;
 	case INSN_REF_DATA:
-		return layout->base + layout->data + insn->imm;
+		return (m->data ? m->data : layout->base + layout->data) + insn->imm;
 	default:
-		return layout->base + layout->bss + insn->imm;
+		return (m->bss ? m->bss : layout->base + layout->bss) + insn->imm;
 	}
+}
+
+/* What lies in another module's span need not be in reach of rip. */
+static bool lddw_is_far(const struct method *m, const struct insn *insn)
+{
+	return (insn->src == INSN_REF_DATA && m->data) || (insn->src == INSN_REF_BSS && m->bss);
 }
 
 static void method_lddw(struct method *m, const struct insn *insn)
@@ -148,6 +155,8 @@ static void method_lddw(struct method *m, const struct insn *insn)
 		x86_mov_imm(m->e, dst, insn_imm64(insn));
 	else if (insn->src == INSN_REF_IMPORT)
 		x86_rip(m->e, X86_64, 0x8b, dst, tier_layout_import(m->layout, insn[1].imm));	/* mov dst, [rip -> cell] */
+	else if (lddw_is_far(m, insn))
+		x86_mov_imm(m->e, dst, lddw_address(m, insn));
 	else
 		x86_rip(m->e, X86_64, 0x8d, dst, lddw_address(m, insn));		/* lea dst, [rip -> address] */
 }
@@ -382,7 +391,8 @@ int baseline_compile(struct emit *e, const struct insn *insns, const struct flow
 	const bool has_patchpoints = extra && extra->patchpoints && patchpoint_has_any(flow);
 	const bool has_extra = has_patchpoints || (extra && extra->profile);
 	_cleanup_(freep) uint32_t *at = NULL;
-	struct method m = { .e = e, .insns = insns, .flow = flow, .layout = module->layout, .records = module->records };
+	struct method m = { .e = e, .insns = insns, .flow = flow, .layout = module->layout, .records = module->records,
+			    .data = module->data, .bss = module->bss };
 
 	at = calloc(flow->n_insns, sizeof(*at));
 	if (!at)

@@ -48,6 +48,7 @@ size_t baseline_bound(const struct insn *insns, uint32_t n_insns, const struct b
 struct baseline_module {
 	const struct tier_layout *layout;	/* base set */
 	const struct tier_record *records;	/* layout->n_methods */
+	uint64_t data, bss;			/* addresses of .data and .bss where they are another module's; 0: they lie in the span */
 };
 
 /* Appends the code of @insns (verified, @flow is theirs, and so is @extra->profile) to @e. Needs memory for jump targets
