@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -55,7 +54,7 @@ bool parse_number(const char *text, uint64_t *ret)
 	return !errno && !*end;
 }
 
-static bool parse_integer(const char *text, uint64_t *ret)
+bool parse_integer(const char *text, uint64_t *ret)
 {
 	const bool is_negative = *text == '-';
 
@@ -151,63 +150,4 @@ void call_args_free(struct call_args *args)
 {
 	for (int i = 0; i < args->n_files; i++)
 		munmap(args->files[i].bytes, args->files[i].n ? args->files[i].n : 1);
-}
-
-/* -- Targets --- */
-bool target_open(struct ctl *ctl, const char *text, struct target *ret)
-{
-	const char *colon = strchr(text, ':');
-	char module[64];
-
-	*ret = (struct target){ 0 };
-	if (!colon || colon == text || !colon[1] || colon - text >= (long)sizeof(module)) {
-		fail("'%s' does not name a method; write MODULE:METHOD", text);
-		return false;
-	}
-	memcpy(module, text, colon - text);
-	module[colon - text] = '\0';
-	if (tier_open(ctl->conn, module, &ret->module) || tier_find(ret->module, colon + 1, &ret->method)) {
-		fail_tier(text);
-		return false;
-	}
-	return true;
-}
-
-/* A cold call that cannot be served: one sentence and status 2, like every other failure. */
-static void call_failed(const char *module, const char *method, const char *text)
-{
-	fail("%s:%s cannot be called: %s", module, method, text);
-	_exit(CTL_FAILED);
-}
-
-static void *import_lookup(const char *name, void *library)
-{
-	return dlsym(library ? library : RTLD_DEFAULT, name);
-}
-
-bool target_open_callable(struct ctl *ctl, const char *text, struct target *ret)
-{
-	void *library = NULL;
-	int n_unbound;
-
-	if (!target_open(ctl, text, ret))
-		return false;
-	tier_set_failure_handler(call_failed);
-	if (ctl->library) {
-		library = dlopen(ctl->library, RTLD_NOW | RTLD_LOCAL);
-		if (!library) {
-			fail("%s", dlerror());
-			return false;
-		}
-	}
-	n_unbound = tier_bind_all(ret->module, import_lookup, library);
-	if (n_unbound < 0) {
-		fail_tier(text);
-		return false;
-	}
-	if (n_unbound) {
-		fail("%s: %s; give the shared library that has it with --library FILE", text, tier_error_text());
-		return false;
-	}
-	return true;
 }

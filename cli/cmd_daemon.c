@@ -20,9 +20,9 @@ int cmd_pending(struct ctl *ctl)
 	if (ctl->module && ctl->all)
 		return fail("pending: either --module or --all");
 	if (ctl->module) {
-		r = tier_open(ctl->conn, ctl->module, &module);
-		if (!r)
-			r = tier_pending_module(module, &n);
+		if (!target_open_module(ctl, ctl->module, false, &module))
+			return CTL_FAILED;
+		r = tier_pending_module(module, &n);
 	} else {
 		r = ctl->all ? tier_pending_all(ctl->conn, &n) : tier_pending_mine(ctl->conn, &n);
 	}

@@ -60,6 +60,14 @@ static int filter_module(struct ctl *ctl, struct filter *filter)
 		return CTL_DONE;
 	if (tier_list(ctl->conn, wanted_module_row, &wanted))
 		return fail_tier("events");
+	if (!wanted.id && strchr(ctl->module, '<')) {	/* written in another way */
+		struct tier_module *module;
+
+		if (!target_open_module(ctl, ctl->module, false, &module))
+			return CTL_FAILED;
+		wanted.id = tier_module_id(module);
+		tier_close(module);
+	}
 	filter->module = wanted.id;
 	return wanted.id ? CTL_DONE : fail("events: there is no module '%s'; of one that is gone give the number", ctl->module);
 }

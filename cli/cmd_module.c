@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <stdio.h>
+#include <string.h>
 #include <tier/wire.h>
 #include "ctl.h"
 #include "table.h"
@@ -43,7 +44,16 @@ int cmd_load(struct ctl *ctl)
 
 int cmd_unload(struct ctl *ctl)
 {
-	return tier_unload(ctl->conn, ctl->args[0]) ? fail_tier(ctl->args[0]) : CTL_DONE;
+	struct tier_module *module = NULL;
+	const char *name = ctl->args[0];
+
+	if (strchr(name, '<')) {	/* the daemon knows it under one name, however its knobs are written */
+		if (!target_open_module(ctl, name, false, &module))
+			return CTL_FAILED;
+		if (!strchr(name, '/'))
+			name = tier_module_name(module);
+	}
+	return tier_unload(ctl->conn, name) ? fail_tier(ctl->args[0]) : CTL_DONE;
 }
 
 static int list_row(const struct tier_module_row *row, void *context)

@@ -122,8 +122,8 @@ int cmd_freeze(struct ctl *ctl)
 	sigset_t set = interrupts();
 	int status;
 
-	if (tier_open(ctl->conn, ctl->args[0], &module))
-		return fail_tier(ctl->args[0]);
+	if (!target_open_module(ctl, ctl->args[0], true, &module))
+		return CTL_FAILED;
 	if (tier_freeze(module))		/* may take a while: an interrupt ends it */
 		return fail_tier(ctl->args[0]);
 	sigprocmask(SIG_BLOCK, &set, NULL);
@@ -157,8 +157,8 @@ int cmd_mark(struct ctl *ctl)
 	struct tier_records_mark mark;
 	int status;
 
-	if (tier_open(ctl->conn, ctl->args[0], &module))
-		return fail_tier(ctl->args[0]);
+	if (!target_open_module(ctl, ctl->args[0], ctl->n_args > 1, &module))
+		return CTL_FAILED;
 	mark = tier_mark(module);
 	if (ctl->n_args == 1) {
 		mark_print(ctl, &mark);

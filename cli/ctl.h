@@ -67,6 +67,12 @@ void call_args_free(struct call_args *args);
 
 bool parse_duration(const char *text, uint64_t *ret_ns);
 bool parse_number(const char *text, uint64_t *ret);	/* decimal or 0x, not negative */
+bool parse_integer(const char *text, uint64_t *ret);	/* negative, too */
+
+/* -- Targets (target.c) --- */
+/* Opens MODULE, or the instantiation MODULE<knob=value,...>; @is_made: which is made if there is none. False: the sentence was
+ * printed. */
+bool target_open_module(struct ctl *ctl, const char *text, bool is_made, struct tier_module **ret);
 
 /* Opens the module and finds the method of "MODULE:METHOD". False: the sentence was printed. */
 struct target {
@@ -74,7 +80,7 @@ struct target {
 	struct tier_method *method;
 };
 bool target_open(struct ctl *ctl, const char *text, struct target *ret);
-/* The same, ready to be called: imports bound from --library and from this program. */
+/* The same, ready to be called: an instantiation is made if there is none, imports are bound from --library and from this program. */
 bool target_open_callable(struct ctl *ctl, const char *text, struct target *ret);
 
 static inline uint64_t call_method(const struct target *target, const struct call_args *args)

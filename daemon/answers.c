@@ -3,6 +3,7 @@
  *
  *   a module comes, gets another body, goes    loading, rejitting; the core and the host
  *   an object gets code inside                 precompiling
+ *   a module gets other constants              instances
  *   names, addresses, segments of a module     host (what describe.c tells included)
  *   events and where they come from            journal, tracer
  *   figures                                    each its own
@@ -33,6 +34,23 @@ static void op_cancel_load(void *context, struct server_load *load)
 	loading_cancel(&tierd->loading, load);
 	rejitting_cancel(&tierd->rejitting, load);
 	precompiling_cancel(&tierd->precompiling, load);
+	instances_cancel(&tierd->instances, load);
+}
+
+static enum tier_error op_find_instance(void *context, struct module *base, uid_t uid, const struct wire_instantiate *values,
+					struct module **ret, char name[WIRE_NAME_MAX], char text[WIRE_TEXT_MAX])
+{
+	struct tierd *tierd = context;
+
+	return instances_find(&tierd->instances, base, uid, values, ret, name, text);
+}
+
+static int op_instantiate(void *context, struct module *base, uid_t uid, const struct wire_instantiate *values,
+			  struct server_load *load)
+{
+	struct tierd *tierd = context;
+
+	return instances_start(&tierd->instances, base, uid, values, load);
 }
 
 static int op_precompile(void *context, uid_t uid, int object_fd, uint64_t n, struct server_load *load)
@@ -68,6 +86,8 @@ void answers_release(struct tierd *tierd, struct module *module)
 	compiling_cancel(&tierd->compiling, host->id);
 	visits_add(&tierd->visits, arena_visits(host->arena));
 	core_module_remove(module);
+	if (host->base)
+		host->base->n_instances--;
 	if (tierd->checker)
 		host_release(host, tierd->checker);
 	else
@@ -80,6 +100,18 @@ static void op_release(void *context, struct module *module)
 }
 
 /* -- Of a module --- */
+static uint64_t op_base(void *module_context)
+{
+	const struct host *host = module_context;
+
+	return host->base ? host->base->id : 0;
+}
+
+static bool op_has_instances(void *module_context)
+{
+	return ((const struct host *)module_context)->n_instances;
+}
+
 static int64_t op_find(void *module_context, const char *method)
 {
 	struct host *host = module_context;
@@ -266,6 +298,7 @@ static void op_knobs(void *context, uint64_t from, struct wire_knobs *ret)
 
 const struct server_ops answers = {
 	.load = op_load, .cancel_load = op_cancel_load, .rejit = op_rejit, .precompile = op_precompile, .release = op_release, .find = op_find,
+	.find_instance = op_find_instance, .instantiate = op_instantiate, .base = op_base, .has_instances = op_has_instances,
 	.slot_method = op_slot_method, .method_name = op_method_name, .import_name = op_import_name,
 	.describe = describe_method, .related = describe_related, .insns = describe_insns, .lines = describe_lines,
 	.segment_fd = op_segment_fd, .probe_page_fd = op_probe_page_fd, .drain = op_drain, .kernel_works = op_kernel_works,

@@ -6,6 +6,7 @@
 #include <limits.h>
 #include "caching.h"
 #include "compiling.h"
+#include "instances.h"
 #include "journal/journal.h"
 #include "listen.h"
 #include "loading.h"
@@ -34,6 +35,7 @@ struct tierd {
 	struct journal *journal;
 	struct server *server;
 	struct loading loading;
+	struct instances instances;
 	struct rejitting rejitting;
 	struct caching caching;
 	struct compiling compiling;

@@ -469,6 +469,7 @@ int tierd_new(struct tierd **ret, const struct options *options)
 		.ledger = MAP_FAILED, .signal_fd = -1, .start_ns = clock_now_ns(),
 	};
 	loading_init(&tierd->loading);
+	instances_init(&tierd->instances, &tierd->loading);
 	rejitting_init(&tierd->rejitting);
 	precompiling_init(&tierd->precompiling);
 	compiling_init(&tierd->compiling, &tierd->dispatch);
@@ -483,23 +484,37 @@ int tierd_new(struct tierd **ret, const struct options *options)
 	return 0;
 }
 
+/* Instantiations before what they were made of */
+static void tierd_release_modules(struct tierd *tierd)
+{
+	struct module *module, *next;
+
+	if (!tierd->core)
+		return;
+	for (module = core_module_next(tierd->core, NULL); module; module = next) {
+		next = core_module_next(tierd->core, module);
+		if (((const struct host *)core_module_context(module))->base)
+			answers_release(tierd, module);
+	}
+	while ((module = core_module_next(tierd->core, NULL)))
+		answers_release(tierd, module);
+}
+
 /* Loads and jobs first, then sessions, the core's memory last. */
 struct tierd *tierd_free(struct tierd *tierd)
 {
-	struct module *module;
-
 	if (!tierd)
 		return NULL;
 	tierd->checker = task_thread_free(tierd->checker);
 	caching_stop(&tierd->caching);		/* what it finds may still become jobs */
 	tierd->pool = pool_free(tierd->pool);	/* drops its jobs: their contexts are ours to free */
 	loading_stop(&tierd->loading);
+	instances_stop(&tierd->instances);
 	rejitting_stop(&tierd->rejitting);
 	precompiling_stop(&tierd->precompiling);
 	compiling_stop(&tierd->compiling);
 	tierd->server = server_free(tierd->server);
-	while (tierd->core && (module = core_module_next(tierd->core, NULL)))
-		answers_release(tierd, module);
+	tierd_release_modules(tierd);
 	caching_close(&tierd->caching);
 	charge_table_deinit(&tierd->loading.charges);
 	tierd->core = core_free(tierd->core);

@@ -273,25 +273,67 @@ static int module_attach(struct tier_conn *conn, const struct wire_module_ref *r
 	return 0;
 }
 
+static void module_close_locked(struct tier_module *module);
+
+/* @base: what the module is an instantiation of, open; or NULL */
+static int module_open_attached(struct tier_conn *conn, const struct wire_module *reply, const int fds[_TIER_SEGMENT_N],
+				struct tier_module *base, struct tier_module **ret)
+{
+	struct mapping *mapping = NULL;
+	int r;
+
+	r = module_map(conn, reply, fds, &mapping);
+	if (!r)
+		r = module_hold(conn, mapping, ret);
+	if (!r)
+		(*ret)->base = base;
+	return r;
+}
+
+/* An instantiation's code reaches into the span of what it was made of, which must be there before any of it can run. */
+static int module_open_base(struct tier_conn *conn, const struct wire_module *reply, struct tier_module **ret)
+{
+	struct wire_module_ref ref = { .module = reply->base };
+	struct wire_module base = { 0 };
+	int fds[LANE_FDS_MAX], r;
+	uint32_t n_fds = 0;
+
+	if (!reply->base)
+		return 0;
+	r = module_attach(conn, &ref, &base, fds, &n_fds);
+	if (!r && base.base)
+		r = error_set(-EPROTO, "the daemon says that module '%s' was made of '%s', which was made of another one", reply->name,
+			      base.name);
+	if (!r)
+		r = module_open_attached(conn, &base, fds, NULL, ret);
+	while (n_fds)
+		sys_close(fds[--n_fds]);
+	if (r < 0 && base.module)
+		module_detach(conn, base.module);
+	return r;
+}
+
 static int module_open_locked(struct tier_conn *conn, const struct wire_module_ref *ref, struct tier_module **ret)
 {
 	struct wire_module reply = { 0 };
-	struct mapping *mapping = NULL;
+	struct tier_module *base = NULL;
 	int fds[LANE_FDS_MAX], r;
 	uint32_t n_fds = 0;
 
 	r = module_attach(conn, ref, &reply, fds, &n_fds);
 	if (!r)
-		r = module_map(conn, &reply, fds, &mapping);
+		r = module_open_base(conn, &reply, &base);
+	if (!r)
+		r = module_open_attached(conn, &reply, fds, base, ret);
 	while (n_fds)
 		sys_close(fds[--n_fds]);
-	if (!r)
-		r = module_hold(conn, mapping, ret);
 	if (r < 0 && reply.module) {
 		char text[WIRE_TEXT_MAX];
 
 		/* the first failure is the one to tell */
 		text_copy(text, sizeof(text), tier_error_text());
+		if (base)
+			module_close_locked(base);
 		module_detach(conn, reply.module);
 		error_set(r, "%s", text);
 	}
@@ -332,23 +374,29 @@ static void module_free(struct tier_module *module)
 	signals_restore(mask);
 }
 
-void tier_close(struct tier_module *module)
+static void module_close_locked(struct tier_module *module)
 {
-	struct tier_conn *conn;
-	uint64_t id;
+	struct tier_module *const base = module->base;
+	struct tier_conn *const conn = module->conn;
+	const uint64_t id = module->mapping->module;
 
-	if (!module)
-		return;
-	if (registry_enter(TIER_FOREVER) < 0)
-		return;
 	if (--module->n_opens == 0) {
-		conn = module->conn;
-		id = module->mapping->module;
 		module_free(module);
 		module_detach(conn, id);
 		sys_munmap(module, module->n_bytes);
 		conn_unref(conn);
 	}
+	if (base)
+		module_close_locked(base);
+}
+
+void tier_close(struct tier_module *module)
+{
+	if (!module)
+		return;
+	if (registry_enter(TIER_FOREVER) < 0)
+		return;
+	module_close_locked(module);
 	registry_leave();
 }
 

@@ -16,6 +16,7 @@ struct tier_module {
 	struct tier_module *next;		/* of the connection's */
 	struct tier_module *next_holder;	/* of the mapping's */
 	struct mapping *mapping;
+	struct tier_module *base;		/* an instantiation's: opened as often as it is, since its .data lies there; or NULL */
 	struct tier_conn *conn;
 	uint32_t n_opens;
 	uint32_t epoch;		/* the session (tier_conn.epoch) that holds the module */

@@ -54,21 +54,34 @@ void resident_put(struct resident *resident)
 	free(resident);
 }
 
-/* The module goes when it has neither a name nor a holder. */
+/* The module goes when it has neither a name nor a holder; and with the last instantiation perhaps the one it was made of. */
 static void resident_settle(struct server *server, uint64_t id)
 {
 	struct module *module = core_module_by_id(server->core, id);
 	struct resident *resident = resident_find(server, id);
 	struct core_module_info info;
+	uint64_t base;
 
 	if (!module || (resident && resident->n_holders) || server->is_closing)
 		return;
 	core_module_info(module, &info);
-	if (info.named)
+	if (info.named || server->ops->has_instances(core_module_context(module)))
 		return;
+	base = server->ops->base(core_module_context(module));
 	server->ops->release(server->context, module);
 	if (resident)
 		wait_module_gone(server, resident);
+	if (base)
+		resident_settle(server, base);
+}
+
+void resident_leave(struct server *server, struct resident *resident)
+{
+	const uint64_t id = resident->id;
+
+	resident->n_holders--;
+	resident_put(resident);
+	resident_settle(server, id);
 }
 
 /* -- Holds --- */
@@ -85,9 +98,10 @@ struct hold *hold_find(const struct session *session, uint64_t id)
 	return NULL;
 }
 
-static struct hold *hold_new(struct session *session, uint64_t id)
+/* In nobody's list yet */
+static struct hold *hold_make(struct server *server, uint64_t id)
 {
-	struct resident *resident = resident_get(session->server, id);
+	struct resident *resident = resident_get(server, id);
 	struct hold *hold;
 
 	if (!resident)
@@ -99,6 +113,16 @@ static struct hold *hold_new(struct session *session, uint64_t id)
 	}
 	hold->resident = resident;
 	resident->n_holders++;
+	list_init(&hold->link);
+	return hold;
+}
+
+static struct hold *hold_new(struct session *session, uint64_t id)
+{
+	struct hold *hold = hold_make(session->server, id);
+
+	if (!hold)
+		return NULL;
 	list_append(&session->holds, &hold->link);
 	session->n_holds++;
 	return hold;
@@ -107,14 +131,11 @@ static struct hold *hold_new(struct session *session, uint64_t id)
 static void hold_free(struct server *server, struct hold *hold)
 {
 	struct resident *resident = hold->resident;
-	uint64_t id = resident->id;
 
 	freeze_end_hold(server, hold);
 	list_remove(&hold->link);
 	free(hold);
-	resident->n_holders--;
-	resident_put(resident);
-	resident_settle(server, id);
+	resident_leave(server, resident);
 }
 
 struct hold *hold_get(struct session *session, uint64_t id)
@@ -187,6 +208,7 @@ static int attach_reply(struct lane *lane, uint64_t serial, struct module *modul
 	struct wire_module body = { .module = info->id, .uid = info->uid, .layout = info->layout };
 	int fds[_TIER_SEGMENT_N];
 
+	body.base = server->ops->base(core_module_context(module));
 	body.flags = (info->shared ? WIRE_MODULE_SHARED : 0) | (info->named ? 0 : WIRE_MODULE_UNNAMED);
 	strncpy(body.name, info->name, sizeof(body.name) - 1);
 	for (unsigned int i = 0; with_fds && i < _TIER_SEGMENT_N; i++)
@@ -229,6 +251,33 @@ int hold_detach(struct lane *lane, const struct request *request)
 	return 0;
 }
 
+/* It may have a thousand: they go as if a session had held them, in the turns that follow. */
+static void unload_instances(struct server *server, struct module *base, uint64_t id)
+{
+	struct module *module = base, *next = core_module_next(server->core, module);
+	struct core_module_info info;
+
+	if (!server->ops->has_instances(core_module_context(base)))
+		return;
+	while ((module = next)) {	/* their ids are above its own */
+		struct hold *hold;
+
+		next = core_module_next(server->core, module);
+		if (server->ops->base(core_module_context(module)) != id)
+			continue;
+		core_module_info(module, &info);
+		if (!info.named)
+			continue;
+		core_module_unname(module);
+		hold = hold_make(server, info.id);
+		if (hold)
+			list_append(&server->orphans, &hold->link);
+		else
+			resident_settle(server, info.id);
+	}
+	dispatch_timer_arm(&server->orphan_timer, clock_now_ns());
+}
+
 int hold_unload(struct lane *lane, const struct request *request)
 {
 	struct core_module_info info;
@@ -243,6 +292,7 @@ int hold_unload(struct lane *lane, const struct request *request)
 		return lane_error(lane, request->serial, TIER_ERROR_NO_MODULE, "module '%s' was unloaded already", info.name);
 	id = info.id;
 	core_module_unname(module);
+	unload_instances(lane->server, module, id);
 	resident_settle(lane->server, id);
 	lane_done(lane, request->serial);
 	return 0;

@@ -3,8 +3,9 @@
 
 /* Holds: who keeps a module alive
  *
- * A session holds a module as often as it attached it. A module that lost its name and its last holder goes: whoever
- * still waits for one of its methods is told that there is no such module. */
+ * A session holds a module as often as it attached it, its instantiations hold it, and so does one that is being made. A
+ * module that lost its name and its last holder goes: whoever still waits for one of its methods is told that there is no
+ * such module. */
 
 #include "server/request.h"
 
@@ -31,3 +32,5 @@ struct hold *hold_find(const struct session *session, uint64_t id);	/* NULL: the
 struct resident *resident_find(const struct server *server, uint64_t id);
 struct resident *resident_get(struct server *server, uint64_t id);	/* made when there is none; NULL: no memory */
 void resident_put(struct resident *resident);				/* freed when nobody holds it or waits for it */
+/* Whoever counted itself among its holders no longer does. The module goes if nobody else holds it and it has no name. */
+void resident_leave(struct server *server, struct resident *resident);

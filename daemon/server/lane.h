@@ -14,7 +14,7 @@
 
 #define LANE_FDS_MAX 4u		/* a message of the protocol carries at most so many, in either direction */
 #define LANE_FDS_ROOM 253u	/* a datagram can bring so many (SCM_MAX_FD): what has no room the kernel closes here and now */
-#define LANE_DATAGRAM_MAX 512u	/* room for the largest request, and to see that one is larger */
+#define LANE_DATAGRAM_MAX 2048u	/* room for the largest request, and to see that one is larger */
 
 struct server;
 struct lane;

@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include "server/hold.h"
 #include "server/load.h"
 #include "server/rejit.h"
 #include "server/session.h"
@@ -58,7 +59,7 @@ static bool load_name_is_taken(const struct lane *lane, const char *name)
 }
 
 /* Modules that lost their name count as long as somebody holds them, and loads under way count already. */
-static bool load_has_room(const struct lane *lane)
+bool load_has_room(const struct lane *lane)
 {
 	const struct server *server = lane->server;
 	uint64_t n = charge_used(&server->charges, lane->uid, SERVER_SLOT_LOADS);
@@ -80,17 +81,19 @@ void load_free(struct server_load *load)
 	charge_deinit(&load->charge);
 	charge_deinit(&load->object);
 	close_fd(load->object_fd);
+	if (load->base)
+		resident_leave(load->server, load->base);
 	free(load);
 }
 
-/* 0, CHARGE_E_QUOTA, or -errno. The object's descriptor is kept: it is there until the load ends. */
+/* 0, CHARGE_E_QUOTA, or -errno. The object's descriptor, if there is one, is kept: it is there until the load ends. */
 static int load_take(struct server_load *load, int fd, uint64_t n)
 {
 	struct charge_table *charges = &load->server->charges;
 	int r;
 
-	load->object_fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-	if (load->object_fd < 0)
+	load->object_fd = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	if (fd >= 0 && load->object_fd < 0)
 		return error_origin(-errno);
 	r = charge_take(charges, &load->charge, load->uid, SERVER_SLOT_LOADS, 1);
 	return r ? r : charge_take(charges, &load->object, load->uid, SERVER_SLOT_OBJECTS, n);
@@ -221,7 +224,7 @@ void server_loaded(struct server_load *load, struct module *module, enum tier_er
 	} else if (load->lane && module) {
 		core_module_info(module, &info);
 		body.module = info.id;
-		memcpy(body.name, load->name, sizeof(body.name));
+		strncpy(body.name, info.name, sizeof(body.name) - 1);
 		lane_reply(load->lane, load->serial, WIRE_LOADED, &body);
 	} else if (load->lane) {
 		lane_error(load->lane, load->serial, error, "%s", text ? text : tier_error_name(error));

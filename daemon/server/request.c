@@ -6,6 +6,7 @@
 #include "server/feed.h"
 #include "server/freeze.h"
 #include "server/hold.h"
+#include "server/instantiate.h"
 #include "server/load.h"
 #include "server/look.h"
 #include "server/query.h"
@@ -63,6 +64,7 @@ static const struct request_row request_rows[] = {
 	[WIRE_SETTLED] = { "SETTLED", 0, settle_request },
 	[WIRE_KNOBS] = { "KNOBS", 0, report_knobs },
 	[WIRE_PRECOMPILE] = { "PRECOMPILE", 1, load_precompile },
+	[WIRE_INSTANTIATE] = { "INSTANTIATE", 0, instantiate_request },
 };
 #define REQUEST_COUNT(name, number, type) +1
 _Static_assert(ARRAY_SIZE(request_rows) == 1 WIRE_REQUEST_LIST(REQUEST_COUNT), "a row for each request");
@@ -75,6 +77,7 @@ enum rule_kind {
 	RULE_TEXT,			/* terminated, and zeros up to its end */
 	RULE_BITS,			/* no other bits than these */
 	RULE_BELOW,			/* a number below this one */
+	RULE_VALUES,			/* struct wire_value[]: their names are like TEXT */
 };
 struct rule {
 	uint16_t type;			/* of the request */
@@ -128,6 +131,9 @@ static const struct rule rules[] = {
 	RULE(MARK, struct wire_module_ref, name, TEXT, 0),
 	RULE(SETTLED, struct wire_method_ref, reserved, BITS, 0),
 	RULE(KNOBS, struct wire_cursor, module, BITS, 0),
+	RULE(INSTANTIATE, struct wire_instantiate, flags, BITS, WIRE_INSTANTIATE_FIND),
+	RULE(INSTANTIATE, struct wire_instantiate, n, BELOW, WIRE_VALUES_MAX + 1),
+	RULE(INSTANTIATE, struct wire_instantiate, values, VALUES, 0),
 };
 
 static bool text_is_sound(const unsigned char *p, size_t n)
@@ -138,6 +144,14 @@ static bool text_is_sound(const unsigned char *p, size_t n)
 		return false;
 	while (i < n)
 		if (p[i++])
+			return false;
+	return true;
+}
+
+static bool values_are_sound(const struct wire_value *values, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (!text_is_sound((const unsigned char *)values[i].name, sizeof(values[i].name)))
 			return false;
 	return true;
 }
@@ -167,6 +181,9 @@ static const char *rule_check(const struct rule *rule, const unsigned char *body
 		return rule_number(rule, p) & ~rule->limit ? "has bits that version 1 does not know" : NULL;
 	case RULE_BELOW:
 		return rule_number(rule, p) >= rule->limit ? "has a value that version 1 does not know" : NULL;
+	case RULE_VALUES:
+		return values_are_sound((const void *)p, rule->size / sizeof(struct wire_value))
+			       ? NULL : "have a name that is not a text that ends in zeros";
 	}
 	return NULL;
 }

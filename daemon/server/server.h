@@ -38,10 +38,20 @@ struct server_ops {
 		     struct server_load *load);
 	/* Compiles all of an object, as for load. It ends with one server_precompiled(), and may be cancelled like a load. */
 	int (*precompile)(void *context, uid_t uid, int object_fd, uint64_t n, struct server_load *load);
+	/* The instantiation of @base with those values (hostile) that @uid has: NONE and *ret, NULL when there is none, and
+	 * @name, the one that it has, or would be given; else the error with a sentence in @text. */
+	enum tier_error (*find_instance)(void *context, struct module *base, uid_t uid, const struct wire_instantiate *values,
+					 struct module **ret, char name[WIRE_NAME_MAX], char text[WIRE_TEXT_MAX]);
+	/* Makes it, as find_instance found that it can. @base stays until the end, which is as a load's; the module may be
+	 * one that others have asked for, too. */
+	int (*instantiate)(void *context, struct module *base, uid_t uid, const struct wire_instantiate *values,
+			   struct server_load *load);
 	/* No name and no holder is left: the module may go. */
 	void (*release)(void *context, struct module *module);
 
 	/* of a module's context (core_module_context()) */
+	uint64_t (*base)(void *module_context);		/* id of the module that it is an instantiation of; 0: it is none */
+	bool (*has_instances)(void *module_context);	/* then it must not be released */
 	int64_t (*find)(void *module_context, const char *method);	/* index or -1 */
 	int64_t (*slot_method)(void *module_context, uint64_t cell);	/* whose call cell lies at that address; -1: nobody's */
 	/* false: no such index; @flags as in wire_name_row */

@@ -107,7 +107,7 @@ struct lane {
 struct resident {
 	struct list link;		/* server->residents */
 	uint64_t id;
-	uint32_t n_holders;		/* sessions */
+	uint32_t n_holders;		/* sessions, instantiations that are being made of it */
 	struct list waits;
 	struct list changes;		/* of watched methods, away from code, that are not answered yet; oldest first */
 };
@@ -150,6 +150,7 @@ struct server_load {
 	uint64_t serial;
 	uid_t uid;
 	struct wait *settling;		/* REJIT: answers when it has taken effect everywhere; valid while there is a lane */
+	struct resident *base;		/* INSTANTIATE: what it is made of, and holds */
 	struct charge charge, object;	/* one load; its bytes */
 	int object_fd;
 	char name[WIRE_NAME_MAX];

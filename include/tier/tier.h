@@ -96,6 +96,25 @@ TIER_API int tier_bind(struct tier_module *module, const char *import, const voi
  * (tier_error_text() names the first), or a negative errno. */
 TIER_API int tier_bind_all(struct tier_module *module, void *(*lookup)(const char *name, void *context), void *context);
 
+/* Instantiations: the module with other constants. A value is a variable of its .rodata (`const volatile`) of 1, 2, 4 or 8
+ * bytes by name, and the number that it holds; negative ones are given with all 64 bits. */
+#define TIER_VALUES_MAX 16u
+struct tier_value {
+	const char *name;
+	uint64_t value;
+};
+/* Opens the module's instantiation with these values (1 to TIER_VALUES_MAX, in any order), which is made if the user has none
+ * yet. It is a module of its own, which belongs to the user who asked: records, tiers, counts and code are its own, .rodata with
+ * the values too; what it calls, and functions whose addresses stand in its code and .rodata, are its own. .data and .bss are
+ * the module's, which stays mapped as long as the instantiation is; pointers in .data are the module's, too. Close it with
+ * tier_close(). -EINVAL: the sentence says which value is wrong. Its name is M<a=1,b=7>, or M<HASH> where that were too long;
+ * unloading M unloads it, too. */
+TIER_API int tier_module_instantiate(struct tier_module *module, const struct tier_value *values, uint32_t n,
+				     struct tier_module **ret);
+/* The same, if there is one: else -ENOENT, and none is made. */
+TIER_API int tier_module_instance(struct tier_module *module, const struct tier_value *values, uint32_t n,
+				  struct tier_module **ret);
+
 struct tier_module_row {
 	char name[64];
 	uint64_t id;

@@ -64,7 +64,8 @@
 	_(MARK, 35, struct wire_module_ref)	/* what tells whether anything of the module has changed → MARKED */   \
 	_(SETTLED, 36, struct wire_method_ref)	/* the method and all that it has called → SETTLEMENT */               \
 	_(KNOBS, 37, struct wire_cursor)	/* the daemon's knobs, from the cursor-th on → SETTINGS */                     \
-	_(PRECOMPILE, 38, struct wire_empty)	/* + fd of a sealed memfd with an object: optimized code goes into it → OBJECT + fd */
+	_(PRECOMPILE, 38, struct wire_empty)	/* + fd of a sealed memfd with an object: optimized code goes into it → OBJECT + fd */ \
+	_(INSTANTIATE, 39, struct wire_instantiate) /* the module with other constants → LOADED */
 
 /* name, number, body of the reply */
 #define WIRE_REPLY_LIST(_)                                                                                             \
@@ -166,6 +167,23 @@ struct wire_module {
 	uint32_t uid, flags;
 	char name[WIRE_NAME_MAX];
 	struct tier_layout layout;
+	uint64_t base;		/* of an instantiation: the module it was made of, in whose span .data and .bss lie; 0: it is none */
+};
+/* The module's instantiation with these values, which is the same one for the same user, module and values as long as it has
+ * its name; else a new one. Each knob is a variable of .rodata of 1, 2, 4 or 8 bytes; its value is an unsigned number, or a
+ * negative one with all its bits. LOADED has its name: M<a=1,b=7>, in order of knobs, or M<hash> where that were too long or is
+ * taken. It belongs to who asked. UNLOAD of the module unloads its instantiations. */
+#define WIRE_VALUES_MAX 16u
+#define WIRE_KNOB_NAME_MAX 64u
+enum wire_instantiate_flags { WIRE_INSTANTIATE_FIND = 1u << 0 };	/* none is made: else ERROR NO_MODULE */
+struct wire_instantiate {
+	uint64_t module;
+	uint32_t flags;		/* enum wire_instantiate_flags */
+	uint32_t n;		/* of values[], at least 1; the others are zeroes */
+	struct wire_value {
+		char name[WIRE_KNOB_NAME_MAX];
+		uint64_t value;
+	} values[WIRE_VALUES_MAX];
 };
 struct wire_cursor {
 	uint64_t module;	/* METHODS, IMPORTS */

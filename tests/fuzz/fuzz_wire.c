@@ -58,7 +58,7 @@ static void client_enter(struct client *client, struct world *world, uid_t uid)
 
 static int step_sound(struct client *client, struct input *input)
 {
-	unsigned int type = input_byte(input) % (WIRE_PRECOMPILE + 1);
+	unsigned int type = input_byte(input) % (WIRE_INSTANTIATE + 1);
 	unsigned char body[LANE_DATAGRAM_MAX] = {};
 
 	if (!wire_body_size(type))

@@ -37,7 +37,7 @@ static inline uint64_t lane_send(struct lane *lane, enum wire_type type, const v
 {
 	struct {
 		struct wire_header header;
-		char body[512];
+		char body[2048];
 	} message = { .header = { .magic = WIRE_MAGIC, .version = WIRE_VERSION, .type = type, .serial = ++lane->serial } };
 	size_t n_body = wire_body_size(type);
 

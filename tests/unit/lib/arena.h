@@ -81,7 +81,7 @@ struct fake_conn {
 	uint32_t session;		/* 1 + index; 0: no HELLO yet */
 	bool is_holding;
 	struct wire_header held;	/* the request that is held back */
-	char held_body[512];
+	char held_body[2048];
 	int held_fd;
 	uint64_t events_serial, events_from;
 	uint32_t lane;			/* enum wire_lane */
@@ -125,6 +125,7 @@ struct fake {
 	uint32_t n_bells;
 	struct wire_load load;
 	struct wire_rejit rejit;
+	struct wire_instantiate instantiate;
 	struct wire_slot slot;
 	struct wire_osr osr;
 	uint32_t n_osr;

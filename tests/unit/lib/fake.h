@@ -362,6 +362,11 @@ static inline void fake_answer(struct fake *fake, struct fake_conn *conn, const 
 		fake_done(conn, header->serial);
 		break;
 	case WIRE_REVERT: fake_done(conn, header->serial); break;
+	case WIRE_INSTANTIATE:
+		fake->instantiate = *(const struct wire_instantiate *)body;
+		fake_send(conn, header->serial, WIRE_LOADED, &(struct wire_module_ref){ .module = fake->modules[1].info.module },
+			  NULL, 0);
+		break;
 	case WIRE_OSR:
 		fake->osr = *(const struct wire_osr *)body;
 		__atomic_fetch_add(&fake->n_osr, 1, __ATOMIC_RELEASE);

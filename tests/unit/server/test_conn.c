@@ -74,7 +74,7 @@ static int send_fds(int fd, unsigned int type, const void *body, uint64_t serial
 {
 	struct {
 		struct wire_header header;
-		unsigned char body[512];
+		unsigned char body[2048];
 	} message = { .header = { .magic = WIRE_MAGIC, .version = WIRE_VERSION, .type = type, .serial = serial } };
 	union {
 		struct cmsghdr header;

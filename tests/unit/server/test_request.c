@@ -84,7 +84,7 @@ static void another_version_is_named(void **state)
 
 static void unknown_types_and_replies_are_no_requests(void **state)
 {
-	static const uint16_t types[] = { 0, WIRE_PRECOMPILE + 1, WIRE_ERROR, WIRE_SETTINGS, UINT16_MAX };
+	static const uint16_t types[] = { 0, WIRE_INSTANTIATE + 1, WIRE_ERROR, WIRE_SETTINGS, UINT16_MAX };
 
 	for (size_t i = 0; i < ARRAY_SIZE(types); i++) {
 		struct datagram datagram = sound();

@@ -39,6 +39,10 @@ struct world {
 	struct { uint32_t method; bool force; char symbol[WIRE_METHOD_NAME_MAX]; } rejit;
 	uint32_t n_canceled, n_released;
 
+	/* which module was made of which; what INSTANTIATE asked for last */
+	struct { uint64_t id, base; } instances[8];
+	struct wire_instantiate values;
+
 	/* whom methods call, for SETTLED: each so many behind it; the answer takes so many parts */
 	uint32_t calls_next, n_call_parts;
 };
@@ -114,6 +118,53 @@ static inline int world_precompile(void *context, uid_t uid, int object_fd, uint
 	return world_load(context, uid, "", false, object_fd, n, load);
 }
 
+/* A value of 99 fits no knob. */
+static inline enum tier_error world_find_instance(void *context, struct module *base, uid_t uid, const struct wire_instantiate *values,
+						  struct module **ret, char name[WIRE_NAME_MAX], char text[WIRE_TEXT_MAX])
+{
+	struct world *world = context;
+	struct core_module_info info;
+
+	core_module_info(base, &info);
+	if (values->values[0].value == 99) {
+		snprintf(text, WIRE_TEXT_MAX, "99 does not fit");
+		return TIER_ERROR_ARGUMENT;
+	}
+	snprintf(name, WIRE_NAME_MAX, "%.20s<%.20s=%u>", info.name, values->values[0].name, (unsigned int)values->values[0].value);
+	*ret = core_module_by_name(world->fake->core, uid, name);
+	return TIER_ERROR_NONE;
+}
+
+static inline int world_instantiate(void *context, struct module *base, uid_t uid, const struct wire_instantiate *values,
+				    struct server_load *load)
+{
+	((struct world *)context)->values = *values;
+	return world_load(context, uid, "", false, -1, 0, load);
+}
+
+static inline struct world *world_of(void *module_context);
+static inline uint64_t world_base(void *module_context)
+{
+	const struct fake_module *fm = module_context;
+	const struct world *world = world_of(module_context);
+
+	for (size_t i = 0; i < sizeof(world->instances) / sizeof(world->instances[0]); i++)
+		if (world->instances[i].id == fm->id)
+			return world->instances[i].base;
+	return 0;
+}
+
+static inline bool world_has_instances(void *module_context)
+{
+	const struct fake_module *fm = module_context;
+	const struct world *world = world_of(module_context);
+
+	for (size_t i = 0; i < sizeof(world->instances) / sizeof(world->instances[0]); i++)
+		if (world->instances[i].base == fm->id)
+			return true;
+	return false;
+}
+
 static inline void world_cancel_load(void *context, struct server_load *load)
 {
 	((struct world *)context)->n_canceled++;
@@ -124,6 +175,9 @@ static inline void world_release(void *context, struct module *module)
 	struct world *world = context;
 
 	world->n_released++;
+	for (size_t i = 0; i < sizeof(world->instances) / sizeof(world->instances[0]); i++)
+		if (world->instances[i].id == ((const struct fake_module *)core_module_context(module))->id)
+			world->instances[i].id = world->instances[i].base = 0;
 	fake_remove(world->fake, core_module_context(module));
 }
 
@@ -279,6 +333,10 @@ static const struct server_ops world_ops = {
 	.cancel_load = world_cancel_load,
 	.rejit = world_rejit,
 	.precompile = world_precompile,
+	.find_instance = world_find_instance,
+	.instantiate = world_instantiate,
+	.base = world_base,
+	.has_instances = world_has_instances,
 	.counters = world_counters,
 	.slot_method = world_slot_method,
 	.release = world_release,
