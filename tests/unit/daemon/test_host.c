@@ -512,6 +512,109 @@ static int teardown(void **state)
 	return folder_remove();
 }
 
+/* -- Instantiations --- */
+static struct host *instance_of(struct host *base, const char *name, uint64_t value, struct module *module)
+{
+	struct host_plan plan = { .id = 2, .window = &window, .config = base->config };
+	struct refusal refusal = { "" };
+	struct host_knobs knobs = { .n = 0 };
+	struct host_knob knob;
+	struct host *host = NULL;
+
+	if (!host_find_knob(&knob, base, name, value, &refusal) || !host_add_knob(&knobs, base, &knob, &refusal)
+	    || host_instantiate(&host, &plan, base, &knobs, &refusal))
+		fail_msg("%s", refusal.text);
+	host->module = module;
+	return host;
+}
+
+static bool contains_word(const uint8_t *bytes, uint64_t n, uint64_t word)
+{
+	for (uint64_t i = 0; i + sizeof(word) <= n; i++)
+		if (word_at(bytes, i) == word)
+			return true;
+	return false;
+}
+
+static void an_instantiation_has_its_own_constants_and_functions(void **state)
+{
+	struct module module = { 0 };
+	struct host *base = host_of(shapes_source, "-O2 -g", &module), *host = instance_of(base, "knob", 0x1234567, &module);
+	const struct tier_layout *layout = arena_layout(host->arena);
+	const uint32_t leaf = method_of(host, "leaf");
+	const struct image_object *knob = &host->image.objects[symtab_find(host->objects, "knob")];
+
+	assert_int_equal(word_at(arena_rodata(host->arena), knob->offset), 0x1234567);
+	assert_int_equal(word_at(arena_rodata(base->arena), knob->offset), 5);
+	assert_int_equal(word_at(base->image.rodata, knob->offset), 5);
+	assert_int_equal(word_at(arena_rodata(host->arena), layout->slots - layout->rodata),
+			 tier_layout_funcptr(layout, leaf));
+	assert_int_equal(word_at(arena_call_cells(host->arena), 0), tier_layout_precode(layout, leaf));
+	assert_int_equal(layout->n_data, 0);
+	assert_int_equal(layout->n_bss, 0);
+	assert_int_equal(host_data(host), host_data(base));
+	host_free(host);
+	host_free(base);
+}
+
+static void its_code_reaches_the_data_of_the_other_span(void **state)
+{
+	struct module module = { 0 };
+	struct host *base = host_of(shapes_source, "-O2 -g", &module), *host = instance_of(base, "knob", 7, &module);
+	const struct image_object *hidden = &host->image.objects[symtab_find(host->objects, "hidden")];
+	const uint64_t address = host_data(base) + hidden->offset;
+	const uint32_t plain = method_of(host, "plain");
+	struct core_code code;
+
+	assert_int_equal(tier0(base, plain, 0, &code), 0);
+	assert_false(contains_word(host_alias(base, code.address), code.size, address));
+	assert_int_equal(tier0(host, plain, 0, &code), 0);
+	assert_true(contains_word(host_alias(host, code.address), code.size, address));
+	host_free(host);
+	host_free(base);
+}
+
+static void refused(struct host *host, const char *name, uint64_t value, const char *words)
+{
+	struct refusal refusal = { "" };
+	struct host_knob knob;
+
+	assert_false(host_find_knob(&knob, host, name, value, &refusal));
+	if (!strstr(refusal.text, words))
+		fail_msg("%s", refusal.text);
+}
+
+static void knobs_are_named_numbers_of_rodata(void **state)
+{
+	static const char source[] =
+		"typedef unsigned long long u64;\n"
+		"const volatile u64 wide = 1; const volatile int word = 2; const volatile char byte = 3; u64 written = 4;\n"
+		"const volatile u64 several[3] = { 1, 2, 3 }; u64 f(u64 x);\n"
+		"u64 (*const volatile pointer)(u64) = f;\n"
+		"u64 f(u64 x) { return wide + word + byte + several[x & 1] + written++ + (u64)pointer; }\n";
+	struct module module = { 0 };
+	struct host *host = host_of(source, "-O2 -g", &module);
+	struct host_knob knob, other;
+	struct host_knobs knobs = { .n = 0 };
+	struct refusal refusal = { "" };
+
+	refused(host, "wife", 1, "no variable 'wife'; knobs are variables of .rodata, among them wide");
+	refused(host, "written", 1, "'written'");
+	refused(host, "several", 1, "it has 24 bytes");
+	refused(host, "pointer", 1, "it holds a pointer");
+	refused(host, "byte", 256, "256 (0x100) does not fit knob 'byte', which has 1 byte");
+	refused(host, "byte", -129ull, "does not fit");
+	refused(host, "word", 1ull << 32, "which has 4 bytes");
+	assert_true(host_find_knob(&knob, host, "byte", -128ull, &refusal));
+	assert_int_equal(knob.value, 128);
+	assert_true(host_find_knob(&other, host, "wide", UINT64_MAX, &refusal));
+	assert_true(host_add_knob(&knobs, host, &other, &refusal) && host_add_knob(&knobs, host, &knob, &refusal));
+	assert_int_equal(knobs.knobs[0].object, knob.object);	/* in order of names */
+	assert_false(host_add_knob(&knobs, host, &knob, &refusal));
+	assert_non_null(strstr(refusal.text, "knob 'byte' is given twice"));
+	host_free(host);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -520,6 +623,9 @@ int main(void)
 		cmocka_unit_test(an_address_outside_the_call_cells_is_nobodys),
 		cmocka_unit_test(an_unaligned_pointer_is_no_slot),
 		cmocka_unit_test(pointers_in_data_are_the_methods_addresses_and_no_slots),
+		cmocka_unit_test(an_instantiation_has_its_own_constants_and_functions),
+		cmocka_unit_test(its_code_reaches_the_data_of_the_other_span),
+		cmocka_unit_test(knobs_are_named_numbers_of_rodata),
 		cmocka_unit_test(a_bodys_rodata_lies_in_the_code_segment),
 		cmocka_unit_test(each_method_compiles_its_current_body),
 		cmocka_unit_test(a_refused_body_says_why),

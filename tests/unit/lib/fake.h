@@ -440,7 +440,7 @@ static inline void fake_twist(struct fake *fake, struct fake_conn *conn, const s
 /* -- The thread --- */
 static inline void fake_read(struct fake *fake, struct fake_conn *conn)
 {
-	struct { struct wire_header header; char body[600]; } in;
+	struct { struct wire_header header; char body[2048]; } in;
 	struct iovec part = { &in, sizeof(in) };
 	union { char bytes[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } control;
 	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };

@@ -365,6 +365,83 @@ static void module_names_have_limits(void **state)
 	tier_disconnect(conn);
 }
 
+/* -- Instantiations --- */
+static void an_instantiation_opens_what_it_was_made_of(void **state)
+{
+	struct fake *fake = fake_of(state);
+	struct tier_conn *conn = client_connect(fake);
+	struct tier_module *module, *instance, *again;
+	const struct tier_value values[] = { { "knob", 7 }, { "other", -1ull } };
+
+	fake->modules[1].info.base = fake->modules[0].info.module;
+	module = client_open(conn, "demo");
+	assert_int_equal(tier_module_instantiate(module, values, 2, &instance), 0);
+	assert_int_equal(fake->instantiate.module, fake->modules[0].info.module);
+	assert_int_equal(fake->instantiate.n, 2);
+	assert_string_equal(fake->instantiate.values[1].name, "other");
+	assert_int_equal(fake->instantiate.values[1].value, -1ull);
+	assert_int_equal(fake->instantiate.flags, 0);
+	assert_int_equal(tier_module_id(instance), fake->modules[1].info.module);
+	assert_int_equal(tier_module_instance(module, values, 1, &again), 0);
+	assert_ptr_equal(again, instance);
+	assert_int_equal(fake->instantiate.flags, WIRE_INSTANTIATE_FIND);
+	tier_close(module);
+	tier_close(again);
+	assert_mapped(fake, 0, WHOLE);	/* its .data is in use */
+	client_call(client_method(instance, 0), 1);
+	tier_close(instance);
+	assert_mapped(fake, 0, "");
+	assert_mapped(fake, 1, "");
+	assert_int_equal(fake->sessions[0].n_held[0], 0);
+	assert_int_equal(fake->sessions[0].n_held[1], 0);
+	tier_disconnect(conn);
+}
+
+static void an_instantiation_that_cannot_be_opened_leaves_nothing(void **state)
+{
+	struct fake *fake = fake_of(state);
+	struct tier_conn *conn = client_connect(fake);
+	struct tier_module *module = client_open(conn, "demo"), *instance = NULL;
+	const struct tier_value knob = { "knob", 7 };
+
+	fake->modules[1].info.base = 12345;
+	assert_int_equal(tier_module_instantiate(module, &knob, 1, &instance), -ENOENT);
+	fake->modules[1].info.base = fake->modules[2].info.module;
+	fake->modules[2].info.base = fake->modules[0].info.module;
+	assert_int_equal(tier_module_instantiate(module, &knob, 1, &instance), -EPROTO);
+	assert_non_null(strstr(tier_error_text(), "which was made of another one"));
+	assert_null(instance);
+	for (int i = 1; i < 3; i++) {
+		assert_mapped(fake, i, "");
+		assert_int_equal(fake->sessions[0].n_held[i], 0);
+	}
+	tier_close(module);
+	tier_disconnect(conn);
+}
+
+static void values_have_limits(void **state)
+{
+	struct fake *fake = fake_of(state);
+	struct tier_conn *conn = client_connect(fake);
+	struct tier_module *module = client_open(conn, "demo"), *instance;
+	struct tier_value values[TIER_VALUES_MAX + 1];
+	char longest[WIRE_KNOB_NAME_MAX + 1];
+
+	memset(longest, 'x', sizeof(longest) - 1);
+	longest[sizeof(longest) - 1] = 0;
+	for (uint32_t i = 0; i <= TIER_VALUES_MAX; i++)
+		values[i] = (struct tier_value){ longest, i };
+	assert_int_equal(tier_module_instantiate(module, values, 0, &instance), -EINVAL);
+	assert_int_equal(tier_module_instantiate(module, values, TIER_VALUES_MAX + 1, &instance), -EINVAL);
+	assert_int_equal(tier_module_instantiate(module, values, 1, &instance), -EINVAL);
+	assert_non_null(strstr(tier_error_text(), "has more than 63 characters"));
+	longest[WIRE_KNOB_NAME_MAX - 1] = 0;
+	assert_int_equal(tier_module_instantiate(module, values, TIER_VALUES_MAX, &instance), 0);
+	tier_close(instance);
+	tier_close(module);
+	tier_disconnect(conn);
+}
+
 static void *open_and_close(void *context)
 {
 	struct tier_conn *conn = context;
@@ -419,6 +496,9 @@ int main(void)
 		CASE(loading_sends_a_sealed_copy_under_the_files_name),
 		CASE(a_load_that_cannot_be_opened_leaves_no_name),
 		CASE(module_names_have_limits),
+		CASE(an_instantiation_opens_what_it_was_made_of),
+		CASE(an_instantiation_that_cannot_be_opened_leaves_nothing),
+		CASE(values_have_limits),
 		CASE(threads_open_and_close_at_will),
 	};
 
