@@ -166,7 +166,7 @@ static int run(void)
 	size_t n_failed = 0;
 
 	printf("A private tierd, %zu modules of clang-built BPF. Each method is called exactly as its schedule says: once cold, then\n"
-	       "the threshold's 30 calls once they are counted, until LLVM's code is published. Times are medians of %d rounds.\n\n",
+	       "30 calls at each tier that counts them, until LLVM's code is published. Times are medians of %d rounds.\n\n",
 	       n_workloads, ROUNDS);
 	daemon_start(&daemon, (const char *const[]){ getenv("TIER_EVENTS") ? NULL : "--events=auto", NULL });
 	conn = daemon_connect(&daemon);
