@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -318,6 +319,56 @@ static void equal_values_give_the_same_instantiation(void **state)
 	end(&f);
 }
 
+struct asker {
+	struct tier_conn *conn;
+	struct tier_module *module;
+	pthread_barrier_t *barrier;
+	uint64_t ids[20];
+};
+
+static void *ask(void *context)
+{
+	struct asker *asker = context;
+	struct tier_module *module;
+
+	for (uint64_t i = 0; i < ARRAY_SIZE(asker->ids); i++) {
+		pthread_barrier_wait(asker->barrier);
+		if (!tier_module_instantiate(asker->module, VALUES({ "knob", 1000 + i }), &module)) {
+			asker->ids[i] = tier_module_id(module);
+			tier_close(module);
+		}
+	}
+	return NULL;
+}
+
+static void who_asks_at_the_same_time_gets_the_same(void **state)
+{
+	struct fixture f;
+	struct asker askers[4];
+	pthread_t threads[4];
+	pthread_barrier_t barrier;
+
+	begin(&f, NULL);
+	pthread_barrier_init(&barrier, NULL, 4);
+	for (int i = 0; i < 4; i++) {
+		askers[i] = (struct asker){ .conn = daemon_connect(&f.daemon), .barrier = &barrier };
+		assert_done(tier_open(askers[i].conn, "m", &askers[i].module));
+	}
+	for (int i = 0; i < 4; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, ask, &askers[i]), 0);
+	for (int i = 0; i < 4; i++)
+		pthread_join(threads[i], NULL);
+	for (size_t i = 0; i < ARRAY_SIZE(askers[0].ids); i++) {
+		assert_int_not_equal(askers[0].ids[i], 0);
+		for (int k = 1; k < 4; k++)
+			assert_int_equal(askers[k].ids[i], askers[0].ids[i]);
+	}
+	for (int i = 0; i < 4; i++)
+		tier_disconnect(askers[i].conn);
+	pthread_barrier_destroy(&barrier);
+	end(&f);
+}
+
 static void what_is_no_knob_is_refused_with_a_sentence(void **state)
 {
 	static const struct {
@@ -600,22 +651,23 @@ static void verbs_take_values_in_any_form(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(what_reads_a_knob_gives_the_same_called_and_inlined),
-	        cmocka_unit_test(profiles_and_osr_change_nothing_about_it),
-	        cmocka_unit_test(frames_enter_optimized_code_of_their_own_instantiation),
-	        cmocka_unit_test(tier1_takes_knobs_for_constants),
-	        cmocka_unit_test(tiers_and_counts_are_its_own),
-	        cmocka_unit_test(function_pointers_stay_inside),
-	        cmocka_unit_test(data_is_shared_within_a_process),
-	        cmocka_unit_test(equal_values_give_the_same_instantiation),
-	        cmocka_unit_test(what_is_no_knob_is_refused_with_a_sentence),
-	        cmocka_unit_test(the_module_stays_until_its_last_instantiation_is_gone),
-	        cmocka_unit_test(processes_share_its_code_and_not_its_data),
-	        cmocka_unit_test(a_fork_goes_on_with_it),
-	        cmocka_unit_test(killed_clients_leave_what_has_a_name_and_hold_nothing),
-	        cmocka_unit_test(they_count_like_modules),
-	        cmocka_unit_test(a_new_body_is_for_one_of_them),
-	        cmocka_unit_test(verbs_take_values_in_any_form),
+		cmocka_unit_test(what_reads_a_knob_gives_the_same_called_and_inlined),
+		cmocka_unit_test(profiles_and_osr_change_nothing_about_it),
+		cmocka_unit_test(frames_enter_optimized_code_of_their_own_instantiation),
+		cmocka_unit_test(tier1_takes_knobs_for_constants),
+		cmocka_unit_test(tiers_and_counts_are_its_own),
+		cmocka_unit_test(function_pointers_stay_inside),
+		cmocka_unit_test(data_is_shared_within_a_process),
+		cmocka_unit_test(equal_values_give_the_same_instantiation),
+		cmocka_unit_test(who_asks_at_the_same_time_gets_the_same),
+		cmocka_unit_test(what_is_no_knob_is_refused_with_a_sentence),
+		cmocka_unit_test(the_module_stays_until_its_last_instantiation_is_gone),
+		cmocka_unit_test(processes_share_its_code_and_not_its_data),
+		cmocka_unit_test(a_fork_goes_on_with_it),
+		cmocka_unit_test(killed_clients_leave_what_has_a_name_and_hold_nothing),
+		cmocka_unit_test(they_count_like_modules),
+		cmocka_unit_test(a_new_body_is_for_one_of_them),
+		cmocka_unit_test(verbs_take_values_in_any_form),
 	};
 
 	return cmocka_run_group_tests_name("instances", tests, NULL, NULL);

@@ -230,13 +230,13 @@ static void a_server_that_ends_lets_go_of_it(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        WORLD_TEST(equal_values_are_made_once),
-	        WORLD_TEST(what_cannot_be_is_told),
-	        WORLD_TEST(a_message_that_breaks_the_format_ends_the_connection),
-	        WORLD_TEST(the_module_stays_for_its_instantiations),
-	        WORLD_TEST(another_users_instantiation_keeps_a_shared_module),
-	        WORLD_TEST(one_that_is_being_made_holds_its_module),
-	        WORLD_TEST(a_server_that_ends_lets_go_of_it),
+		WORLD_TEST(equal_values_are_made_once),
+		WORLD_TEST(what_cannot_be_is_told),
+		WORLD_TEST(a_message_that_breaks_the_format_ends_the_connection),
+		WORLD_TEST(the_module_stays_for_its_instantiations),
+		WORLD_TEST(another_users_instantiation_keeps_a_shared_module),
+		WORLD_TEST(one_that_is_being_made_holds_its_module),
+		WORLD_TEST(a_server_that_ends_lets_go_of_it),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
