@@ -75,14 +75,15 @@ enum tier_load_flags {
 TIER_API int tier_load(struct tier_conn *conn, const char *path, const char *name, unsigned int flags, struct tier_module **ret);
 TIER_API int tier_load_bytes(struct tier_conn *conn, const void *bytes, size_t n, const char *name, unsigned int flags,
 			     struct tier_module **ret);
-/* Has the object file @path compiled, all methods of it, and returns a descriptor of a sealed memory file: the same object with optimized
- * code inside, which is the caller's to close. Whoever loads it starts at that code if the daemon is of the same build and the processor the same, else
- * at bytecode. May take minutes; other requests on this connection wait. */
+/* Has the object file @path compiled, all methods of it, and returns a descriptor of a sealed memory file: the same object
+ * with optimized code inside, which is the caller's to close. Whoever loads it starts at that code if the daemon is of the
+ * same build and the processor the same, else at bytecode. May take minutes; other requests on this connection wait. */
 TIER_API int tier_precompile(struct tier_conn *conn, const char *path, uint64_t timeout_ns);
 /* Removes the name. The module lives on for those that have it open. */
 TIER_API int tier_unload(struct tier_conn *conn, const char *name);
 /* Opens (maps) a loaded module: @name is the caller's own, else one that root or the daemon's user shares; "UID/NAME" is
- * that user's, if shared or the caller is root. Opening twice in one process gives the same mapping and private data (reference-counted). -EADDRINUSE: the span of addresses is taken in this process. */
+ * that user's, if shared or the caller is root. Opening twice in one process gives the same mapping and private data
+ * (reference-counted). -EADDRINUSE: the span of addresses is taken in this process. */
 TIER_API int tier_open(struct tier_conn *conn, const char *name, struct tier_module **ret);
 /* Unmaps when it was the last. No method of it may be running or be called afterwards. */
 TIER_API void tier_close(struct tier_module *module);
@@ -139,9 +140,10 @@ TIER_API struct tier_answer tier_status(const struct tier_method *method);
 TIER_API int tier_status_ask(const struct tier_method *method, struct tier_answer *ret);
 TIER_API uint32_t tier_remaining(const struct tier_method *method);
 
-/* Waits until the method is in a quiet state: final, cold, frozen (is_frozen: its module is, so it will not go on), or counting
- * with calls left; never for a promotion, so a caller that calls too little is never stuck. 0 and *ret; -ETIMEDOUT; -ECANCELED; -ECONNRESET when the connection is lost and
- * -ENOTCONN when it was closed: then nobody would say when the state changes. @cancel and @ret may be NULL. */
+/* Waits until the method is in a quiet state: final, cold, frozen (is_frozen: its module is, so nothing new of it starts), or
+ * counting with calls left; never for a promotion, so a caller that calls too little is never stuck. 0 and *ret; -ETIMEDOUT;
+ * -ECANCELED; -ECONNRESET when the connection is lost and -ENOTCONN when it was closed: then nobody would say when the state
+ * changes. @cancel and @ret may be NULL. */
 TIER_API int tier_wait(const struct tier_method *method, uint64_t timeout_ns, struct tier_cancel *cancel, struct tier_answer *ret);
 
 /* A token that ends waits: all that wait with it now or later return -ECANCELED. tier_cancel() is async-signal-safe. */

@@ -246,7 +246,7 @@ static void check_end(struct daemon *daemon, struct tier_conn *conn, const char 
 	result = tier_entry(method)(7, 0, 0, 0, 0);
 	while (tier_remaining(method))
 		assert_true(tier_entry(method)(7, 0, 0, 0, 0) == result);
-	assert_done(tier_wait(method, 2 * TEST_DEADLINE_NS, NULL, &answer));
+	assert_done(tier_wait(method, 10 * TEST_DEADLINE_NS, NULL, &answer));
 	assert_string_equal(tier_reason_name(answer.reason), tier_reason_name(reason));
 	assert_true(tier_entry(method)(7, 0, 0, 0, 0) == result);
 	report_turn(conn, name);
@@ -262,7 +262,8 @@ static void what_the_optimizer_takes_and_gives_fits_in_a_turn(void **state)
 	struct daemon daemon;
 	struct tier_conn *conn;
 
-	daemon_start(&daemon, ARGS("--call-counting-delay=0", "--call-count-threshold=2"));
+	/* a limit that they keep beside anything else that the machine does; how long they take alone is test_codegen's */
+	daemon_start(&daemon, ARGS("--call-counting-delay=0", "--call-count-threshold=2", "--compile-limit=5min"));
 	conn = daemon_connect(&daemon);
 	check_end(&daemon, conn, "long", BEGIN "\t.rept 3332\n\tr0 *= 31\n\tr0 += r1\n\tr0 ^= 77\n\t.endr\n" END,
 			  TIER_REASON_PROMOTED);
