@@ -68,7 +68,7 @@ static int instance_open(struct ctl *ctl, const char *text, bool is_made, struct
 		r = tier_open(ctl->conn, values.text, &base);
 		if (!r) {
 			r = (is_made ? tier_module_instantiate : tier_module_instance)(base, values.values, values.n,
-			                                                               ret);
+										       ret);
 			tier_close(base);
 		}
 	}

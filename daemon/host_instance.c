@@ -102,7 +102,7 @@ static uint64_t value_cut(uint64_t value, uint32_t size)
 }
 
 bool host_find_knob(struct host_knob *ret, const struct host *host, const char *name, uint64_t value,
-                    struct refusal *refusal)
+		    struct refusal *refusal)
 {
 	const struct image *image = &host->image;
 	const int64_t found = symtab_find(host->objects, name);
@@ -139,7 +139,7 @@ static bool overlap(const struct image_object *a, const struct image_object *b)
 }
 
 bool host_add_knob(struct host_knobs *knobs, const struct host *host, const struct host_knob *knob,
-                   struct refusal *refusal)
+		   struct refusal *refusal)
 {
 	const struct image *image = &host->image;
 	const char *name = image_object_name(image, knob->object);

@@ -36,14 +36,14 @@ _Static_assert(HOST_KNOBS_MAX == WIRE_VALUES_MAX, "a request may fill them");
 /* M<a=1,b=7> */
 #define TEXT_MAX (WIRE_NAME_MAX + HOST_KNOBS_MAX * (WIRE_KNOB_NAME_MAX + 24u))
 static size_t full_name(char text[TEXT_MAX], const char *module, const struct host *base,
-                        const struct host_knobs *knobs)
+			const struct host_knobs *knobs)
 {
 	size_t n = snprintf(text, TEXT_MAX, "%s", module);
 
 	for (uint32_t i = 0; i < knobs->n; i++)
 		n += snprintf(text + n, TEXT_MAX - n, "%s%s=%llu", i ? "," : "<",
-		              image_object_name(&base->image, knobs->knobs[i].object),
-		              (unsigned long long)knobs->knobs[i].value);
+			      image_object_name(&base->image, knobs->knobs[i].object),
+			      (unsigned long long)knobs->knobs[i].value);
 	n += snprintf(text + n, TEXT_MAX - n, ">");
 	assert(n < TEXT_MAX);
 	return n;
@@ -73,7 +73,7 @@ static bool name_attempt(char name[WIRE_NAME_MAX], const char *module, const cha
 
 /* What @uid has of @base with those values, or NULL; in any case @name. */
 static bool look_up(struct instances *instances, const struct host *base, uid_t uid, const struct host_knobs *knobs,
-                    struct module **ret, char name[WIRE_NAME_MAX])
+		    struct module **ret, char name[WIRE_NAME_MAX])
 {
 	char text[TEXT_MAX];
 	struct core_module_info info;
@@ -94,7 +94,7 @@ static bool look_up(struct instances *instances, const struct host *base, uid_t 
 
 /* -- Finding --- */
 static bool read_values(struct host_knobs *ret, const struct host *base, const struct wire_instantiate *values,
-                        struct refusal *refusal)
+			struct refusal *refusal)
 {
 	*ret = (struct host_knobs){.n = 0};
 	if (!values->n) {
@@ -112,8 +112,8 @@ static bool read_values(struct host_knobs *ret, const struct host *base, const s
 }
 
 enum tier_error instances_find(struct instances *instances, struct module *base, uid_t uid,
-                               const struct wire_instantiate *values, struct module **ret, char name[WIRE_NAME_MAX],
-                               char text[WIRE_TEXT_MAX])
+			       const struct wire_instantiate *values, struct module **ret, char name[WIRE_NAME_MAX],
+			       char text[WIRE_TEXT_MAX])
 {
 	const struct host *host = core_module_context(base);
 	struct refusal refusal = {""};
@@ -133,13 +133,13 @@ static void instance_log(const struct instance *instance, struct module *module)
 
 	if (!module) {
 		log_event(LOG_LOADER, LOG_INFO100, "an instantiation of module %llu for uid %u is refused: %s: %s",
-		          (unsigned long long)instance->base->id, instance->uid, tier_error_name(instance->error),
-		          instance->refusal.text);
+			  (unsigned long long)instance->base->id, instance->uid, tier_error_name(instance->error),
+			  instance->refusal.text);
 		return;
 	}
 	core_module_info(module, &info);
 	log_event(LOG_LOADER, LOG_INFO100, "module %llu '%s' of uid %u is an instantiation of module %llu",
-	          (unsigned long long)info.id, info.name, info.uid, (unsigned long long)instance->base->id);
+		  (unsigned long long)info.id, info.name, info.uid, (unsigned long long)instance->base->id);
 }
 
 /* The base may go with the last answer. */
@@ -189,7 +189,7 @@ static enum tier_error instance_add(struct instance *instance, struct module **r
 		return TIER_ERROR_EXISTS;
 	}
 	error = loading_add(loading, ret, instance->host, instance->uid, name, false, instance->base->image.n_rodata,
-	                    &instance->refusal);
+			    &instance->refusal);
 	if (error)
 		return error;
 	instance->host = NULL;
@@ -222,11 +222,11 @@ static void instance_build(struct task *task)
 	struct instance *instance = container_of(task, struct instance, task);
 
 	instance->error = host_instantiate(&instance->host, &instance->plan, instance->base, &instance->knobs,
-	                                   &instance->refusal);
+					   &instance->refusal);
 }
 
 static struct instance *find_under_way(struct instances *instances, const struct host *base, uid_t uid,
-                                       const struct host_knobs *knobs)
+				       const struct host_knobs *knobs)
 {
 	struct list *pos;
 
@@ -241,7 +241,7 @@ static struct instance *find_under_way(struct instances *instances, const struct
 }
 
 static struct instance *instance_new(struct instances *instances, struct host *base, uid_t uid,
-                                     const struct host_knobs *knobs)
+				     const struct host_knobs *knobs)
 {
 	struct instance *instance = calloc(1, sizeof(*instance));
 
@@ -258,7 +258,7 @@ static struct instance *instance_new(struct instances *instances, struct host *b
 }
 
 int instances_start(struct instances *instances, struct module *base, uid_t uid, const struct wire_instantiate *values,
-                    struct server_load *load)
+		    struct server_load *load)
 {
 	struct host *host = core_module_context(base);
 	struct refusal refusal = {""};

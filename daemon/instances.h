@@ -29,8 +29,8 @@ void instances_stop(struct instances *instances);
 
 /* As struct server_ops.find_instance, .instantiate and .cancel_load: what is no instantiation is not known here. */
 enum tier_error instances_find(struct instances *instances, struct module *base, uid_t uid,
-                               const struct wire_instantiate *values, struct module **ret, char name[WIRE_NAME_MAX],
-                               char text[WIRE_TEXT_MAX]);
+			       const struct wire_instantiate *values, struct module **ret, char name[WIRE_NAME_MAX],
+			       char text[WIRE_TEXT_MAX]);
 int instances_start(struct instances *instances, struct module *base, uid_t uid, const struct wire_instantiate *values,
-                    struct server_load *load);
+		    struct server_load *load);
 void instances_cancel(struct instances *instances, const struct server_load *load);

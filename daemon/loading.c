@@ -87,7 +87,8 @@ static uint64_t host_memory(const struct host *host, uint64_t n_bytes)
 
 _Static_assert(LOADING_METHODS_PER_UID == 32768 && LOADING_MEMORY_PER_UID == 1ull << 30, "as the sentences below say");
 
-static enum tier_error host_charge(struct loading *loading, struct host *host, uid_t uid, uint64_t n_bytes, struct refusal *refusal)
+static enum tier_error host_charge(struct loading *loading, struct host *host, uid_t uid, uint64_t n_bytes,
+				   struct refusal *refusal)
 {
 	int r;
 
@@ -108,8 +109,8 @@ static enum tier_error host_charge(struct loading *loading, struct host *host, u
 	return TIER_ERROR_NO_MEMORY;
 }
 
-enum tier_error loading_add(struct loading *loading, struct module **ret, struct host *host, uid_t uid, const char *name, bool shared,
-			    uint64_t n_bytes, struct refusal *refusal)
+enum tier_error loading_add(struct loading *loading, struct module **ret, struct host *host, uid_t uid, const char *name,
+			    bool shared, uint64_t n_bytes, struct refusal *refusal)
 {
 	enum tier_error error = host_charge(loading, host, uid, n_bytes, refusal);
 	struct arena *arena = host->arena;
@@ -148,7 +149,8 @@ static void load_built(struct task *task)
 		return load_end(load, NULL);
 	if (load->is_canceled)
 		return load_fail(load, TIER_ERROR_CANCELED, "nobody waits for it");
-	load->error = loading_add(load->loading, &module, load->host, load->uid, load->name, load->shared, load->n_bytes, &load->refusal);
+	load->error = loading_add(load->loading, &module, load->host, load->uid, load->name, load->shared, load->n_bytes,
+				  &load->refusal);
 	if (!load->error)
 		load->host = NULL;
 	load_end(load, module);

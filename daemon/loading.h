@@ -41,11 +41,11 @@ void loading_init(struct loading *loading);
 /* Ends what is under way with CANCELED; the checker and the pool are gone already. */
 void loading_stop(struct loading *loading);
 
-/* For whoever builds modules: the plan of one with a new id; and a built one becomes known to the core, charged to its uid. NONE, and
- * the host is the module's; else the error with its sentence. @n_bytes: what its image takes. */
+/* For whoever builds modules: the plan of one with a new id; and a built one becomes known to the core, charged to its uid. NONE,
+ * and the host is the module's; else the error with its sentence. @n_bytes: what its image takes. */
 struct host_plan loading_plan(struct loading *loading);
-enum tier_error loading_add(struct loading *loading, struct module **ret, struct host *host, uid_t uid, const char *name, bool shared,
-			    uint64_t n_bytes, struct refusal *refusal);
+enum tier_error loading_add(struct loading *loading, struct module **ret, struct host *host, uid_t uid, const char *name,
+			    bool shared, uint64_t n_bytes, struct refusal *refusal);
 
 /* As struct server_ops.load: 0, or a positive enum tier_error. Ends with one server_loaded(). */
 int loading_start(struct loading *loading, uid_t uid, const char *name, bool shared, int object_fd, uint64_t n,

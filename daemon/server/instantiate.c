@@ -20,14 +20,14 @@ static int instantiate_reply(struct lane *lane, uint64_t serial, struct module *
 }
 
 static int instantiate_begin(struct lane *lane, const struct request *request, struct module *base, uint64_t id,
-                             const char *name)
+			     const char *name)
 {
 	struct server *server = lane->server;
 	struct server_load *load;
 
 	if (!load_has_room(lane))
 		return lane_error(lane, request->serial, TIER_ERROR_QUOTA, "this user has %u modules already",
-		                  server->config.modules_per_uid);
+				  server->config.modules_per_uid);
 	load = load_new(lane, request, name, 0);
 	if (!load)
 		return 0;
@@ -49,13 +49,13 @@ int instantiate_request(struct lane *lane, const struct request *request)
 
 	if (!base)
 		return lane_error(lane, request->serial, TIER_ERROR_NO_MODULE, "no module %llu",
-		                  (unsigned long long)body->module);
+				  (unsigned long long)body->module);
 	if (!info.named)
 		return lane_error(lane, request->serial, TIER_ERROR_NO_MODULE, "module '%s' was unloaded", info.name);
 	if (server->ops->base(core_module_context(base)))
 		return lane_error(lane, request->serial, TIER_ERROR_ARGUMENT,
-		                  "module '%s' is an instantiation; give the values to the module that it was made of",
-		                  info.name);
+				  "module '%s' is an instantiation; give the values to the module that it was made of",
+				  info.name);
 	error = server->ops->find_instance(server->context, base, lane->uid, body, &module, name, text);
 	if (error)
 		return lane_error(lane, request->serial, error, "module '%s': %s", info.name, text);

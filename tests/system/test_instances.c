@@ -19,34 +19,34 @@
  * inlined, at each tier; tiers, counts, code and function pointers are each one's own; .data is shared. */
 
 static const char source[] =
-        "typedef unsigned long long u64;\n"
-        "#define noinline __attribute__((noinline))\n"
-        "const volatile u64 knob = 5; const volatile int small = -2; const volatile unsigned char flag = 0;\n"
-        "const volatile u64 a_knob_with_a_name_that_takes_a_lot_of_room = 1;\n"
-        "const volatile u64 many[4] = { 1, 2, 3, 4 };\n"
-        "u64 counter, word = 3; u64 *volatile to_word = &word;\n"
-        "noinline u64 leaf(u64 x) { return x * knob + small; }\n"
-        "noinline u64 other(u64 x) { return x + flag; }\n"
-        "struct ops { u64 (*f)(u64); u64 kind; };\n"
-        "const struct ops ops[2] = { { leaf, 7 }, { other, 8 } };\n"
-        "u64 (*volatile kept)(u64) = leaf;\n"
-        "u64 caller(u64 x) { return leaf(x) + knob; }\n"
-        "u64 by_slot(u64 x, u64 i) { return ops[i & 1].f(x) + ops[i & 1].kind + many[i & 3]; }\n"
-        "u64 by_value(u64 x) { u64 (*f)(u64) = leaf; asm volatile(\"\" : \"+r\"(f)); return f(x); }\n"
-        "u64 by_data(u64 x) { return kept(x); }\n"
-        "u64 count(u64 n) { counter += n; return counter; }\n"
-        "u64 words(void) { return *to_word * 1000 + word; }\n"
-        "u64 set_word(u64 x) { word = x; return 0; }\n"
-        "u64 address_of(u64 which) { return which ? (u64)ops[0].f : (u64)leaf; }\n"
-        "u64 named(void) { return a_knob_with_a_name_that_takes_a_lot_of_room; }\n"
-        "u64 branchy(u64 x)\n"
-        "{\n"
-        "	if (!flag)\n"
-        "		return x + 1;\n"
-        "	for (u64 i = 0; i < x; i++) x = (x ^ (i * 0x9e3779b97f4a7c15ull)) + (x >> 7) + leaf(i);\n"
-        "	return x;\n"
-        "}\n"
-        "u64 looped(u64 n) { u64 sum = 0; for (u64 i = 0; i < n; i++) sum = (sum ^ leaf(i)) + knob; return sum; }\n";
+	"typedef unsigned long long u64;\n"
+	"#define noinline __attribute__((noinline))\n"
+	"const volatile u64 knob = 5; const volatile int small = -2; const volatile unsigned char flag = 0;\n"
+	"const volatile u64 a_knob_with_a_name_that_takes_a_lot_of_room = 1;\n"
+	"const volatile u64 many[4] = { 1, 2, 3, 4 };\n"
+	"u64 counter, word = 3; u64 *volatile to_word = &word;\n"
+	"noinline u64 leaf(u64 x) { return x * knob + small; }\n"
+	"noinline u64 other(u64 x) { return x + flag; }\n"
+	"struct ops { u64 (*f)(u64); u64 kind; };\n"
+	"const struct ops ops[2] = { { leaf, 7 }, { other, 8 } };\n"
+	"u64 (*volatile kept)(u64) = leaf;\n"
+	"u64 caller(u64 x) { return leaf(x) + knob; }\n"
+	"u64 by_slot(u64 x, u64 i) { return ops[i & 1].f(x) + ops[i & 1].kind + many[i & 3]; }\n"
+	"u64 by_value(u64 x) { u64 (*f)(u64) = leaf; asm volatile(\"\" : \"+r\"(f)); return f(x); }\n"
+	"u64 by_data(u64 x) { return kept(x); }\n"
+	"u64 count(u64 n) { counter += n; return counter; }\n"
+	"u64 words(void) { return *to_word * 1000 + word; }\n"
+	"u64 set_word(u64 x) { word = x; return 0; }\n"
+	"u64 address_of(u64 which) { return which ? (u64)ops[0].f : (u64)leaf; }\n"
+	"u64 named(void) { return a_knob_with_a_name_that_takes_a_lot_of_room; }\n"
+	"u64 branchy(u64 x)\n"
+	"{\n"
+	"	if (!flag)\n"
+	"		return x + 1;\n"
+	"	for (u64 i = 0; i < x; i++) x = (x ^ (i * 0x9e3779b97f4a7c15ull)) + (x >> 7) + leaf(i);\n"
+	"	return x;\n"
+	"}\n"
+	"u64 looped(u64 n) { u64 sum = 0; for (u64 i = 0; i < n; i++) sum = (sum ^ leaf(i)) + knob; return sum; }\n";
 
 struct fixture {
 	struct daemon daemon;
@@ -70,7 +70,7 @@ static void end(struct fixture *f)
 #define LONG "a_knob_with_a_name_that_takes_a_lot_of_room"
 #define VALUES(...)                                                                                                    \
 	((const struct tier_value[]){__VA_ARGS__}),                                                                    \
-	        sizeof((const struct tier_value[]){__VA_ARGS__}) / sizeof(struct tier_value)
+		sizeof((const struct tier_value[]){__VA_ARGS__}) / sizeof(struct tier_value)
 
 static struct tier_module *instance(struct fixture *f, const char *knob, uint64_t value)
 {
@@ -215,7 +215,7 @@ static void tier1_takes_knobs_for_constants(void **state)
 	n_on = optimized_size(on, "branchy");
 	if (n_off > 16 || n_on < 32)
 		fail_msg("%llu bytes without the loop, %llu with it", (unsigned long long)n_off,
-		         (unsigned long long)n_on);
+			 (unsigned long long)n_on);
 	assert_int_equal(call(off, "branchy", 4, 0), 5);
 	assert_int_not_equal(call(on, "branchy", 4, 0), 5);
 	end(&f);
@@ -253,9 +253,9 @@ static void function_pointers_stay_inside(void **state)
 	module = instance(&f, "knob", 7);
 	for (uint64_t which = 0; which < 2; which++) {
 		assert_int_equal(call(module, "address_of", which, 0),
-		                 (uintptr_t)tier_entry(method_of(module, "leaf")));
+				 (uintptr_t)tier_entry(method_of(module, "leaf")));
 		assert_int_equal(call(f.module, "address_of", which, 0),
-		                 (uintptr_t)tier_entry(method_of(f.module, "leaf")));
+				 (uintptr_t)tier_entry(method_of(f.module, "leaf")));
 	}
 	assert_ptr_not_equal(tier_entry(method_of(module, "leaf")), tier_entry(method_of(f.module, "leaf")));
 	/* those in shared data are the module's */
@@ -375,14 +375,14 @@ static void what_is_no_knob_is_refused_with_a_sentence(void **state)
 		struct tier_value value;
 		const char *words;
 	} wrong[] = {
-	        {{"knop", 1}, "no variable 'knop'; knobs are variables of .rodata, among them knob"},
-	        {{"", 1}, "no variable ''"},
-	        {{"counter", 1}, "'counter'"},
-	        {{"many", 1}, "it has 32 bytes"},
-	        {{"ops", 1}, "it has 32 bytes"},
-	        {{"leaf", 1}, "no variable 'leaf'"},
-	        {{"flag", 256}, "256 (0x100) does not fit knob 'flag', which has 1 byte"},
-	        {{"small", 1ull << 32}, "does not fit knob 'small', which has 4 bytes"},
+		{{"knop", 1}, "no variable 'knop'; knobs are variables of .rodata, among them knob"},
+		{{"", 1}, "no variable ''"},
+		{{"counter", 1}, "'counter'"},
+		{{"many", 1}, "it has 32 bytes"},
+		{{"ops", 1}, "it has 32 bytes"},
+		{{"leaf", 1}, "no variable 'leaf'"},
+		{{"flag", 256}, "256 (0x100) does not fit knob 'flag', which has 1 byte"},
+		{{"small", 1ull << 32}, "does not fit knob 'small', which has 4 bytes"},
 	};
 	struct fixture f;
 	struct tier_module *module, *seven;
@@ -469,7 +469,7 @@ static void child_runs(void *context)
 	child_assert(!tier_open(conn, "m", &module) && !tier_open(conn, "m<knob=7>", &seven));
 	child_assert(call(module, "leaf", 2, 0) == leaf(2, 5) && call(seven, "leaf", 2, 0) == leaf(2, 7));
 	child_assert(call(seven, "count", 3, 0) == 53 &&
-	             call(module, "count", 0, 0) == 53); /* from the fork on it is its own */
+		     call(module, "count", 0, 0) == 53); /* from the fork on it is its own */
 	child_assert(write(child->to_parent[1], "x", 1) == 1);
 	child_assert(read(child->to_child[0], &byte, 1) == 1);
 	child_assert(call(seven, "caller", 2, 0) == leaf(2, 7) + 7); /* optimized meanwhile */
@@ -584,8 +584,8 @@ static void they_count_like_modules(void **state)
 static void a_new_body_is_for_one_of_them(void **state)
 {
 	static const char body[] = "typedef unsigned long long u64;\n"
-	                           "extern u64 counter; extern u64 leaf(u64);\n"
-	                           "u64 other(u64 x) { counter += 1; return leaf(x) + counter; }\n";
+				   "extern u64 counter; extern u64 leaf(u64);\n"
+				   "u64 other(u64 x) { counter += 1; return leaf(x) + counter; }\n";
 	struct fixture f;
 	struct tier_module *seven;
 

@@ -15,7 +15,7 @@ static struct wire_instantiate values_of(const struct fake_module *base, uint64_
 
 /* What the daemon's other parts would do at the end of one */
 static struct fake_module *instance_add(struct world *world, const struct fake_module *base, uid_t uid,
-                                        const char *name)
+					const char *name)
 {
 	struct fake_module *fm = world_module(world, uid, name, false, 1);
 	uint32_t i = 0;
@@ -49,7 +49,7 @@ static struct fake_module *instantiate(struct client *client, const struct fake_
 }
 
 static void fails(struct client *client, const struct wire_instantiate *values, enum tier_error error,
-                  const char *words)
+		  const char *words)
 {
 	client_ask_error(client, WIRE_INSTANTIATE, values, error);
 	if (!strstr(client->message.error.text, words))
