@@ -27,7 +27,7 @@ static int listen_choose(struct listen_place *place, const char *path, bool user
 	else if (runtime && *runtime == '/')
 		n = snprintf(place->path, sizeof(place->path), "%s/tierd.sock", runtime);
 	else {
-		log_line(LOG_ERROR, "--user needs XDG_RUNTIME_DIR or --socket");
+		log_line(LOG_ERROR, "--user needs XDG_RUNTIME_DIR, TIERD_SOCKET or --socket");
 		return -EINVAL;
 	}
 	if (n >= (int)sizeof(place->path)) {
