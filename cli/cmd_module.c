@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <tier/wire.h>
@@ -23,8 +24,12 @@ int cmd_load(struct ctl *ctl)
 	struct tier_module *module;
 	struct table *table;
 	uint32_t n;
+	int r;
 
-	if (tier_load(ctl->conn, ctl->args[0], ctl->name, ctl->shared ? TIER_LOAD_SHARED : 0, &module))
+	r = tier_load(ctl->conn, ctl->args[0], ctl->name, ctl->shared ? TIER_LOAD_SHARED : 0, &module);
+	if (r == -EEXIST)
+		return fail("%s: %s; unload it, or give another --name", ctl->args[0], tier_error_text());
+	if (r)
 		return fail_tier(ctl->args[0]);
 	n = tier_module_n_methods(module);
 	if (!ctl->json) {
