@@ -2,6 +2,8 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include "answer.h"
 #include "ctl.h"
 
@@ -18,11 +20,45 @@ static void print_answer(const struct ctl *ctl, const struct tier_answer *answer
 	table_end(table);
 }
 
+/* All methods of a module: how one learns their names */
+static int status_of_module(struct ctl *ctl)
+{
+	static const struct column columns[] = { { "method", COLUMN_TEXT }, ANSWER_COLUMNS };
+	struct tier_module *module;
+	struct table *table;
+	int r = 0;
+
+	if (!target_open_module(ctl, ctl->args[0], false, &module))
+		return CTL_FAILED;
+	table = table_new("methods", columns, sizeof(columns) / sizeof(columns[0]), ctl->json, false);
+	for (uint32_t i = 0; i < tier_module_n_methods(module); i++) {
+		struct tier_method *method;
+		struct tier_answer answer;
+		char *name;
+
+		r = tier_method_at(module, i, &method);
+		if (!r)
+			r = tier_status_ask(method, &answer);
+		if (r)
+			break;
+		if (asprintf(&name, "%s:%s", ctl->args[0], tier_method_name(method)) < 0)
+			return fail("out of memory");
+		table_row(table);
+		table_text(table, name);
+		answer_cells(table, &answer);
+		free(name);
+	}
+	table_end(table);
+	return r ? fail_tier(ctl->args[0]) : CTL_DONE;
+}
+
 int cmd_status(struct ctl *ctl)
 {
 	struct tier_answer answer;
 	struct target target;
 
+	if (!strchr(ctl->args[0], ':'))
+		return status_of_module(ctl);
 	if (!target_open(ctl, ctl->args[0], &target))
 		return CTL_FAILED;
 	if (tier_status_ask(target.method, &answer))

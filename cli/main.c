@@ -46,7 +46,7 @@ static const struct verb verbs[] = {
 	{ "compile", 1, 1, OPT_OUTPUT | OPT_TIMEOUT, cmd_compile, "FILE", "make an object file with optimized code inside, FILE.tier.o" },
 	{ "unload", 1, 1, 0, cmd_unload, "MODULE", "remove a module's name; it lives on for those who have it open" },
 	{ "list", 0, 0, OPT_JSON, cmd_list, "", "the modules that you may see" },
-	{ "status", 1, 1, OPT_JSON, cmd_status, "MODULE:METHOD", "where a method is on its way to its final tier" },
+	{ "status", 1, 1, OPT_JSON, cmd_status, "MODULE[:METHOD]", "where a method, or each of a module, is on its way to its final tier" },
 	{ "show", 1, 1, OPT_BYTECODE | OPT_NATIVE | OPT_JSON, cmd_show, "MODULE:METHOD", "what a method is: signature, versions, callers, instructions" },
 	{ "remaining", 1, 1, OPT_JSON, cmd_remaining, "MODULE:METHOD", "calls to the next tier" },
 	{ "wait", 1, 1, OPT_TIMEOUT | OPT_JSON, cmd_wait, "MODULE:METHOD", "wait until it is final, cold, frozen, or counting with calls left" },
@@ -158,6 +158,34 @@ static const struct verb *verb_find(const char *name)
 	return NULL;
 }
 
+/* Whether one letter too many, missing, changed, or swapped with its neighbour makes the one of the other */
+static bool is_slip(const char *typed, const char *name)
+{
+	while (*typed && *typed == *name)
+		typed++, name++;
+	return (*typed && !strcmp(typed + 1, name)) || (*name && !strcmp(typed, name + 1))
+	       || (*typed && *name && !strcmp(typed + 1, name + 1))
+	       || (*typed && *name && typed[0] == name[1] && typed[1] == name[0] && !strcmp(typed + 2, name + 2));
+}
+
+static int verb_unknown(const char *name)
+{
+	for (size_t i = 0; i < N(verbs); i++)
+		if (is_slip(name, verbs[i].name))
+			return fail("unknown verb '%s'; did you mean '%s'?", name, verbs[i].name);
+	return fail("unknown verb '%s'; try 'tierctl --help'", name);
+}
+
+/* "tierctl help VERB" and "tierctl --help VERB" are "tierctl VERB --help". */
+static int help_asked(const char *name)
+{
+	const struct verb *verb = name ? verb_find(name) : NULL;
+
+	if (verb)
+		return help_verb(verb);
+	return name ? verb_unknown(name) : help();
+}
+
 static const struct option_row *option_find(const struct verb *verb, const char *name, size_t n)
 {
 	for (size_t i = 0; i < N(options); i++)
@@ -264,17 +292,17 @@ int main(int argc, char **argv)
 
 	if (argc < 2)
 		return help(), fail("a verb is missing");
-	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help"))
-		return help();
+	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help"))
+		return help_asked(argc > 2 ? argv[2] : NULL);
 	if (!strcmp(argv[1], "--version"))
 		return printf("tierctl %s\n", TIER_VERSION), CTL_DONE;
 	verb = verb_find(argv[1]);
 	if (!verb && argv[1][0] == '-')
 		return fail("'%s' comes before a verb; options come behind it, see 'tierctl --help'", argv[1]);
 	if (!verb)
-		return fail("unknown verb '%s'; try 'tierctl --help'", argv[1]);
+		return verb_unknown(argv[1]);
 	for (int i = 2; i < argc && strcmp(argv[i], "--"); i++)
-		if (!strcmp(argv[i], "--help"))
+		if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h"))
 			return help_verb(verb);
 	ctl.verb = verb->name;
 	ctl.args = argv + 2;

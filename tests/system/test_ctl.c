@@ -184,10 +184,20 @@ static void status_tells_where_a_method_is(void **state)
 	assert_true(has_line_with(out, "final", "Tier1"));
 }
 
+static void status_of_a_module_names_all_its_methods(void **state)
+{
+	done("load", workload_object("fib"));
+	done("status", "fib");
+	assert_true(has_line_with(out, "fib:fib ", "cold"));
+	assert_true(has_line_with(out, "fib:fib_of", "cold"));
+	done("status", "fib", "--json");
+	json_expect(out, "methods.1.status", "cold");
+}
+
 static void status_refuses_what_is_no_method(void **state)
 {
 	done("load", workload_object("fib"));
-	fails(2, "MODULE:METHOD", "status", "fib");
+	fails(2, "fob", "status", "fob");
 	fails(2, "MODULE:METHOD", "status", ":fib");
 	fails(2, "MODULE:METHOD", "status", "fib:");
 	fails(2, "fob", "status", "fob:fib");
@@ -520,6 +530,8 @@ static void help_is_there_for_every_verb(void **state)
 		done(verbs[i], "--help");
 		snprintf(usage, sizeof(usage), "Usage: tierctl %s", verbs[i]);
 		assert_ptr_equal(strstr(out, usage), out);
+		done("help", verbs[i]);
+		assert_ptr_equal(strstr(out, usage), out);
 	}
 }
 
@@ -527,6 +539,8 @@ static void wrong_usage_ends_with_2_and_a_sentence(void **state)
 {
 	assert_int_equal(tierctl(&daemon_, out, err, NULL), 2);
 	fails(2, "jump", "jump");
+	fails(2, "did you mean 'status'?", "staus");
+	fails(2, "did you mean 'load'?", "help", "laod");
 	fails(2, "--high", "list", "--high");
 	fails(2, "--follow", "list", "--follow");	/* another verb's */
 	fails(2, "usage: tierctl load", "load");
@@ -558,6 +572,7 @@ int main(void)
 		PROMPT(list_shows_modules_and_their_methods_by_status),
 		PROMPT(unload_frees_the_name_and_spares_those_who_have_it_open),
 		PROMPT(status_tells_where_a_method_is),
+		PROMPT(status_of_a_module_names_all_its_methods),
 		PROMPT(status_refuses_what_is_no_method),
 		PROMPT(remaining_is_one_number),
 		HOLDING(wait_ends_with_1_when_the_time_is_over),
