@@ -69,35 +69,36 @@ struct option_row {
 	const char *name;
 	unsigned int option;	/* 0: every verb takes it */
 	enum value_kind kind;
+	const char *value;	/* what --help calls it */
 	size_t field;
 	const char *help;
 };
 #define FIELD(f) offsetof(struct ctl, f)
 
 static const struct option_row options[] = {
-	{ "socket", 0, VALUE_TEXT, FIELD(socket), "the daemon's socket; default $TIERD_SOCKET, then the user's, then the system's" },
-	{ "json", OPT_JSON, VALUE_NONE, FIELD(json), "print JSON (events: one object per line)" },
-	{ "name", OPT_NAME, VALUE_TEXT, FIELD(name), "the module's name; default the file's without .bpf.o, .tier.o or .o" },
-	{ "shared", OPT_SHARED, VALUE_NONE, FIELD(shared), "other users may open it" },
-	{ "timeout", OPT_TIMEOUT, VALUE_DURATION, FIELD(timeout_ns), "give up after this time (a number with ns, us, ms, s, min, h; without unit ms)" },
-	{ "bytecode", OPT_BYTECODE, VALUE_NONE, FIELD(bytecode), "its instructions too, with their source lines" },
-	{ "native", OPT_NATIVE, VALUE_NONE, FIELD(native), "the machine code of its active version too" },
-	{ "force", OPT_FORCE, VALUE_NONE, FIELD(force), "replace it whatever the signatures say" },
-	{ "callees", OPT_CALLEES, VALUE_NONE, FIELD(callees), "go on until all that it calls is settled" },
-	{ "changing", OPT_CHANGING, VALUE_NONE, FIELD(changing), "status 0 although code changed inside a measurement" },
-	{ "knobs", OPT_KNOBS, VALUE_NONE, FIELD(knobs), "the daemon's knobs in force instead, with their defaults and ranges" },
-	{ "count", OPT_COUNT, VALUE_NUMBER, FIELD(count), "how many calls; default 1" },
-	{ "rounds", OPT_ROUNDS, VALUE_NUMBER, FIELD(rounds), "rounds whose median is printed; default 15" },
-	{ "library", OPT_LIBRARY, VALUE_TEXT, FIELD(library), "a shared library that has the module's imports" },
-	{ "module", OPT_MODULE, VALUE_TEXT, FIELD(module), "only of this module" },
-	{ "all", OPT_ALL, VALUE_NONE, FIELD(all), "count those of all users" },
-	{ "follow", OPT_FOLLOW, VALUE_NONE, FIELD(follow), "go on with what comes, until a signal ends it" },
-	{ "method", OPT_METHOD, VALUE_TEXT, FIELD(method), "only of this MODULE:METHOD" },
-	{ "kind", OPT_KIND, VALUE_TEXT, FIELD(kind), "only of this kind, such as published" },
-	{ "format", OPT_FORMAT, VALUE_TEXT, FIELD(format), "table, json, csv or perfetto (a trace for its viewer)" },
-	{ "output", OPT_OUTPUT, VALUE_TEXT, FIELD(output), "write to this file; -o FILE is the same" },
-	{ "since", OPT_SINCE, VALUE_DURATION, FIELD(since_ns), "begin with what happened at most so long ago" },
-	{ "from", OPT_FROM, VALUE_NUMBER, FIELD(from), "first event number; default 1, with --follow the next one to come" },
+	{ "socket", 0, VALUE_TEXT, "PATH", FIELD(socket), "the daemon's socket; default $TIERD_SOCKET, then the user's, then the system's" },
+	{ "json", OPT_JSON, VALUE_NONE, "", FIELD(json), "print JSON (events: one object per line)" },
+	{ "name", OPT_NAME, VALUE_TEXT, "NAME", FIELD(name), "the module's name; default the file's without .bpf.o, .tier.o or .o" },
+	{ "shared", OPT_SHARED, VALUE_NONE, "", FIELD(shared), "other users may open it" },
+	{ "timeout", OPT_TIMEOUT, VALUE_DURATION, "DURATION", FIELD(timeout_ns), "give up after this time (a number with ns, us, ms, s, min, h; without unit ms)" },
+	{ "bytecode", OPT_BYTECODE, VALUE_NONE, "", FIELD(bytecode), "its instructions too, with their source lines" },
+	{ "native", OPT_NATIVE, VALUE_NONE, "", FIELD(native), "the machine code of its active version too" },
+	{ "force", OPT_FORCE, VALUE_NONE, "", FIELD(force), "replace it whatever the signatures say" },
+	{ "callees", OPT_CALLEES, VALUE_NONE, "", FIELD(callees), "go on until all that it calls is settled" },
+	{ "changing", OPT_CHANGING, VALUE_NONE, "", FIELD(changing), "status 0 although code changed inside a measurement" },
+	{ "knobs", OPT_KNOBS, VALUE_NONE, "", FIELD(knobs), "the daemon's knobs in force instead, with their defaults and ranges" },
+	{ "count", OPT_COUNT, VALUE_NUMBER, "NUMBER", FIELD(count), "how many calls; default 1" },
+	{ "rounds", OPT_ROUNDS, VALUE_NUMBER, "NUMBER", FIELD(rounds), "rounds whose median is printed; default 15" },
+	{ "library", OPT_LIBRARY, VALUE_TEXT, "FILE", FIELD(library), "a shared library that has the module's imports" },
+	{ "module", OPT_MODULE, VALUE_TEXT, "MODULE", FIELD(module), "only of this module" },
+	{ "all", OPT_ALL, VALUE_NONE, "", FIELD(all), "count those of all users" },
+	{ "follow", OPT_FOLLOW, VALUE_NONE, "", FIELD(follow), "go on with what comes, until a signal ends it" },
+	{ "method", OPT_METHOD, VALUE_TEXT, "METHOD", FIELD(method), "only of this MODULE:METHOD" },
+	{ "kind", OPT_KIND, VALUE_TEXT, "KIND", FIELD(kind), "only of this kind, such as published" },
+	{ "format", OPT_FORMAT, VALUE_TEXT, "FORMAT", FIELD(format), "table, json, csv or perfetto (a trace for its viewer)" },
+	{ "output", OPT_OUTPUT, VALUE_TEXT, "FILE", FIELD(output), "write to this file; -o FILE is the same" },
+	{ "since", OPT_SINCE, VALUE_DURATION, "DURATION", FIELD(since_ns), "begin with what happened at most so long ago" },
+	{ "from", OPT_FROM, VALUE_NUMBER, "NUMBER", FIELD(from), "first event number; default 1, with --follow the next one to come" },
 };
 #define N(a) (sizeof(a) / sizeof((a)[0]))
 
@@ -109,7 +110,7 @@ static bool option_is_of(const struct option_row *row, const struct verb *verb)
 
 static void help_option(const struct option_row *row)
 {
-	printf("  --%-10s %-8s %s\n", row->name, row->kind == VALUE_NONE ? "" : "VALUE", row->help);
+	printf("  --%-10s %-8s %s\n", row->name, row->value, row->help);
 }
 
 static void help_args(void)
