@@ -10,6 +10,7 @@
 #include <string.h>
 #include "bytecode/image.h"
 #include "util/base.h"
+#include "util/hash.h"
 
 void refuse(struct refusal *refusal, const char *format, ...)
 {
@@ -24,22 +25,11 @@ void refuse(struct refusal *refusal, const char *format, ...)
 			*c = '?';
 }
 
-#define FNV_BASIS 0xcbf29ce484222325ull
-
-static uint64_t fnv(uint64_t hash, const void *bytes, size_t n)
-{
-	const uint8_t *p = bytes;
-
-	for (size_t i = 0; i < n; i++)
-		hash = (hash ^ p[i]) * 0x100000001b3ull;
-	return hash;
-}
-
 uint64_t image_hash(const void *bytes, size_t n)
 {
 	const size_t head = sizeof(struct image_header);
 
-	return fnv(FNV_BASIS, (const uint8_t *)bytes + head, n > head ? n - head : 0);
+	return hash_fnv(HASH_FNV_BASIS, (const uint8_t *)bytes + head, n > head ? n - head : 0);
 }
 
 uint64_t image_content_hash(const struct image *image)
@@ -49,10 +39,10 @@ uint64_t image_content_hash(const struct image *image)
 		image->n_methods, image->n_insns, image->n_relocs, image->n_imports, header->strings.n, image->n_rodata,
 		image->n_data, image->n_bss, image->n_tags, image->n_files, image->n_lines, image->n_objects,
 	};
-	uint64_t hash = fnv(FNV_BASIS, sizes, sizeof(sizes));
+	uint64_t hash = hash_fnv(HASH_FNV_BASIS, sizes, sizeof(sizes));
 
-	hash = fnv(hash, header->align, sizeof(header->align));
-	return fnv(hash, header + 1, header->precompiled.offset - sizeof(*header));
+	hash = hash_fnv(hash, header->align, sizeof(header->align));
+	return hash_fnv(hash, header + 1, header->precompiled.offset - sizeof(*header));
 }
 
 static bool check_table(const struct image_header *header, const char *name, struct image_table table, size_t element,

@@ -5,6 +5,7 @@
 #include "cache/entry.h"
 #include "util/base.h"
 #include "util/error.h"
+#include "util/hash.h"
 
 #define ENTRY_MAGIC 0x3148434352454954ull	/* "TIERCCH1" */
 
@@ -13,16 +14,6 @@ struct entry_header {
 	uint64_t sum;		/* of all bytes behind this field: a file that was torn does not match */
 	uint64_t n_key, n_profiles, n_code;
 };
-
-static uint64_t fnv(const void *bytes, size_t n)
-{
-	const uint8_t *p = bytes;
-	uint64_t hash = 0xcbf29ce484222325ull;
-
-	for (size_t i = 0; i < n; i++)
-		hash = (hash ^ p[i]) * 0x100000001b3ull;
-	return hash;
-}
 
 /* Words rather than bytes, rotated rather than xored: MurmurHash's finalizer after each */
 static uint64_t mix(const void *bytes, size_t n)
@@ -44,7 +35,7 @@ static uint64_t mix(const void *bytes, size_t n)
 
 struct entry_name entry_name(const void *key, size_t n)
 {
-	return (struct entry_name){ { fnv(key, n), mix(key, n) } };
+	return (struct entry_name){ { hash_fnv(HASH_FNV_BASIS, key, n), mix(key, n) } };
 }
 
 static uint64_t sum_of(const void *bytes, size_t n)

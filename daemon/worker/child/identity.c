@@ -9,19 +9,10 @@
 #include <sys/stat.h>
 #include "util/base.h"
 #include "util/error.h"
+#include "util/hash.h"
 #include "worker/child/identity.h"
 
 static struct compiler self;
-
-static uint64_t fnv(const void *bytes, size_t n)
-{
-	const uint8_t *p = bytes;
-	uint64_t hash = 0xcbf29ce484222325ull;
-
-	for (size_t i = 0; i < n; i++)
-		hash = (hash ^ p[i]) * 0x100000001b3ull;
-	return hash;
-}
 
 /* The library that is there may be newer than the headers. */
 static void name_llvm(char *text, size_t n)
@@ -47,7 +38,7 @@ static int hash_program(uint64_t *ret)
 	bytes = mmap(NULL, status.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
 	if (bytes == MAP_FAILED)
 		return error_origin(-errno);
-	*ret = fnv(bytes, status.st_size);
+	*ret = hash_fnv(HASH_FNV_BASIS, bytes, status.st_size);
 	munmap(bytes, status.st_size);
 	return 0;
 }
@@ -56,7 +47,7 @@ int identity_init(void)
 {
 	char *cpu = LLVMGetHostCPUName(), *features = LLVMGetHostCPUFeatures();
 
-	self = (struct compiler){ .version = TIER_VERSION, .features = fnv(features, strlen(features)) };
+	self = (struct compiler){ .version = TIER_VERSION, .features = hash_fnv(HASH_FNV_BASIS, features, strlen(features)) };
 	snprintf(self.cpu, sizeof(self.cpu), "%s", cpu);
 	name_llvm(self.llvm, sizeof(self.llvm));
 	LLVMDisposeMessage(features);
