@@ -168,7 +168,7 @@ static int run(void)
 	printf("A private tierd, %zu modules of clang-built BPF. Each method is called exactly as its schedule says: once cold, then\n"
 	       "30 calls at each tier that counts them, until LLVM's code is published. Times are medians of %d rounds.\n\n",
 	       n_workloads, ROUNDS);
-	daemon_start(&daemon, (const char *const[]){ getenv("TIER_EVENTS") ? NULL : "--events=auto", NULL });
+	daemon_start(&daemon, (const char *const[]){ "--tiered-pgo=on", getenv("TIER_EVENTS") ? NULL : "--events=auto", NULL });
 	conn = daemon_connect(&daemon);
 	printf("%-11s %9s %9s %9s %10s %10s %10s %7s %7s  %-9s %s\n", "method", "calls", "first us", "climb ms", "tier 0 ns",
 	       "tier 1 ns", "native ns", "0/nat", "1/nat", "final at", "results");
