@@ -66,14 +66,16 @@ static int lane_answer(struct lane *lane, struct datagram *datagram)
 	return request_handle(lane, &request);
 }
 
+/* Only who brings descriptors is told that there are too many: the user's other connections did nothing. */
 int lane_feed(struct lane *lane, struct datagram *datagram)
 {
+	const bool brought_fds = datagram->n_fds;
 	int r;
 
 	lane->server->n_requests++;
 	r = lane_answer(lane, datagram);
 	lane_drop_fds(lane, datagram);
-	if (r != LANE_E_END && !closing_admits(lane->server, lane->uid))
+	if (r != LANE_E_END && brought_fds && !closing_admits(lane->server, lane->uid))
 		return lane_break(lane, 0, "this user sent too many descriptors that are not closed yet");
 	return r;
 }

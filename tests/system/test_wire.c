@@ -198,6 +198,23 @@ static const struct offence offences[] = {
 	EARLY_OFFENCE(a_request_before_hello), EARLY_OFFENCE(an_unknown_lane), EARLY_OFFENCE(unknown_flags),
 };
 
+/* A user whose descriptors are not closed yet is refused at the door; when they are is the daemon's own matter. */
+static void wait_until_admitted(const struct daemon *daemon)
+{
+	const struct wire_hello hello = { .program = "raw" };
+	struct message message;
+
+	for (uint64_t deadline = test_now_ns() + TEST_DEADLINE_NS;; wait_until_pause("the user is admitted", deadline)) {
+		int fd = raw_connect(daemon);
+
+		raw_request(fd, WIRE_HELLO, 1, &hello, -1);
+		assert_true(raw_receive(fd, &message, NULL));
+		close(fd);
+		if (message.header.type == WIRE_WELCOME)
+			return;
+	}
+}
+
 static void who_breaks_the_format_is_told_why_and_thrown_out(void **state)
 {
 	struct world world;
@@ -205,8 +222,10 @@ static void who_breaks_the_format_is_told_why_and_thrown_out(void **state)
 	world_open(&world);
 	for (size_t i = 0; i < sizeof(offences) / sizeof(offences[0]); i++) {
 		uint64_t before = raw_stats(world.watch).n_disconnected;
-		int fd = raw_connect(&world.daemon);
+		int fd;
 
+		wait_until_admitted(&world.daemon);
+		fd = raw_connect(&world.daemon);
 		if (!offences[i].before_hello)
 			raw_hello(fd, NULL);
 		offences[i].commit(fd);
