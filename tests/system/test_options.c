@@ -6,6 +6,7 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -143,6 +144,44 @@ static void knobs_are_in_force_and_units_are_understood(void **state)
 	method = workload_load(conn, "fib", NULL);
 	assert_in_range((uintptr_t)tier_entry(method), 0x300000000000, 0x300000000000 + (1ull << 32));
 	assert_int_equal(tier_entry(method)(10, 0, 0, 0, 0), 55);
+	tier_disconnect(conn);
+	daemon_stop(&daemon);
+}
+
+/* -- One processor --- */
+static uint64_t time_of(struct tier_conn *conn, enum tier_event_kind kind)
+{
+	static struct tier_event events[256];
+	const size_t n = events_read(conn, 0, UINT32_MAX, events, ARRAY_SIZE(events));
+
+	for (size_t i = 0; i < n; i++)
+		if (events[i].kind == kind)
+			return events[i].time_ns;
+	return 0;
+}
+
+/* The daemon inherits it. */
+static void run_on(const cpu_set_t *cpus)
+{
+	assert_int_equal(sched_setaffinity(0, sizeof(*cpus), cpus), 0);
+}
+
+static void on_one_processor_the_delay_is_multiplied(void **state)
+{
+	cpu_set_t all, one;
+	struct daemon daemon;
+	struct tier_conn *conn;
+
+	assert_int_equal(sched_getaffinity(0, sizeof(all), &all), 0);
+	CPU_ZERO(&one);
+	CPU_SET(sched_getcpu(), &one);
+	run_on(&one);
+	daemon_start(&daemon, ARGS("--call-counting-delay=20ms", "--delay-single-proc-multiplier=7"));
+	run_on(&all);
+	conn = daemon_connect(&daemon);
+	assert_int_equal(tier_entry(workload_load(conn, "fib", NULL))(10, 0, 0, 0, 0), 55);
+	wait_until("the end of the delay", time_of(conn, TIER_EVENT_DELAY_RESUMED));
+	assert_true(time_of(conn, TIER_EVENT_DELAY_RESUMED) - time_of(conn, TIER_EVENT_DELAY_PAUSED) >= 7 * 20000000u);
 	tier_disconnect(conn);
 	daemon_stop(&daemon);
 }
@@ -402,6 +441,7 @@ int main(void)
 		cmocka_unit_test(what_is_no_option_is_refused),
 		cmocka_unit_test(help_and_version_are_printed),
 		cmocka_unit_test(knobs_are_in_force_and_units_are_understood),
+		cmocka_unit_test(on_one_processor_the_delay_is_multiplied),
 		cmocka_unit_test(a_second_daemon_on_a_socket_is_refused),
 		cmocka_unit_test(a_dead_daemons_socket_is_replaced),
 		cmocka_unit_test(a_socket_that_cannot_be_is_refused),
