@@ -57,7 +57,7 @@ static const struct option_row rows[] = {
 	ROW("osr-initial-counter", NUMBER, osr_initial_counter, 1, INT32_MAX, "1000", "iterations before a frame's first hit", "TC_OnStackReplacement_InitialCounter"),
 	ROW("backpatch", BACKPATCH, backpatch, 0, 0, "lazy", "how entry points are kept: lazy, eager or forwarder", NULL),
 	ROW("background-worker-timeout", DURATION, worker_timeout_ns, MS, HOUR, "4s", "idle time after which a compile worker ends", "TC_BackgroundWorkerTimeoutMs"),
-	ROW("background-workers", NUMBER, background_workers, 1, 64, "2", "compilations at a time, over all users; one per user", NULL),
+	ROW("background-workers", NUMBER, background_workers, 1, 64, "1", "compilations of one user at a time; over all users twice as many", NULL),
 	ROW("compile-limit", DURATION, compile_limit_ns, MS, HOUR, "30s", "time that one compilation may take", NULL),
 	ROW("load-limit", DURATION, load_limit_ns, MS, HOUR, "10s", "time that reading one object file may take", NULL),
 	ROW("worker-memory", SIZE, worker_memory, 64ull << 20, 1ull << 40, "2G", "address space of a compile worker", NULL),

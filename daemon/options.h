@@ -19,7 +19,7 @@ struct options {
 	uint64_t threshold;
 	uint64_t delay_ns, worker_timeout_ns, compile_limit_ns, load_limit_ns, sweep_ns;
 	uint64_t delay_multiplier;	/* applied when the process sees one processor */
-	uint64_t background_workers;
+	uint64_t background_workers;	/* of one user */
 	uint64_t worker_memory;		/* bytes */
 	uint64_t code_size;		/* bytes of a module's code segment; 0: by its size */
 	uint64_t journal_events, ring_bytes;

@@ -34,6 +34,7 @@
  * Every function up to the building is one arrow. The server's questions are answers.c's. */
 
 #define FILES_AHEAD_MAX UINT64_C(262144)	/* 8 bytes of the kernel's memory each */
+#define USERS_AT_A_TIME 2u	/* for whom is compiled; others take their turns */
 #define RECOVER_AFTER_NS 10000000u	/* how soon after kernel events the tracer is asked for what the ring had no room for */
 
 /* -- Time --- */
@@ -243,6 +244,7 @@ static int tierd_init_pool(struct tierd *tierd)
 		return r;
 	}
 	config.worker_path = path;
+	config.workers_per_uid = o->background_workers;
 	config.idle_timeout_ns = o->worker_timeout_ns;
 	config.load_limit_ns = o->load_limit_ns;
 	config.compile_limit_ns = o->compile_limit_ns;
@@ -307,8 +309,8 @@ static int tierd_init_core(struct tierd *tierd)
 		.instrument_all = !tierd->options->instrument_only_hot_code,
 		.counting_in_prestub = !tierd->options->call_counting_stubs,
 		.backpatch = tierd->options->backpatch,
-		.jobs_per_uid = 1,
-		.jobs_total = tierd->options->background_workers,
+		.jobs_per_uid = tierd->options->background_workers,
+		.jobs_total = USERS_AT_A_TIME * tierd->options->background_workers,
 		.sweep_ns = tierd->options->sweep_ns,
 		.first_sequence = journal_newest(tierd->journal) + 1,
 	};

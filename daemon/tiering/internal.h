@@ -375,7 +375,7 @@ const char *slot_check(const struct method *method, const struct entry_values *v
 
 /* -- count.c --- */
 struct count_plan {
-	enum tier_stage stage;		/* COUNTING, UNCOUNTED for now, or FINAL because @reason */
+	enum tier_stage stage;		/* COUNTING; UNCOUNTED, while the delay lasts; FINAL, and @reason says why */
 	enum tier_reason reason;
 	uint32_t cell;
 	struct core_code stub;		/* address 0: the prestub counts */

@@ -10,7 +10,8 @@
 #include "worker/pool.h"
 #include "worker/worker.h"
 
-/* A lane per uid that has jobs or a worker, and one more for its objects that are precompiled
+/* Lanes of each uid that has jobs or a worker: as many as it may have compilations at a time, which is one unless configured, and
+ * one more for its objects that are precompiled. Loads take the first, in order; a compile takes the one with the least to do.
  *
  *   no worker ──job, zygote ready──► asked ──born──► idle ◄──done── busy
  *       ▲                              │              │ ──job────►   │
@@ -32,13 +33,16 @@ struct pool_job {
 
 #define CANCEL_GRACE_NS 200000000u	/* what a running job may still take once nobody wants it */
 
+#define LANE_PRECOMPILES UINT32_MAX
+
 struct lane {
 	struct list link;
 	struct pool *pool;
 	uid_t uid;
-	bool precompiles;
+	uint32_t number;	/* of the uid's; or LANE_PRECOMPILES */
 	struct list urgent, loads, compiles;
 	struct pool_job *running;
+	uint32_t n_jobs;	/* that wait or run */
 	struct worker *worker;
 	uint64_t asked;		/* id of the question for a worker, 0: none is open */
 	struct dispatch_timer idle;
@@ -60,6 +64,7 @@ static void lane_kick(struct lane *lane);
 static void job_free(struct pool_job *job)
 {
 	list_remove(&job->link);
+	job->lane->n_jobs--;
 	close(job->input);
 	free(job);
 }
@@ -218,22 +223,22 @@ static void lane_kick(struct lane *lane)
 		lane_free(lane);
 }
 
-static struct lane *lane_find(const struct pool *pool, uid_t uid, bool precompiles)
+static struct lane *lane_find(const struct pool *pool, uid_t uid, uint32_t number)
 {
 	struct list *pos;
 
 	list_for_each(pos, &pool->lanes) {
 		struct lane *lane = list_entry(pos, struct lane, link);
 
-		if (lane->uid == uid && lane->precompiles == precompiles)
+		if (lane->uid == uid && lane->number == number)
 			return lane;
 	}
 	return NULL;
 }
 
-static struct lane *lane_get(struct pool *pool, uid_t uid, bool precompiles)
+static struct lane *lane_get(struct pool *pool, uid_t uid, uint32_t number)
 {
-	struct lane *lane = lane_find(pool, uid, precompiles);
+	struct lane *lane = lane_find(pool, uid, number);
 
 	if (lane)
 		return lane;
@@ -242,13 +247,44 @@ static struct lane *lane_get(struct pool *pool, uid_t uid, bool precompiles)
 		return NULL;
 	lane->pool = pool;
 	lane->uid = uid;
-	lane->precompiles = precompiles;
+	lane->number = number;
 	list_init(&lane->urgent);
 	list_init(&lane->loads);
 	list_init(&lane->compiles);
 	dispatch_timer_init(&lane->idle, pool->dispatch, lane_on_idle, "worker idle");
 	list_append(&pool->lanes, &lane->link);
 	return lane;
+}
+
+/* One that has nothing to do, else a new one, else the one with the least: a worker that is there need not be forked. */
+static struct lane *lane_for_compile(struct pool *pool, uid_t uid)
+{
+	uint32_t missing = pool->config.workers_per_uid;
+	struct lane *best = NULL;
+
+	for (uint32_t number = 0; number < pool->config.workers_per_uid; number++) {
+		struct lane *lane = lane_find(pool, uid, number);
+
+		if (!lane)
+			missing = MIN(missing, number);
+		else if (!best || lane->n_jobs < best->n_jobs)
+			best = lane;
+	}
+	if (best && (!best->n_jobs || missing == pool->config.workers_per_uid))
+		return best;
+	return lane_get(pool, uid, missing);
+}
+
+static struct lane *lane_for(struct pool *pool, uid_t uid, enum job_kind kind)
+{
+	switch (kind) {
+	case JOB_PRECOMPILE:
+		return lane_get(pool, uid, LANE_PRECOMPILES);
+	case JOB_LOAD:
+		return lane_get(pool, uid, 0);
+	default:
+		return lane_for_compile(pool, uid);
+	}
 }
 
 /* -- The zygote's news --------------------------------------------------------------------------------------------- */
@@ -359,13 +395,14 @@ int pool_submit(struct pool *pool, uid_t uid, enum job_kind kind, int input_fd, 
 	job = calloc(1, sizeof(*job));
 	if (!job)
 		return error_origin(-ENOMEM);
-	lane = lane_get(pool, uid, kind == JOB_PRECOMPILE);
+	lane = lane_for(pool, uid, kind);
 	if (!lane) {
 		free(job);
 		return error_origin(-ENOMEM);
 	}
 	*job = (struct pool_job){ .lane = lane, .id = ++pool->n_ids, .kind = kind, .input = TAKE_FD(input),
 				  .n_input = n_input, .fn = fn, .context = context };
+	lane->n_jobs++;
 	list_init(&job->link);
 	list_append(kind == JOB_LOAD ? &lane->loads : &lane->compiles, &job->link);
 	pool->stats.n_jobs++;
@@ -428,7 +465,7 @@ pid_t pool_zygote_pid(const struct pool *pool)
 
 pid_t pool_worker_pid(const struct pool *pool, uid_t uid)
 {
-	const struct lane *lane = lane_find(pool, uid, false);
+	const struct lane *lane = lane_find(pool, uid, 0);
 
 	return lane && lane->worker ? lane->worker->pid : 0;
 }

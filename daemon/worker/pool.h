@@ -3,11 +3,10 @@
 
 /* The pool: the daemon's side of the compile workers
  *
- * One zygote (tierd-worker, started once, LLVM loaded and initialized before it has seen any input) forks one worker
- * per uid on demand, and another one while it precompiles objects, which may take minutes and must not hold up anybody's
- * promotions. A worker does one job at a time, in the order of submission: what a caller waits for in the middle of a call, then
- * loads, then compiles. Workers that
- * were idle for the idle timeout, or have grown too large, end; a dead zygote is started again (with a growing pause
+ * One zygote (tierd-worker, started once, LLVM loaded and initialized before it has seen any input) forks a uid's
+ * workers on demand: as many as it may have compilations at a time, and another one while it precompiles objects, which may take
+ * minutes and must not hold up anybody's promotions. A worker does one job at a time, in the order of submission: what a caller
+ * waits for in the middle of a call, then loads, then compiles; loads all go to the first one. Workers that were idle for the idle timeout, or have grown too large, end; a dead zygote is started again (with a growing pause
  * when it dies at once). The daemon never waits: everything comes back as a callback from the loop. */
 
 #include <stdint.h>
@@ -22,13 +21,14 @@ struct pool_job;
 
 struct pool_config {
 	const char *worker_path;	/* the tierd-worker program; stays the caller's while the pool lives */
+	uint32_t workers_per_uid;	/* that compile and load, at least 1: --background-workers */
 	uint64_t idle_timeout_ns;	/* --background-worker-timeout */
 	uint64_t load_limit_ns;		/* per job, wall time; exceeded: the worker is killed. JOB_PRECOMPILE: see JOB_PRECOMPILE_NS */
 	uint64_t compile_limit_ns;
 	uint64_t memory_limit;		/* RLIMIT_AS of a worker, bytes */
 };
 #define POOL_CONFIG_DEFAULT                                                                                            \
-	{ .idle_timeout_ns = 4000000000u, .load_limit_ns = 10000000000u, .compile_limit_ns = 30000000000u,             \
+	{ .workers_per_uid = 1, .idle_timeout_ns = 4000000000u, .load_limit_ns = 10000000000u, .compile_limit_ns = 30000000000u,             \
 	  .memory_limit = 2ull << 30 }
 
 /* How a job ended. On success (reason NONE) @bytes is the daemon's own copy of the output, malloc()ed; the callee takes
@@ -58,6 +58,6 @@ void pool_stats(const struct pool *pool, struct pool_stats *ret);
 /* Who compiles; NULL: no zygote has been ready yet. Valid until the pool is freed; a new zygote may bring another. */
 const struct compiler *pool_compiler(const struct pool *pool);
 
-/* For tests: pids of the zygote and of a uid's worker; 0 when there is none now */
+/* For tests: pids of the zygote and of a uid's first worker; 0 when there is none now */
 pid_t pool_zygote_pid(const struct pool *pool);
 pid_t pool_worker_pid(const struct pool *pool, uid_t uid);

@@ -201,6 +201,40 @@ static void two_users_get_two_workers_and_one_keeps_its_own(void **state)
 	end(&fixture);
 }
 
+/* The first worker stands still with its job. */
+static void a_user_with_two_workers_compiles_two_methods_at_a_time(void **state)
+{
+	struct pool_config config = default_config();
+	struct result warm, stuck, other, third;
+	struct pool_stats stats;
+	struct fixture fixture;
+	pid_t first;
+
+	config.workers_per_uid = 2;
+	begin(&fixture, &config, NULL);
+	submit_compile(&fixture, 1000, "warm", 4, &warm);
+	wait_for(&fixture, &warm);
+	assert_compiled(&warm);
+	first = pool_worker_pid(fixture.pool, 1000);
+	assert_int_equal(kill(first, SIGSTOP), 0);
+	submit_compile(&fixture, 1000, "stuck", 4, &stuck);
+	submit_compile(&fixture, 1000, "other", 4, &other);
+	wait_for(&fixture, &other);
+	assert_compiled(&other);
+	assert_false(stuck.done);
+	submit_compile(&fixture, 1000, "third", 4, &third);
+	wait_for(&fixture, &third);
+	assert_compiled(&third);
+	assert_false(stuck.done);
+	assert_int_equal(kill(first, SIGCONT), 0);
+	wait_for(&fixture, &stuck);
+	assert_compiled(&stuck);
+	pool_stats(fixture.pool, &stats);
+	assert_int_equal(stats.n_workers_started, 2);
+	assert_int_equal(stats.n_workers, 2);
+	end(&fixture);
+}
+
 static void jobs_run_in_order_and_loads_before_compiles(void **state)
 {
 	struct pool_config config = default_config();
@@ -600,6 +634,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_method_is_compiled),
 		cmocka_unit_test(two_users_get_two_workers_and_one_keeps_its_own),
+		cmocka_unit_test(a_user_with_two_workers_compiles_two_methods_at_a_time),
 		cmocka_unit_test(jobs_run_in_order_and_loads_before_compiles),
 		cmocka_unit_test(what_is_urgent_gets_before_all_others_in_order),
 		cmocka_unit_test(what_runs_already_cannot_be_hurried),
