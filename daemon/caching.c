@@ -245,7 +245,7 @@ static void look_among(struct lookup *lookup, struct job_compile *job)
 	if (job->n_bodies > JOB_BODIES_MAX || !make_key(&lookup->entry.key, &lookup->head, job))
 		return;
 	memcpy(own, job->bodies, job->n_bodies * sizeof(*own));
-	if (store_find(lookup->caching->store, lookup->head.uid, &lookup->entry.key, &found, &block)) {
+	if (cache_find(lookup->caching->cache, lookup->head.uid, &lookup->entry.key, &found, &block)) {
 		if (merge_profiles(job, &found.profiles, merged))
 			take_code(lookup, &found.code);
 		else if (!replace_job(lookup, job))
@@ -289,9 +289,9 @@ static void keep(struct task *task)
 	struct lookup *lookup = container_of(task, struct lookup, task);
 
 	if (lookup->is_refused)
-		store_drop(lookup->caching->store, lookup->head.uid, &lookup->entry.key);
+		cache_drop(lookup->caching->cache, lookup->head.uid, &lookup->entry.key);
 	if (lookup->entry.code.bytes)
-		lookup->error = store_keep(lookup->caching->store, lookup->head.uid, &lookup->entry);
+		lookup->error = cache_keep(lookup->caching->cache, lookup->head.uid, &lookup->entry);
 }
 
 static void kept(struct task *task)
@@ -392,12 +392,12 @@ int caching_open(struct caching *caching, struct dispatch *dispatch, const char 
 {
 	int r;
 
-	r = store_open(&caching->store, path, n_bytes_max);
+	r = cache_open(&caching->cache, path, n_bytes_max);
 	if (!r)
 		r = task_thread_new(&caching->thread, dispatch, "cache");
 	if (r) {
 		log_line(LOG_WARNING, "code is not kept in %s: %s", path, why_not(r));
-		caching->store = store_close(caching->store);
+		caching->cache = cache_close(caching->cache);
 	}
 	return r;
 }
@@ -411,12 +411,12 @@ void caching_stop(struct caching *caching)
 
 void caching_close(struct caching *caching)
 {
-	caching->store = store_close(caching->store);
+	caching->cache = cache_close(caching->cache);
 }
 
 void caching_figures(const struct caching *caching, struct caching_figures *ret)
 {
 	*ret = (struct caching_figures){ .n_hits = caching->n_hits, .n_misses = caching->n_misses };
-	if (caching->store)
-		store_figures(caching->store, &ret->store);
+	if (caching->cache)
+		cache_figures(caching->cache, &ret->cache);
 }

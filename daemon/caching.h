@@ -20,7 +20,7 @@
 #include "worker/compiler.h"
 
 struct caching {
-	struct store *store;		/* NULL: there is no cache */
+	struct cache *cache;		/* NULL: there is no cache */
 	struct task_thread *thread;
 	uint64_t n_hits, n_misses;
 	uint64_t complained_ns;		/* when the log last heard that something could not be kept */
@@ -54,6 +54,6 @@ void caching_forget(struct lookup *lookup);
 
 struct caching_figures {
 	uint64_t n_hits, n_misses;
-	struct store_figures store;
+	struct cache_figures cache;
 };
 void caching_figures(const struct caching *caching, struct caching_figures *ret);

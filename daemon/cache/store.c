@@ -24,27 +24,27 @@ struct row {
 	uint32_t uid;
 };
 
-struct store {
+struct cache {
 	int fd;
 	uint64_t n_bytes_max;
 	struct row *rows;	/* in no order */
 	uint32_t n_rows, n_max;
-	struct store_figures figures;	/* written by the one thread, read by any */
+	struct cache_figures figures;	/* written by the one thread, read by any */
 };
 
-DEFINE_CLEANUP(struct store *, store_close)
+DEFINE_CLEANUP(struct cache *, cache_close)
 
-static void figures_set(struct store *store, uint64_t n_bytes)
+static void figures_set(struct cache *cache, uint64_t n_bytes)
 {
-	__atomic_store_n(&store->figures.n_bytes, n_bytes, __ATOMIC_RELAXED);
-	__atomic_store_n(&store->figures.n_entries, store->n_rows, __ATOMIC_RELAXED);
+	__atomic_store_n(&cache->figures.n_bytes, n_bytes, __ATOMIC_RELAXED);
+	__atomic_store_n(&cache->figures.n_entries, cache->n_rows, __ATOMIC_RELAXED);
 }
 
-void store_figures(const struct store *store, struct store_figures *ret)
+void cache_figures(const struct cache *cache, struct cache_figures *ret)
 {
-	ret->n_entries = __atomic_load_n(&store->figures.n_entries, __ATOMIC_RELAXED);
-	ret->n_bytes = __atomic_load_n(&store->figures.n_bytes, __ATOMIC_RELAXED);
-	ret->n_dropped = __atomic_load_n(&store->figures.n_dropped, __ATOMIC_RELAXED);
+	ret->n_entries = __atomic_load_n(&cache->figures.n_entries, __ATOMIC_RELAXED);
+	ret->n_bytes = __atomic_load_n(&cache->figures.n_bytes, __ATOMIC_RELAXED);
+	ret->n_dropped = __atomic_load_n(&cache->figures.n_dropped, __ATOMIC_RELAXED);
 }
 
 /* -- Names --- */
@@ -66,45 +66,45 @@ static bool name_parse(const char *text, struct row *ret)
 }
 
 /* -- Rows --- */
-static int64_t row_find(const struct store *store, uint32_t uid, const struct entry_name *name)
+static int64_t row_find(const struct cache *cache, uint32_t uid, const struct entry_name *name)
 {
-	for (uint32_t i = 0; i < store->n_rows; i++)
-		if (store->rows[i].uid == uid && !memcmp(&store->rows[i].name, name, sizeof(*name)))
+	for (uint32_t i = 0; i < cache->n_rows; i++)
+		if (cache->rows[i].uid == uid && !memcmp(&cache->rows[i].name, name, sizeof(*name)))
 			return i;
 	return -1;
 }
 
-static int row_add(struct store *store, const struct row *row)
+static int row_add(struct cache *cache, const struct row *row)
 {
-	if (store->n_rows == store->n_max) {
-		uint32_t n_max = MAX(2 * store->n_max, 64u);
-		struct row *rows = reallocarray(store->rows, n_max, sizeof(*rows));
+	if (cache->n_rows == cache->n_max) {
+		uint32_t n_max = MAX(2 * cache->n_max, 64u);
+		struct row *rows = reallocarray(cache->rows, n_max, sizeof(*rows));
 
 		if (!rows)
 			return error_origin(-ENOMEM);
-		store->rows = rows;
-		store->n_max = n_max;
+		cache->rows = rows;
+		cache->n_max = n_max;
 	}
-	store->rows[store->n_rows++] = *row;
-	figures_set(store, store->figures.n_bytes + row->size);
+	cache->rows[cache->n_rows++] = *row;
+	figures_set(cache, cache->figures.n_bytes + row->size);
 	return 0;
 }
 
-static void row_remove(struct store *store, uint32_t index)
+static void row_remove(struct cache *cache, uint32_t index)
 {
-	const uint64_t size = store->rows[index].size;
+	const uint64_t size = cache->rows[index].size;
 
-	store->rows[index] = store->rows[--store->n_rows];
-	figures_set(store, store->figures.n_bytes - size);
+	cache->rows[index] = cache->rows[--cache->n_rows];
+	figures_set(cache, cache->figures.n_bytes - size);
 }
 
 /* -- Room --- */
-static void entry_remove(struct store *store, uint32_t index)
+static void entry_remove(struct cache *cache, uint32_t index)
 {
 	char text[NAME_MAX_];
 
-	unlinkat(store->fd, name_text(text, "", store->rows[index].uid, &store->rows[index].name), 0);
-	row_remove(store, index);
+	unlinkat(cache->fd, name_text(text, "", cache->rows[index].uid, &cache->rows[index].name), 0);
+	row_remove(cache, index);
 }
 
 /* One user's rows, the oldest first */
@@ -123,15 +123,15 @@ static int compare_rows(const void *a, const void *b)
 }
 
 /* Of sorted rows */
-static uint32_t shares_of(const struct store *store, struct share *shares)
+static uint32_t shares_of(const struct cache *cache, struct share *shares)
 {
 	uint32_t n = 0;
 
-	for (uint32_t i = 0; i < store->n_rows; i++) {
-		if (!i || store->rows[i].uid != store->rows[i - 1].uid)
+	for (uint32_t i = 0; i < cache->n_rows; i++) {
+		if (!i || cache->rows[i].uid != cache->rows[i - 1].uid)
 			shares[n++] = (struct share){ .next = i };
 		shares[n - 1].end = i + 1;
-		shares[n - 1].n_bytes += store->rows[i].size;
+		shares[n - 1].n_bytes += cache->rows[i].size;
 	}
 	return n;
 }
@@ -147,45 +147,45 @@ static struct share *largest_of(struct share *shares, uint32_t n)
 }
 
 /* What every share has given up, in one pass: rows before its next one */
-static void forget_before(struct store *store, const struct share *shares, uint32_t n)
+static void forget_before(struct cache *cache, const struct share *shares, uint32_t n)
 {
 	uint32_t n_left = 0;
 	uint64_t n_bytes = 0;
 
 	for (uint32_t i = 0; i < n; i++)
 		for (uint32_t k = shares[i].next; k < shares[i].end; k++) {
-			n_bytes += store->rows[k].size;
-			store->rows[n_left++] = store->rows[k];
+			n_bytes += cache->rows[k].size;
+			cache->rows[n_left++] = cache->rows[k];
 		}
-	store->n_rows = n_left;
-	figures_set(store, n_bytes);
+	cache->n_rows = n_left;
+	figures_set(cache, n_bytes);
 }
 
 /* Until @n more bytes have room, of at most n_bytes_max. Sorted once: a daemon that starts with a smaller cache than its
  * predecessor had may have to give up a hundred thousand. 0 or -ENOMEM */
-static int make_room(struct store *store, uint64_t n)
+static int make_room(struct cache *cache, uint64_t n)
 {
 	_cleanup_(freep) struct share *shares = NULL;
-	uint64_t n_bytes = store->figures.n_bytes;
+	uint64_t n_bytes = cache->figures.n_bytes;
 	char text[NAME_MAX_];
 	uint32_t n_shares;
 
-	if (n_bytes + n <= store->n_bytes_max)
+	if (n_bytes + n <= cache->n_bytes_max)
 		return 0;
-	shares = calloc(store->n_rows, sizeof(*shares));
+	shares = calloc(cache->n_rows, sizeof(*shares));
 	if (!shares)
 		return error_origin(-ENOMEM);
-	qsort(store->rows, store->n_rows, sizeof(*store->rows), compare_rows);
-	n_shares = shares_of(store, shares);
-	while (n_bytes + n > store->n_bytes_max) {
+	qsort(cache->rows, cache->n_rows, sizeof(*cache->rows), compare_rows);
+	n_shares = shares_of(cache, shares);
+	while (n_bytes + n > cache->n_bytes_max) {
 		struct share *share = largest_of(shares, n_shares);
-		const struct row *row = &store->rows[share->next++];
+		const struct row *row = &cache->rows[share->next++];
 
-		unlinkat(store->fd, name_text(text, "", row->uid, &row->name), 0);
+		unlinkat(cache->fd, name_text(text, "", row->uid, &row->name), 0);
 		share->n_bytes -= row->size;
 		n_bytes -= row->size;
 	}
-	forget_before(store, shares, n_shares);
+	forget_before(cache, shares, n_shares);
 	return 0;
 }
 
@@ -229,28 +229,28 @@ static bool is_ours(const struct stat *status)
 }
 
 /* One file of the folder: ours gets its row, what a predecessor left half written goes. */
-static int scan_file(struct store *store, const char *name)
+static int scan_file(struct cache *cache, const char *name)
 {
 	static const char half[] = "new-";
 	const bool is_half = !strncmp(name, half, sizeof(half) - 1);
 	struct row row;
 	struct stat status;
 
-	if (!name_parse(is_half ? name + sizeof(half) - 1 : name, &row) || fstatat(store->fd, name, &status, AT_SYMLINK_NOFOLLOW)
+	if (!name_parse(is_half ? name + sizeof(half) - 1 : name, &row) || fstatat(cache->fd, name, &status, AT_SYMLINK_NOFOLLOW)
 	    || !is_ours(&status))
 		return 0;
 	if (is_half) {
-		unlinkat(store->fd, name, 0);
+		unlinkat(cache->fd, name, 0);
 		return 0;
 	}
 	row.size = status.st_size;
 	row.used_ns = (uint64_t)status.st_mtim.tv_sec * 1000000000u + status.st_mtim.tv_nsec;
-	return row_add(store, &row);
+	return row_add(cache, &row);
 }
 
-static int scan(struct store *store)
+static int scan(struct cache *cache)
 {
-	int fd = openat(store->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fd = openat(cache->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *file;
 	int r = 0;
@@ -261,38 +261,38 @@ static int scan(struct store *store)
 		return r;
 	}
 	while (!r && (file = readdir(dir)))
-		r = scan_file(store, file->d_name);
+		r = scan_file(cache, file->d_name);
 	closedir(dir);
 	return r;
 }
 
-int store_open(struct store **ret, const char *path, uint64_t n_bytes_max)
+int cache_open(struct cache **ret, const char *path, uint64_t n_bytes_max)
 {
-	_cleanup_(store_closep) struct store *store = calloc(1, sizeof(*store));
+	_cleanup_(cache_closep) struct cache *cache = calloc(1, sizeof(*cache));
 	int r;
 
-	if (!store)
+	if (!cache)
 		return error_origin(-ENOMEM);
-	store->n_bytes_max = n_bytes_max;
-	store->fd = open_folder(path);
-	if (store->fd < 0)
-		return store->fd;
-	r = scan(store);
+	cache->n_bytes_max = n_bytes_max;
+	cache->fd = open_folder(path);
+	if (cache->fd < 0)
+		return cache->fd;
+	r = scan(cache);
 	if (!r)
-		r = make_room(store, 0);
+		r = make_room(cache, 0);
 	if (r)
 		return r;
-	*ret = TAKE_PTR(store);
+	*ret = TAKE_PTR(cache);
 	return 0;
 }
 
-struct store *store_close(struct store *store)
+struct cache *cache_close(struct cache *cache)
 {
-	if (!store)
+	if (!cache)
 		return NULL;
-	close_fd(store->fd);
-	free(store->rows);
-	free(store);
+	close_fd(cache->fd);
+	free(cache->rows);
+	free(cache);
 	return NULL;
 }
 
@@ -306,9 +306,9 @@ static uint64_t now_ns(void)
 }
 
 /* NULL: it is not there, or not as a file of ours is */
-static void *read_file(struct store *store, const char *name, size_t *ret_n)
+static void *read_file(struct cache *cache, const char *name, size_t *ret_n)
 {
-	_cleanup_(closep) int fd = openat(store->fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	_cleanup_(closep) int fd = openat(cache->fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	_cleanup_(freep) uint8_t *bytes = NULL;
 	struct stat status;
 
@@ -329,10 +329,10 @@ static void *read_file(struct store *store, const char *name, size_t *ret_n)
 	return TAKE_PTR(bytes);
 }
 
-bool store_find(struct store *store, uint32_t uid, const struct entry_part *key, struct entry *ret, void **ret_block)
+bool cache_find(struct cache *cache, uint32_t uid, const struct entry_part *key, struct entry *ret, void **ret_block)
 {
 	const struct entry_name name = entry_name(key->bytes, key->n);
-	int64_t index = row_find(store, uid, &name);
+	int64_t index = row_find(cache, uid, &name);
 	_cleanup_(freep) void *bytes = NULL;
 	enum entry_state state = ENTRY_DAMAGED;
 	char text[NAME_MAX_];
@@ -340,29 +340,29 @@ bool store_find(struct store *store, uint32_t uid, const struct entry_part *key,
 
 	if (index < 0)
 		return false;
-	bytes = read_file(store, name_text(text, "", uid, &name), &n);
+	bytes = read_file(cache, name_text(text, "", uid, &name), &n);
 	if (bytes)
 		state = entry_get(ret, bytes, n, key);
 	if (state == ENTRY_DAMAGED) {
-		__atomic_fetch_add(&store->figures.n_dropped, 1, __ATOMIC_RELAXED);
-		entry_remove(store, index);
+		__atomic_fetch_add(&cache->figures.n_dropped, 1, __ATOMIC_RELAXED);
+		entry_remove(cache, index);
 	}
 	if (state != ENTRY_FOUND)
 		return false;
-	store->rows[index].used_ns = now_ns();
+	cache->rows[index].used_ns = now_ns();
 	*ret_block = TAKE_PTR(bytes);
 	return true;
 }
 
-void store_drop(struct store *store, uint32_t uid, const struct entry_part *key)
+void cache_drop(struct cache *cache, uint32_t uid, const struct entry_part *key)
 {
 	const struct entry_name name = entry_name(key->bytes, key->n);
-	int64_t index = row_find(store, uid, &name);
+	int64_t index = row_find(cache, uid, &name);
 
 	if (index < 0)
 		return;
-	__atomic_fetch_add(&store->figures.n_dropped, 1, __ATOMIC_RELAXED);
-	entry_remove(store, index);
+	__atomic_fetch_add(&cache->figures.n_dropped, 1, __ATOMIC_RELAXED);
+	entry_remove(cache, index);
 }
 
 /* -- Keeping --- */
@@ -382,40 +382,40 @@ static int write_file(int folder, const char *name, const uint8_t *bytes, size_t
 	return 0;
 }
 
-static int replace_file(struct store *store, const struct row *row, const void *bytes, size_t n)
+static int replace_file(struct cache *cache, const struct row *row, const void *bytes, size_t n)
 {
 	char half[NAME_MAX_], whole[NAME_MAX_];
 	int r;
 
 	name_text(half, "new-", row->uid, &row->name);
-	unlinkat(store->fd, half, 0);
-	r = write_file(store->fd, half, bytes, n);
-	if (!r && renameat(store->fd, half, store->fd, name_text(whole, "", row->uid, &row->name)))
+	unlinkat(cache->fd, half, 0);
+	r = write_file(cache->fd, half, bytes, n);
+	if (!r && renameat(cache->fd, half, cache->fd, name_text(whole, "", row->uid, &row->name)))
 		r = -errno;
 	if (r)
-		unlinkat(store->fd, half, 0);
+		unlinkat(cache->fd, half, 0);
 	return r;
 }
 
-int store_keep(struct store *store, uint32_t uid, const struct entry *entry)
+int cache_keep(struct cache *cache, uint32_t uid, const struct entry *entry)
 {
 	struct row row = { .name = entry_name(entry->key.bytes, entry->key.n), .uid = uid, .used_ns = now_ns() };
 	_cleanup_(freep) void *bytes = NULL;
-	int64_t index = row_find(store, uid, &row.name);
+	int64_t index = row_find(cache, uid, &row.name);
 	size_t n;
 	int r;
 
 	r = entry_put(entry, &bytes, &n);
 	if (r)
 		return r;
-	if (n > store->n_bytes_max)
+	if (n > cache->n_bytes_max)
 		return -EFBIG;
 	if (index >= 0)
-		entry_remove(store, index);
-	r = make_room(store, n);
+		entry_remove(cache, index);
+	r = make_room(cache, n);
 	if (r)
 		return r;
 	row.size = n;
-	r = replace_file(store, &row, bytes, n);
-	return r ? r : row_add(store, &row);
+	r = replace_file(cache, &row, bytes, n);
+	return r ? r : row_add(cache, &row);
 }

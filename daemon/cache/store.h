@@ -12,26 +12,26 @@
  *
  * When it is full, the user whose entries take most gives up the oldest of them, so nobody can push others out.
  *
- * Thread safety: one thread at a time; store_figures() any. */
+ * Thread safety: one thread at a time; cache_figures() any. */
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include "cache/entry.h"
 
-struct store;
+struct cache;
 
 /* Makes the folder if need be (and those above it, for the user alone), and reads what is there. 0; -EBUSY: another daemon has
  * it; -ELOOP, -ENOTDIR: it is a link or no folder; -EPERM: it is another user's, or others may write there; -errno. */
-int store_open(struct store **ret, const char *path, uint64_t n_bytes_max);
-struct store *store_close(struct store *store);
+int cache_open(struct cache **ret, const char *path, uint64_t n_bytes_max);
+struct cache *cache_close(struct cache *cache);
 
 /* The entry of that key, which *ret_block holds (for free()); it counts as used now. False: there is none. What is damaged
  * goes. */
-bool store_find(struct store *store, uint32_t uid, const struct entry_part *key, struct entry *ret, void **ret_block);
+bool cache_find(struct cache *cache, uint32_t uid, const struct entry_part *key, struct entry *ret, void **ret_block);
 /* Keeps it in place of the one with its key. 0; -EFBIG: larger than all may be; -errno: nothing was kept. */
-int store_keep(struct store *store, uint32_t uid, const struct entry *entry);
-void store_drop(struct store *store, uint32_t uid, const struct entry_part *key);
+int cache_keep(struct cache *cache, uint32_t uid, const struct entry *entry);
+void cache_drop(struct cache *cache, uint32_t uid, const struct entry_part *key);
 
-struct store_figures { uint64_t n_entries, n_bytes, n_dropped; };	/* dropped: damaged, not old */
-void store_figures(const struct store *store, struct store_figures *ret);
+struct cache_figures { uint64_t n_entries, n_bytes, n_dropped; };	/* dropped: damaged, not old */
+void cache_figures(const struct cache *cache, struct cache_figures *ret);

@@ -187,7 +187,7 @@ static void what_was_kept_is_found_for_the_same_job(void **state)
 	caching_figures(&w->caching, &figures);
 	assert_int_equal(figures.n_hits, 1);
 	assert_int_equal(figures.n_misses, 1);
-	assert_int_equal(figures.store.n_entries, 1);
+	assert_int_equal(figures.cache.n_entries, 1);
 }
 
 static void another_uid_or_level_finds_nothing(void **state)
@@ -282,7 +282,7 @@ static void kept_with_bytes(struct world *w, const void *profiles, size_t n)
 	memcpy(key, &head, sizeof(head));
 	assert_int_equal(pread(fd, key + sizeof(head), n_job, 0), n_job);
 	close(fd);
-	assert_int_equal(store_keep(w->caching.store, 1000, &entry), 0);	/* the thread has nothing to do */
+	assert_int_equal(cache_keep(w->caching.cache, 1000, &entry), 0);	/* the thread has nothing to do */
 }
 
 static void hostile_profiles_are_as_good_as_none(void **state)
