@@ -48,18 +48,20 @@ static uint64_t progress_add(uint64_t progress, uint64_t value)
 	return (progress ^ value) * 0x100000001b3u;
 }
 
-static void settling_count(struct settling *settling, uint32_t method, const struct tier_answer *answer)
+/* Code for a loop that runs for long may come although the method is at its final tier, or counts calls. */
+static void settling_count(struct settling *settling, uint32_t method, const struct tier_answer *answer, bool osr_is_pending)
 {
 	struct wire_settlement *const found = &settling->found;
 
 	found->n_methods++;
-	found->progress = progress_add(found->progress, answer->generation << 24 ^ (uint64_t)answer->stage << 20 ^ answer->remaining);
-	if (answer->status != TIER_STATUS_OPTIMIZING)
+	found->progress = progress_add(found->progress, answer->generation << 24 ^ (uint64_t)answer->stage << 20 ^ answer->remaining
+							     ^ (uint64_t)osr_is_pending << 63);
+	if (answer->status != TIER_STATUS_OPTIMIZING && !osr_is_pending)
 		return;
 	if (found->n < WIRE_UNSETTLED_MAX)
 		found->unsettled[found->n++] = method;
 	found->n_unsettled++;
-	if (!answer->remaining)
+	if (!answer->remaining || osr_is_pending)
 		found->n_pending++;
 	if (answer->stage == TIER_STAGE_COUNTING)
 		found->calls = MAX(found->calls, answer->remaining);
@@ -77,7 +79,7 @@ static void settling_meet(struct settling *settling, struct module *module, uint
 		return;
 	settling->met[method / 64] |= bit;
 	settling->open[method / 64] |= bit;
-	settling_count(settling, method, &answer);
+	settling_count(settling, method, &answer, core_osr_is_pending(module, method));
 }
 
 static bool settling_is_part(const struct settling *settling, uint32_t method)

@@ -152,21 +152,26 @@ static const char *check_rows(const struct core *core)
 	return NULL;
 }
 
-static uint32_t check_count_jobs(const struct list *jobs, const struct module *module)
+static uint32_t check_count_jobs(const struct list *jobs, const struct module *module, uint32_t *n_osr)
 {
 	const struct list *pos;
 	uint32_t n = 0;
 
-	list_for_each(pos, jobs)
-		n += list_entry(pos, struct job, link)->module == module;
+	list_for_each(pos, jobs) {
+		const struct job *job = list_entry(pos, struct job, link);
+
+		n += job->module == module;
+		*n_osr += job->module == module && job->osr;
+	}
 	return n;
 }
 
 static const char *check_module(struct check_count *count, const struct module *module)
 {
-	const uint32_t n_before = count->n_queued + count->n_first, n_jobs = check_count_jobs(&module->core->jobs, module);
-	const uint32_t n_lost = check_count_jobs(&module->core->lost, module);
-	uint32_t n_osr;
+	uint32_t n_osr, n_osr_jobs = 0, n_osr_of_methods = 0;
+	const uint32_t n_before = count->n_queued + count->n_first;
+	const uint32_t n_jobs = check_count_jobs(&module->core->jobs, module, &n_osr_jobs);
+	const uint32_t n_lost = check_count_jobs(&module->core->lost, module, &n_osr_jobs);
 	const char *broken = osr_check(module, &n_osr);
 
 	if (broken)
@@ -185,7 +190,10 @@ static const char *check_module(struct check_count *count, const struct module *
 		if (broken)
 			return broken;
 		check_count_method(count, method);
+		n_osr_of_methods += method->n_osr;
 	}
+	if (n_osr_of_methods != n_osr + n_osr_jobs)
+		return "methods count the OSR code that is on its way";
 	count->n_running += n_jobs;
 	count->n_lost += n_lost + n_osr;
 	if (n_jobs + n_lost != module->n_compiling)

@@ -201,6 +201,8 @@ int core_prepare(struct module *module, uint32_t method);
  * bodies of then, unless its own is no longer there: it is given up without an event. After a takeover OSR code stays, and
  * what was not ready is given up likewise. What was taken away or given up may be asked for again. */
 void core_osr_request(struct core *core, uint64_t module, uint32_t patchpoint);
+/* Whether OSR code of the method waits or is being made; @method is in range. */
+bool core_osr_is_pending(const struct module *module, uint32_t method);
 
 /* -- Freezing (freeze.c): not durable, it ends with who asked for it --- */
 /* No compilation of the module starts any more (but for first calls, whose callers wait), until as many thaws have come as

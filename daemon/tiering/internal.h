@@ -160,6 +160,7 @@ struct method {
 	uint8_t promised;		/* versions that it may still need */
 	bool is_frozen;			/* its state word says so */
 	uint32_t n_slots;		/* recorded */
+	uint32_t n_osr;			/* patchpoints of its body for which code waits or is being made */
 };
 
 /* What a transition took of a slice that had examined @n_before slots before it */

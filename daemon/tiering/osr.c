@@ -150,9 +150,15 @@ void core_osr_request(struct core *core, uint64_t module_id, uint32_t patchpoint
 		return;
 	}
 	osr_commit_request(osr, method);
+	method->n_osr++;
 	osr_enter_queue(osr);
 	core_ring(core, NULL, 0);
 	core_proceed(core);
+}
+
+bool core_osr_is_pending(const struct module *module, uint32_t method)
+{
+	return module->methods[method].n_osr;
 }
 
 /* -- Its job --- */
@@ -172,6 +178,7 @@ static void osr_give_up(struct osr *osr)
 	image->patchpoint = LEDGER_NONE;
 	ledger_commit(&core->ledger);
 	osr_forget(osr->module, osr->patchpoint);
+	osr_method(osr)->n_osr--;
 }
 
 struct osr *osr_first(struct module *module)
@@ -245,6 +252,7 @@ void osr_end(struct osr *osr, enum tier_reason reason, const struct core_result 
 	if (reason == TIER_REASON_NONE)
 		reason = osr_take(osr, result, &edges);
 	osr_commit_end(osr, reason, result, edges);
+	osr_method(osr)->n_osr--;
 	if (reason == TIER_REASON_NONE) {
 		osr_lead(osr, result->code.address);
 		osr_forget(module, osr->patchpoint);

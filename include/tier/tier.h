@@ -168,15 +168,15 @@ struct tier_climb {
 TIER_API int tier_climb_next(struct tier_climb *climb, uint64_t timeout_ns, struct tier_cancel *cancel, uint32_t *calls);
 
 /* -- Measuring --- */
-/* Whether the method, and all that it has called, is settled: none of them optimizing. Asks the daemon, which follows direct
- * calls, addresses that the code takes, and where it calls through pointers the methods whose addresses stand in the module's
- * data; of those only what was called at all counts, and not what runs inlined in its callers. */
+/* Whether the method, and all that it has called, is settled: none of them optimizing, and no OSR code of theirs on its way.
+ * Asks the daemon, which follows direct calls, addresses that the code takes, and where it calls through pointers the methods
+ * whose addresses stand in the module's data; of those only what was called at all counts, and not what runs inlined in its callers. */
 #define TIER_UNSETTLED_MAX 64
 struct tier_settlement {
 	bool is_settled;
 	uint32_t n_methods;	/* that count */
-	uint32_t n_unsettled;	/* of them, that are optimizing */
-	uint32_t n_pending;	/* of these, that are queued, being compiled, or about to be */
+	uint32_t n_unsettled;	/* of them, that are not */
+	uint32_t n_pending;	/* of these, that are queued, being compiled, or about to be, or OSR code of which is */
 	uint32_t calls;		/* the largest number of calls that one of them is still to count; 0: none counts calls now */
 	uint32_t n;		/* of unsettled[] */
 	uint64_t progress;	/* another one whenever any of the methods has moved */

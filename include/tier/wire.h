@@ -354,10 +354,10 @@ struct wire_mark {
 };
 #define WIRE_UNSETTLED_MAX 64u
 struct wire_settlement {
-	uint32_t is_settled;	/* 1: none of them is optimizing */
+	uint32_t is_settled;	/* 1: none of them is optimizing, and no OSR code of theirs is on its way */
 	uint32_t n_methods;	/* that were looked at: this one, and those that it can have called, of which only called ones count */
-	uint32_t n_unsettled;	/* optimizing */
-	uint32_t n_pending;	/* of those: queued, being compiled, or about to be */
+	uint32_t n_unsettled;	/* of which that cannot be said */
+	uint32_t n_pending;	/* of those: queued, being compiled, or about to be; or OSR code is */
 	uint32_t calls;		/* the largest number of calls that one of them is still to count; 0: none counts calls now */
 	uint32_t n;		/* of unsettled[] */
 	uint64_t progress;	/* another one whenever any of them has moved */

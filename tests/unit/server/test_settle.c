@@ -54,6 +54,28 @@ static void callees_that_were_called_count(void **state)
 	client_leave(&a);
 }
 
+/* A frame of a method that is settled otherwise still waits for its loop's code. */
+static void osr_code_on_its_way_is_something_pending(void **state)
+{
+	struct world *world = *state;
+	struct fake_module *fm = world_module(world, 1000, "m", false, 3);
+	uint64_t progress;
+	struct client a;
+
+	client_hello(&a, world, 1000);
+	world_finish(world, fm, 0);
+	progress = settled(&a, fm, 0)->progress;
+	assert_int_equal(a.message.settlement.is_settled, 1);
+	core_osr_request(world->fake->core, fm->id, 0);
+	assert_int_equal(settled(&a, fm, 0)->is_settled, 0);
+	assert_int_equal(a.message.settlement.n_unsettled, 1);
+	assert_int_equal(a.message.settlement.n_pending, 1);
+	assert_int_not_equal(a.message.settlement.progress, progress);
+	fake_end_job(world->fake, fake_osr_job(world->fake, fm, 0), TIER_REASON_NONE);
+	assert_int_equal(settled(&a, fm, 0)->is_settled, 1);
+	client_leave(&a);
+}
+
 static void progress_is_another_number_when_something_moved(void **state)
 {
 	struct world *world = *state;
@@ -210,6 +232,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		WORLD_TEST(a_cold_method_alone_is_settled),
 		WORLD_TEST(callees_that_were_called_count),
+		WORLD_TEST(osr_code_on_its_way_is_something_pending),
 		WORLD_TEST(progress_is_another_number_when_something_moved),
 		WORLD_TEST(what_was_inlined_is_looked_through),
 		WORLD_TEST(a_method_of_many_versions_is_looked_at_as_quickly),
