@@ -236,9 +236,9 @@ static void stats_of_cache(struct tierd *tierd, struct wire_stats *stats)
 	caching_figures(&tierd->caching, &figures);
 	stats->n_cache_hits = figures.n_hits;
 	stats->n_cache_misses = figures.n_misses;
-	stats->n_cache_dropped = figures.store.n_dropped;
-	stats->n_cache_entries = figures.store.n_entries;
-	stats->n_cache_bytes = figures.store.n_bytes;
+	stats->n_cache_dropped = figures.cache.n_dropped;
+	stats->n_cache_entries = figures.cache.n_entries;
+	stats->n_cache_bytes = figures.cache.n_bytes;
 }
 
 /* What the server does not know: everything but the core's figures and the loop's. */
