@@ -31,7 +31,7 @@ PROFDATA := $(if $(SAN),,$(shell command -v $(shell $(CLANG) -print-prog-name=ll
 PROFILING := $(and $(PROFDATA),$(wildcard $(shell $(CLANG) -print-runtime-dir)/libclang_rt.profile*))
 # optional: the disassembler of `tierctl show --native`
 CAPSTONE := $(shell $(PKG_CONFIG) --exists capstone 2>/dev/null && echo capstone)
-# optional: `tierd --log-to=journal`
+# optional: `tierd --log-to=journal`, `tierd --keep`, and a service of the system's that survives its daemon
 SYSTEMD := $(shell $(PKG_CONFIG) --exists libsystemd 2>/dev/null && echo systemd)
 
 LLVM_CFLAGS = $(shell $(LLVM_CONFIG) --cflags 2>/dev/null | tr ' ' '\n' | grep '^-[ID]' | sed 's/^-I/-isystem /' | tr '\n' ' ')
@@ -49,7 +49,7 @@ ALL_LDFLAGS = $(LDFLAGS) $(SANFLAGS) -Wl,--as-needed -Wl,-z,relro,-z,now -Wl,-z,
 sources = $(sort $(wildcard $(1)/*.c) $(wildcard $(1)/*.S))
 objects = $(patsubst %,$(B)/obj/%.o,$(basename $(call sources,$(1))))
 
-FLOORS := util bytecode arena jit worker cache tiering journal trace server
+FLOORS := util bytecode arena jit worker cache store tiering journal trace server
 define floor
 $(B)/obj/$(1).a: $$(call objects,daemon/$(1))
 endef
@@ -58,7 +58,7 @@ $(B)/obj/child.a: $(filter-out %/main.o,$(call objects,daemon/worker/child))
 $(B)/obj/lib.a: $(call objects,lib)
 
 archive = $(patsubst %,$(B)/obj/%.a,$(1))
-DAEMON_ARCHIVES := $(call archive,server trace journal tiering cache worker jit arena bytecode util)
+DAEMON_ARCHIVES := $(call archive,server trace journal tiering store cache worker jit arena bytecode util)
 WORKER_ARCHIVES := $(call archive,child worker bytecode util)
 
 SYSTEMD_LIBS = $(if $(SYSTEMD),$(shell $(PKG_CONFIG) --libs libsystemd))
@@ -143,7 +143,7 @@ format:  ## clang-format over the tree
 # clang's headers and LLVM's are included through -isystem so that -Werror is about our code only.
 $(B)/obj/daemon/worker/child/%.o: private ALL_CFLAGS += $(LLVM_CFLAGS)
 $(B)/obj/daemon/%.o: private ALL_CFLAGS += -Idaemon
-$(B)/obj/daemon/util/journald.o: private ALL_CFLAGS += $(if $(SYSTEMD),-DHAVE_SYSTEMD $(shell $(PKG_CONFIG) --cflags libsystemd))
+$(B)/obj/daemon/util/journald.o $(B)/obj/daemon/store/store.o: private ALL_CFLAGS += $(if $(SYSTEMD),-DHAVE_SYSTEMD $(shell $(PKG_CONFIG) --cflags libsystemd))
 $(B)/obj/lib/%.o: private ALL_CFLAGS += -Ilib
 $(B)/obj/cli/%.o: private ALL_CFLAGS += -Icli $(if $(CAPSTONE),-DHAVE_CAPSTONE $(shell $(PKG_CONFIG) --cflags capstone))
 
@@ -225,12 +225,14 @@ UNIT_ARCHIVES_arena := arena bytecode util
 UNIT_ARCHIVES_jit := jit bytecode util
 UNIT_ARCHIVES_worker := worker child bytecode util
 UNIT_ARCHIVES_cache := cache bytecode util
+UNIT_ARCHIVES_store := store util
 UNIT_ARCHIVES_tiering := tiering bytecode util
 UNIT_ARCHIVES_journal := journal bytecode util
 UNIT_ARCHIVES_trace := trace bytecode util
 UNIT_ARCHIVES_server := server tiering journal bytecode util
 UNIT_ARCHIVES_lib := lib
 UNIT_LIBS_util = $(SYSTEMD_LIBS)
+UNIT_LIBS_store = $(SYSTEMD_LIBS)
 UNIT_LIBS_worker = $(CHILD_LIBS)
 UNIT_LIBS_trace = $(DAEMON_LIBS)
 UNIT_LIBS_journal = -lz
