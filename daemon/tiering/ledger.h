@@ -8,13 +8,17 @@
  * daemon that dies at any instruction leaves either the old state or a committed redo area, which the successor
  * applies again; every record is copied whole, so applying twice is harmless.
  *
- *   header (with the global record) | redo area | events | modules | users | methods | versions | edges | slots
+ *   header (its shape, the global record) | redo area | events | modules | users | methods | versions | edges | slots
  *
  * Two things need no redo, because nobody looks at them before a transaction makes them reachable: the events that a
  * transaction causes (their numbers lie beyond global.sequence until it commits), and free rows of the tables.
  *
  * A record's first word is its owner: the module's id (for users the uid plus one). 0, or a module that is gone, means a
- * free slot; so removing a module is one small transaction however large the module is. */
+ * free slot; so removing a module is one small transaction however large the module is.
+ *
+ * A ledger says what shape it has: how many tables, of how many records, of how many bytes. Within a format, shapes only grow,
+ * new fields come last, and zero in them means "as before". So a later program converts what an earlier one left
+ * (ledger_convert()), into memory of its own; an earlier one refuses what a later one left. */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -22,13 +26,26 @@
 #include "tier/events.h"
 #include "tier/records.h"
 
+struct refusal;
+
 #define LEDGER_MAGIC 0x3152474444454954ull /* "TIEDDGR1" */
-#define LEDGER_FORMAT 4u
+#ifndef LEDGER_TEST_FORMAT	/* `make tests`: a daemon that is not compatible */
+#define LEDGER_FORMAT 5u
+#else
+#define LEDGER_FORMAT LEDGER_TEST_FORMAT
+#endif
 #define LEDGER_NAME_MAX 63u
 #define LEDGER_NONE UINT32_MAX	/* no row, no cell */
 #define LEDGER_EVENTS 4096u	/* the newest events, by number modulo this */
 #define LEDGER_REDO_SIZE 4096u
 #define LEDGER_PAGE 4096u
+
+/* `make tests`: a daemon of the next version, which has one more field at the end of three records (ledger_next.h) */
+#ifdef LEDGER_TEST_NEXT
+#define LEDGER_NEXT_FIELD uint64_t next_mark;
+#else
+#define LEDGER_NEXT_FIELD
+#endif
 
 /* Table, record, rows. Every method has room for LEDGER_LADDER versions of each body that may run, so what core_module_add() and
  * core_rejit() admit always finds some: three is the longest ladder, and a version that fails ends it where it stands. What is
@@ -52,6 +69,12 @@ struct ledger_global {
 	uint64_t next_ticket;			/* places in lists: whoever came first has the lower one */
 	uint64_t sequence;			/* of the newest event */
 	uint64_t window_base, window_next;	/* where spans begin; end of the highest one that a module got. 0: not chosen yet */
+	uint64_t n_takeovers;			/* how many successors it has had */
+	uint8_t has_policy;			/* the next two are known */
+	uint8_t backpatch;			/* enum tier_backpatch: by which the entry points were written */
+	uint8_t counting_in_prestub;
+	uint8_t reserved[5];
+	LEDGER_NEXT_FIELD
 };
 
 struct ledger_module {
@@ -92,6 +115,7 @@ struct ledger_method {
 	uint8_t original_stage, original_reason;
 	uint8_t was_final;		/* so slots may have led elsewhere than to T */
 	uint8_t reserved[27];
+	LEDGER_NEXT_FIELD
 };
 
 /* What a version may be: on its way (then the method's stage tells how far), in use, or given up. */
@@ -102,7 +126,10 @@ struct ledger_version {
 	uint64_t id;
 	uint64_t code;
 	uint32_t size, body;
-	uint64_t stub;			/* its call-counting stub, or 0 */
+	union {
+		uint64_t stub;		/* its call-counting stub, or 0 */
+		uint64_t ticket;	/* OSR that is being made: by which it waits */
+	};
 	uint32_t cell, threshold;
 	uint32_t older;			/* the method's version before this one */
 	uint32_t edges;			/* whom it inlined: first of a chain */
@@ -111,6 +138,7 @@ struct ledger_version {
 	uint64_t level : 8, state : 7;
 	uint64_t is_begun : 1;		/* while it is on its way: its compilation has begun */
 	uint64_t published_ms : 48;	/* CLOCK_REALTIME; 0 unless LIVE */
+	LEDGER_NEXT_FIELD
 };
 
 /* A place that leads to a method and that the core rewrites. Written before its method's transaction that makes it reachable. */
@@ -132,8 +160,10 @@ struct ledger_edge {
 	uint32_t methods[LEDGER_EDGE_METHODS];	/* indices in the module */
 };
 
-_Static_assert(sizeof(struct ledger_method) == 96 && sizeof(struct ledger_version) == 72
-	       && sizeof(struct ledger_edge) == 64 && sizeof(struct ledger_slot) == 32, "ledger format 4");
+#ifndef LEDGER_TEST_NEXT
+_Static_assert(sizeof(struct ledger_global) == 64 && sizeof(struct ledger_method) == 96 && sizeof(struct ledger_version) == 72
+	       && sizeof(struct ledger_edge) == 64 && sizeof(struct ledger_slot) == 32, "ledger format 5");
+#endif
 
 struct ledger_header;
 struct ledger_redo;
@@ -151,8 +181,21 @@ struct ledger {
 
 size_t ledger_size(void);	/* bytes; sparse, mostly never touched */
 
-/* Makes a ledger of zeroed memory, or takes over a predecessor's and finishes its last transaction. Free slots are known
- * only after ledger_release() of each. 0, or -EBADMSG: something else lies there; it stays untouched. */
+/* -- What a successor finds --- */
+enum {
+	_LEDGER_E_SUCCESS,
+	LEDGER_E_EMPTY,		/* nothing: whoever made it died before it was a ledger */
+	LEDGER_E_OLDER,		/* a ledger of an earlier program, to be converted */
+};
+/* What lies in memory of @n_memory bytes, 4096-byte aligned; nothing is written, whatever it is. 0: a ledger that ledger_open()
+ * takes; EMPTY, OLDER; or -EBADMSG, with the sentence that says why it is none of these. */
+int ledger_examine(const void *memory, size_t n_memory, struct refusal *why);
+/* Makes of an earlier program's ledger, which stays untouched, the same for this one, its last transaction finished. @to: zeroed
+ * memory of ledger_size() bytes; it becomes a ledger with the last store. 0, or -EBADMSG as above. */
+int ledger_convert(void *to, size_t n_to, const void *from, size_t n_from, struct refusal *why);
+
+/* Makes a ledger of zeroed memory, or takes over a predecessor's of the same shape and finishes its last transaction. Free slots
+ * are known only after ledger_release() of each. 0, or -EBADMSG: something else lies there; it stays untouched. */
 int ledger_open(struct ledger *ledger, void *memory, size_t n_memory);
 
 /* -- Slots --- */

@@ -42,17 +42,17 @@ static void an_incompatible_ledger_is_refused_and_left_alone(void **state)
 	assert_int_equal(ledger_open(&ledger, memory, ledger_size()), 0);
 }
 
-/* It has no place for what the ladder's versions need. */
-static void a_ledger_of_format_3_is_refused(void **state)
+/* It does not say what shape it has. */
+static void a_ledger_of_format_4_is_refused(void **state)
 {
 	uint32_t *header = *state;
 	struct ledger ledger;
 
 	assert_int_equal(ledger_open(&ledger, *state, ledger_size()), 0);
 	assert_int_equal(header[2], LEDGER_FORMAT);
-	header[2] = 3;
+	header[2] = 4;
 	assert_int_equal(ledger_open(&ledger, *state, ledger_size()), -EBADMSG);
-	assert_int_equal(header[2], 3);
+	assert_int_equal(header[2], 4);
 }
 
 static void a_redo_area_that_makes_no_sense_is_refused(void **state)
@@ -217,7 +217,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		LEDGER_TEST(a_fresh_ledger_gives_ids_from_one),
 		LEDGER_TEST(an_incompatible_ledger_is_refused_and_left_alone),
-		LEDGER_TEST(a_ledger_of_format_3_is_refused),
+		LEDGER_TEST(a_ledger_of_format_4_is_refused),
 		LEDGER_TEST(a_redo_area_that_makes_no_sense_is_refused),
 		LEDGER_TEST(an_edit_is_seen_only_after_the_commit),
 		LEDGER_TEST(a_slot_given_back_is_taken_first),
