@@ -68,6 +68,7 @@ CHILD_LIBS = $(LLVM_LIBS) -lelf -lseccomp -lpthread
 WORKLOADS := $(patsubst tests/workloads/%.bpf.c,%,$(sort $(wildcard tests/workloads/*.bpf.c)))
 WORKLOAD_OBJECTS := $(WORKLOADS:%=$(B)/workloads/%.bpf.o)
 
+F := $(B)/faults
 PROGRAMS := $(B)/tierd $(B)/tierd-worker $(B)/tierctl $(B)/libtier.so.0 $(B)/libtier.a
 
 UNIT_TESTS := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/unit/*/test_*.c)))
@@ -77,7 +78,7 @@ CORPUS_TESTS := $(patsubst tests/fuzz/corpus/%,$(B)/tests/fuzz/%,$(sort $(wildca
 FUZZERS := $(patsubst tests/fuzz/%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 
 # -- Tasks --------------------------------------------------------------------------------------------------------
-.PHONY: help all deps demo check check-long bench bench-backpatch install clean floors pages fuzz unit system format tests
+.PHONY: help all faults deps demo check check-long bench bench-backpatch install clean floors pages fuzz unit system format tests
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 26
 
@@ -101,7 +102,9 @@ check-long:  ## the same tests with the full counts that the issues name
 	@$(MAKE) --no-print-directory all tests floors pages
 	@tests/run $(B) long
 
-tests: $(UNIT_TESTS) $(COMPILER_TESTS) $(CORPUS_TESTS) $(B)/tests/conformance-plugin $(SYSTEM_TESTS)
+faults: $(F)/tierd $(F)/tierd-worker  ## the daemon with a schedule of faults, for tests: build/faults/tierd --help
+
+tests: faults $(UNIT_TESTS) $(COMPILER_TESTS) $(CORPUS_TESTS) $(B)/tests/conformance-plugin $(SYSTEM_TESTS)
 
 bench: all $(B)/tests/bench/bench $(if $(PROFILING),$(B)/workloads/guided.so)  ## medians and ratios: latencies, every tier against native, OSR
 	@$(B)/tests/bench/bench
@@ -180,13 +183,41 @@ $(B)/libtier.so.0: $(call objects,lib) lib/libtier.map
 		$(filter %.o,$^) -lpthread
 	@ln -sf libtier.so.0 $(B)/libtier.so
 
+# -- Faults on purpose (daemon/util/fault.h): the daemon once more. What knows of them is compiled for that, all else is the same; and the
+# linker leads what it asks of the system through daemon/util/fault_wrap.c.
+FAULT_WRAPS := malloc calloc realloc reallocarray strdup fdopendir mmap pthread_create posix_spawn epoll_ctl \
+	memfd_create eventfd epoll_create1 accept4 socketpair open openat fcntl \
+	pwrite write fsync ftruncate renameat unlinkat sendmsg send
+FAULT_OBJECTS := $(patsubst %.c,$(F)/obj/%.o,daemon/util/fault.c daemon/util/fault_wrap.c \
+	$(sort $(shell grep -l '^\#include "util/fault.h"' daemon/*.c daemon/*/*.c daemon/*/*/*.c)))
+FAULT_OF_WORKER := $(filter $(F)/obj/daemon/worker/child/%,$(FAULT_OBJECTS)) $(F)/obj/daemon/util/fault.o
+FAULT_OF_DAEMON := $(filter-out $(F)/obj/daemon/worker/child/%,$(FAULT_OBJECTS))
+
+$(F)/obj/daemon/trace/tracer.o: private ALL_CFLAGS += -I$(F)
+$(F)/obj/daemon/trace/tracer.o: | $(F)/tracer.skel.h
+$(F)/obj/%.o: %.c
+	@mkdir -p $(@D)
+	$(call say,CC,$< with faults)$(CC) $(ALL_CFLAGS) -DTIER_FAULTS -Idaemon -I$(B) -c $< -o $@
+
+$(F)/tierd: $(FAULT_OF_DAEMON) $(filter-out $(FAULT_OF_DAEMON:$(F)/%=$(B)/%),$(call objects,daemon)) $(DAEMON_ARCHIVES)
+	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) $(FAULT_WRAPS:%=-Wl,--wrap=%) -o $@.new $(filter %.o,$^) \
+		-Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(DAEMON_LIBS) && mv $@.new $@
+
+$(F)/tierd-worker: $(FAULT_OF_WORKER) $(B)/obj/daemon/worker/child/main.o $(WORKER_ARCHIVES)
+	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) -o $@.new $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(CHILD_LIBS) && mv $@.new $@
+
 # -- BPF ----------------------------------------------------------------------------------------------------------
 ARCH_INCLUDE := $(shell $(CC) -print-multiarch 2>/dev/null)
 $(B)/tier.bpf.o: bpf/tier.bpf.c $(wildcard include/tier/*.h bpf/*.h)
 	@mkdir -p $(@D)
 	$(call say,BPF,$<)$(CLANG) -target bpf -D__TARGET_ARCH_x86 -O2 -g -Wall -Werror -Iinclude -isystem /usr/include/$(ARCH_INCLUDE) -c $< -o $@
 
-$(B)/tracer.skel.h: $(B)/tier.bpf.o
+$(F)/tier.bpf.o: bpf/tier.bpf.c $(wildcard include/tier/*.h bpf/*.h)
+	@mkdir -p $(@D)
+	$(call say,BPF,$< with faults)$(CLANG) -target bpf -mcpu=v3 -DTIER_FAULTS -D__TARGET_ARCH_x86 -O2 -g -Wall -Werror -Iinclude \
+		-isystem /usr/include/$(ARCH_INCLUDE) -c $< -o $@
+
+$(B)/tracer.skel.h $(F)/tracer.skel.h: %/tracer.skel.h: %/tier.bpf.o
 	$(call say,SKEL,$@)$(BPFTOOL) gen skeleton $< name tracer_bpf > $@
 
 $(B)/workloads/%.bpf.o: tests/workloads/%.bpf.c $(wildcard tests/workloads/*.h)
@@ -290,4 +321,4 @@ $(B)/tests/bench/%: $(B)/obj/tests/bench/%.o $(SUPPORT_OBJECTS) $(B)/libtier.a
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lcmocka -lpthread -lm
 
--include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
+-include $(shell find $(B)/obj $(F)/obj -name '*.d' 2>/dev/null)

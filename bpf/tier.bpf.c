@@ -32,6 +32,19 @@ struct {
  * when the ring is full. */
 uint64_t n_dropped = 0;
 
+#ifdef TIER_FAULTS
+/* The n-th reservation of all finds no room, on purpose (daemon/util/fault.h). */
+const volatile uint64_t fault_reserve = 0;
+uint64_t n_reserved = 0;
+
+static __always_inline int is_full(void)
+{
+	return __sync_fetch_and_add(&n_reserved, 1) + 1 == fault_reserve;
+}
+#else
+#define is_full() 0
+#endif
+
 static __always_inline void stamp(struct tier_kernel_event *event, enum tier_probe probe)
 {
 	uint64_t pid_tgid = bpf_get_current_pid_tgid();
@@ -45,7 +58,7 @@ static __always_inline void stamp(struct tier_kernel_event *event, enum tier_pro
 
 static __always_inline void submit(const struct tier_kernel_event *event)
 {
-	struct tier_kernel_event *record = bpf_ringbuf_reserve(&ring, sizeof(*record), 0);
+	struct tier_kernel_event *record = is_full() ? NULL : bpf_ringbuf_reserve(&ring, sizeof(*record), 0);
 
 	if (!record) {
 		__sync_fetch_and_add(&n_dropped, 1);

@@ -8,10 +8,14 @@
 #include <unistd.h>
 #include "options.h"
 #include "util/base.h"
+#include "util/fault.h"
 
 enum option_kind {
 	OPTION_FLAG, OPTION_TEXT, OPTION_NUMBER, OPTION_SIZE, OPTION_DURATION, OPTION_SWITCH, OPTION_EVENTS, OPTION_SYNC, OPTION_BACKPATCH,
 	OPTION_LOG,
+#ifdef TIER_FAULTS
+	OPTION_FAULT, OPTION_FAULT_FILE,
+#endif
 };
 
 #define MS UINT64_C(1000000)
@@ -34,7 +38,16 @@ struct option_row {
 	"what is logged of a facility, as FACILITY:LEVEL; may be given several times; facilities are "                 \
 	LOG_FACILITY_LIST(LOG_WORD) "and all; levels are " LOG_LEVEL_LIST(LOG_WORD) "and their numbers, 1 to 10"
 
+#define FAULT_HELP                                                                                                     \
+	"what goes wrong on purpose, and when: KIND:N[,KIND:N], the N-th point of a kind, with N+ all later ones, too; or count, " \
+	"to learn how many there are; kinds are " FAULT_KIND_LIST(FAULT_WORD)
+#define FAULT_WORD(name, word, text) word " (" text "), "
+
 static const struct option_row rows[] = {
+#ifdef TIER_FAULTS
+	{ "fault", OPTION_FAULT, 0, 0, 0, NULL, FAULT_HELP "no others", NULL },
+	{ "fault-file", OPTION_FAULT_FILE, 0, 0, 0, NULL, "a file in which points are counted, over several processes", NULL },
+#endif
 	ROW("socket", TEXT, socket, 0, 0, NULL, "path of the socket; default $TIERD_SOCKET, else /run/tierd/tierd.sock, with --user $XDG_RUNTIME_DIR/tierd.sock", NULL),
 	ROW("user", FLAG, user, 0, 0, NULL, "serve only the user who starts it", NULL),
 	ROW("foreground", FLAG, foreground, 0, 0, NULL, "do not go to the background", NULL),
@@ -179,6 +192,12 @@ static const char *option_store(struct options *options, const struct option_row
 		return backpatch_of(text, field) ? NULL : "none of lazy, eager, forwarder";
 	case OPTION_LOG:
 		return log_choose(field, text);
+#ifdef TIER_FAULTS
+	case OPTION_FAULT:
+		return fault_choose(text);
+	case OPTION_FAULT_FILE:
+		return fault_choose_file(text);
+#endif
 	case OPTION_NUMBER:
 		if (!number_of(text, &value, &end) || *end)
 			return "not a number";

@@ -23,6 +23,7 @@
 #include "tiering/ledger.h"
 #include "util/base.h"
 #include "util/error.h"
+#include "util/fault.h"
 #include "util/log.h"
 
 /* The wiring. News flows one way:
@@ -459,11 +460,22 @@ static int tierd_init(struct tierd *tierd)
 	return 0;
 }
 
+/* What a build with faults on purpose looks at between any two turns */
+_unused_ static const char *broken_core(void *context)
+{
+	const struct tierd *tierd = context;
+
+	return tierd->core ? core_check(tierd->core) : NULL;
+}
+
 int tierd_new(struct tierd **ret, const struct options *options)
 {
-	struct tierd *tierd = calloc(1, sizeof(*tierd));
+	struct tierd *tierd;
 	int r;
 
+	fault_begin();
+	fault_hook(&ledger_crash_point);
+	tierd = calloc(1, sizeof(*tierd));
 	if (!tierd)
 		return error_origin(-ENOMEM);
 	*tierd = (struct tierd){
@@ -482,6 +494,7 @@ int tierd_new(struct tierd **ret, const struct options *options)
 		return r;
 	}
 	log_line(LOG_INFO, "serving %s", tierd->place.path);
+	fault_watch(broken_core, tierd);
 	*ret = tierd;
 	return 0;
 }

@@ -9,6 +9,7 @@
 #include "trace/tracer.h"
 #include "util/base.h"
 #include "util/error.h"
+#include "util/fault.h"
 #include "util/log.h"
 #include "tracer.skel.h"
 
@@ -88,6 +89,15 @@ static int tracer_attach_site(struct tracer *tracer, enum tier_probe probe, stru
 	return *ret ? 0 : tracer_refuse(tracer, "attaching to the site ", names[probe], -errno);
 }
 
+/* Which reservation fails on purpose is the kernel program's to count. */
+#ifdef TIER_FAULTS
+#define tracer_arm_fault(skel) ((skel)->rodata->fault_reserve = fault_at(FAULT_RESERVE))
+#define tracer_count_faults(skel) fault_set(FAULT_RESERVE, (skel)->bss->n_reserved)
+#else
+#define tracer_arm_fault(skel) ((void)0)
+#define tracer_count_faults(skel) ((void)0)
+#endif
+
 static int tracer_attach(struct tracer *tracer, uint32_t ring_bytes)
 {
 	struct tracer_bpf *skel = tracer->skel = tracer_bpf__open();
@@ -95,6 +105,7 @@ static int tracer_attach(struct tracer *tracer, uint32_t ring_bytes)
 
 	if (!skel)
 		return tracer_refuse(tracer, "opening the kernel programs", "", -errno);
+	tracer_arm_fault(skel);
 	r = bpf_map__set_max_entries(skel->maps.ring, ring_bytes);
 	if (r)
 		return tracer_refuse(tracer, "sizing the ring buffer", "", r);
@@ -109,6 +120,8 @@ static int tracer_attach(struct tracer *tracer, uint32_t ring_bytes)
 static void tracer_detach(struct tracer *tracer)
 {
 	dispatch_file_deinit(&tracer->file);
+	if (tracer->ring)
+		tracer_count_faults(tracer->skel);
 	ring_buffer__free(tracer->ring);
 	tracer->ring = NULL;
 	tracer_bpf__destroy(tracer->skel);

@@ -4,6 +4,7 @@
 #include <time.h>
 #include "util/dispatch.h"
 #include "util/error.h"
+#include "util/fault.h"
 
 /* One round: wait, queue what is ready, run each callback. The queue is a list of the files themselves, so that a
  * callback which destroys another file of the same round just unlinks it. */
@@ -118,6 +119,7 @@ static int dispatch_run_timers(struct dispatch *dispatch)
 		const char *name = timer->name;
 
 		list_remove(&timer->link);
+		fault_turn();
 		r = timer->fn(timer, now);
 		dispatch_account(dispatch, name, &begin);
 		if (r)
@@ -141,6 +143,7 @@ static int dispatch_run_files(struct dispatch *dispatch)
 		list_remove(&file->link);
 		if (!events)
 			continue;
+		fault_turn();
 		r = file->fn(file, events);
 		dispatch_account(dispatch, name, &begin);
 		if (r)

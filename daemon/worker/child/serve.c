@@ -8,6 +8,7 @@
 #include <sys/syscall.h>
 #include "util/base.h"
 #include "util/error.h"
+#include "util/fault.h"
 #include "worker/channel.h"
 #include "worker/child/codegen.h"
 #include "worker/child/elf.h"
@@ -193,7 +194,9 @@ static void answer(const struct job_request *request, int input)
 	size_t n = 0;
 	int fd = -1;
 
+	fault_step();
 	reply.ok = run_job(request, input, &output, &n, &reply.refusal);
+	fault_step();
 	if (reply.ok && n > n_max) {
 		reply.ok = false;
 		refuse(&reply.refusal, "the result has %zu bytes, more than %llu", n, (unsigned long long)n_max);
@@ -202,14 +205,17 @@ static void answer(const struct job_request *request, int input)
 		_exit(WORKER_EXIT_MEMORY);
 	if (reply.ok) {
 		reply.n_output = n;
+		fault_scramble(output, n);
 		fd = write_output(output, n);
 		if (fd < 0)
 			_exit(WORKER_EXIT_MEMORY);
 	}
 	if (has_grown())
 		reply.flags |= JOB_REPLY_LAST;
+	fault_step();
 	if (channel_send(SANDBOX_FD, &reply, sizeof(reply), &fd, fd >= 0))
 		_exit(0);
+	fault_step();
 	close_fd(fd);
 	free(output);
 	if (reply.flags & JOB_REPLY_LAST)

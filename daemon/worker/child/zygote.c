@@ -8,6 +8,7 @@
 #include <sys/syscall.h>
 #include "util/base.h"
 #include "util/error.h"
+#include "util/fault.h"
 #include "util/log.h"
 #include "worker/channel.h"
 #include "worker/child/codegen.h"
@@ -58,6 +59,7 @@ int zygote_run(int fd)
 	int r;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	fault_begin_child();
 	sandbox_prepare();
 	r = codegen_init();
 	if (r) {
