@@ -12,17 +12,23 @@
 /* Compiling ahead: the daemon sends the object back with code inside. The output is whole or not there: it is written
  * under another name beside its place. */
 
-/* "dir/filter.bpf.o" gives "dir/filter.tier.o". */
+static bool ends_with(const char *text, const char *ending)
+{
+	const size_t length = strlen(text), n = strlen(ending);
+
+	return length > n && !strcmp(text + length - n, ending);
+}
+
+/* "dir/filter.bpf.o" gives "dir/filter.tier.o"; what is called so already gives no name. */
 static bool output_name(char *to, size_t n, const char *path)
 {
 	static const char *const endings[] = {".bpf.o", ".o", ""};
 
-	for (int i = 0; i < 3; i++) {
-		const size_t length = strlen(path), ending = strlen(endings[i]);
-
-		if (length > ending && !strcmp(path + length - ending, endings[i]))
-			return snprintf(to, n, "%.*s.tier.o", (int)(length - ending), path) < (int)n;
-	}
+	if (ends_with(path, ".tier.o"))
+		return false;
+	for (int i = 0; i < 3; i++)
+		if (ends_with(path, endings[i]))
+			return snprintf(to, n, "%.*s.tier.o", (int)(strlen(path) - strlen(endings[i])), path) < (int)n;
 	return false;
 }
 

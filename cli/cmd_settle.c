@@ -58,7 +58,7 @@ int cmd_settled(struct ctl *ctl)
 	else if (s.is_settled)
 		printf("settled: %u method%s\n", s.n_methods, s.n_methods == 1 ? "" : "s");
 	else
-		printf("not settled: %u of %u methods are optimizing, %u of them pending: %s\n", s.n_unsettled, s.n_methods, s.n_pending,
+		printf("not settled: %u of %u methods, %u of them pending: %s\n", s.n_unsettled, s.n_methods, s.n_pending,
 		       unsettled_names(target.module, &s));
 	return s.is_settled ? CTL_DONE : CTL_UNMET;
 }

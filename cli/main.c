@@ -105,7 +105,7 @@ static const struct option_row options[] = {
 /* -- Help --- */
 static bool option_is_of(const struct option_row *row, const struct verb *verb)
 {
-	return !row->option || (row->option & verb->options);
+	return row->option ? row->option & verb->options : !(verb->options & ALONE);
 }
 
 static void help_option(const struct option_row *row)
@@ -265,7 +265,10 @@ static int parse(struct ctl *ctl, const struct verb *verb, int argc, char **argv
 				return r;
 		}
 	}
-	if (ctl->n_args < verb->n_min || (verb->n_max >= 0 && ctl->n_args > verb->n_max))
+	if (verb->n_max >= 0 && ctl->n_args > verb->n_max)
+		return fail("%s: '%s' is one argument too many; usage: tierctl %s%s%s", verb->name, ctl->args[verb->n_max], verb->name,
+			    *verb->args ? " " : "", verb->args);
+	if (ctl->n_args < verb->n_min)
 		return fail("usage: tierctl %s%s%s", verb->name, *verb->args ? " " : "", verb->args);
 	return CTL_DONE;
 }

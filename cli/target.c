@@ -83,7 +83,9 @@ bool target_open_module(struct ctl *ctl, const char *text, bool is_made, struct 
 	/* a name as `tierctl list` has it; of an instantiation, perhaps another user's */
 	if (r == -ENOENT)
 		r = tier_open(ctl->conn, text, ret);
-	if (r < 0)
+	if (r == -ENOENT && strchr(text, ':'))
+		fail("'%s' names a method, if anything; a module is wanted here", text);
+	else if (r < 0)
 		fail_tier(text);
 	return !r;
 }
@@ -102,11 +104,11 @@ static bool target_find(struct ctl *ctl, const char *text, bool is_made, struct 
 	}
 	module = strndup(text, colon - text);
 	ok = module && target_open_module(ctl, module, is_made, &ret->module);
-	free(module);
 	if (ok && tier_find(ret->module, colon + 1, &ret->method)) {
-		fail_tier(text);
-		return false;
+		fail("%s; `tierctl status '%s'` lists what it has", tier_error_text(), module);
+		ok = false;
 	}
+	free(module);
 	return ok;
 }
 

@@ -409,6 +409,8 @@ enum options_end options_parse(struct options *ret, int argc, char **argv)
 		const char *name = argv[i] + 2, *value = strchrnul(name, '=');
 		const struct option_row *row;
 
+		if (!strcmp(argv[i], "-h"))
+			return options_help(), OPTIONS_DONE;
 		if (strncmp(argv[i], "--", 2))
 			return refuse_option("unexpected argument '", argv[i], "'");
 		if (!strcmp(name, "help"))

@@ -171,7 +171,7 @@ static void a_drive_names_what_its_workload_does_not_call(void **state)
 	assert_int_equal(s.n, 1);
 	assert_true(is_unsettled(&w, &s, "second"));
 	assert_int_equal(tierctl(&w.daemon, out, err, "settled", "m:dispatch", NULL), 1);
-	assert_string_equal(out, "not settled: 1 of 3 methods are optimizing, 0 of them pending: second\n");
+	assert_string_equal(out, "not settled: 1 of 3 methods, 0 of them pending: second\n");
 	assert_int_equal(tierctl(&w.daemon, out, err, "settled", "m:dispatch", "--json", NULL), 1);
 	json_expect(out, "unsettled.0", "second");
 	assert_int_equal(json_number(out, "methods"), 3);
