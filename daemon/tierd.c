@@ -316,13 +316,19 @@ static int tierd_init_core(struct tierd *tierd)
 		.first_sequence = journal_newest(tierd->journal) + 1,
 	};
 	_cleanup_(closep) int fd = memfd_create("tierd-ledger", MFD_CLOEXEC);
+	struct core_stats stats;
+	int r;
 
 	if (fd < 0 || ftruncate(fd, ledger_size()) < 0)
 		return error_origin(-errno);
 	tierd->ledger = mmap(NULL, ledger_size(), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
 	if (tierd->ledger == MAP_FAILED)
 		return error_origin(-errno);
-	return error_fold(core_new(&tierd->core, &config, &ops, tierd, tierd->ledger, ledger_size()));
+	r = core_new(&tierd->core, &config, &ops, tierd, tierd->ledger, ledger_size());
+	if (r)
+		return error_fold(r);
+	core_stats(tierd->core, &stats);
+	return error_fold(journal_go_on(tierd->journal, stats.sequence));
 }
 
 /* The kernel's table of descriptors grows by doubling, and in a process with threads each time waits for all processors: tens

@@ -25,8 +25,7 @@ struct disk {
 	struct journal_config config;
 	struct folder folder;
 	struct segment_index index;
-	disk_take_fn take;
-	void *context;
+	struct disk_source source;
 
 	uint64_t newest;		/* number that journal_append() had last */
 	uint64_t written;		/* on the disk */
@@ -101,7 +100,9 @@ static bool writer_load(struct disk *disk)
 	struct writer *writer = disk->writer;
 	uint64_t first = disk->written + 1;
 
-	writer->n = disk->written < disk->newest ? disk->take(disk->context, first, writer->events, WRITER_BATCH_MAX, &first) : 0;
+	writer->n = 0;
+	if (disk->written < disk->newest)
+		writer->n = disk->source.take(disk->source.context, first, writer->events, WRITER_BATCH_MAX, &first);
 	writer->told = disk->troubles[TROUBLE_WRITE] && disk->written < disk->newest ? disk->newest : 0;
 	if (writer->n) {
 		writer_aim(disk, first);
@@ -427,12 +428,18 @@ static int disk_open_folder(struct disk *disk)
 		return r;
 	}
 	if (!r)
-		r = folder_recover(&disk->folder, &disk->index);
+		r = folder_recover(&disk->folder, &disk->index, disk->source.told);
+	if (r == FOLDER_E_STRANGE) {
+		log_line(LOG_ERROR, "%s has events up to %" PRIu64 ", but the newest of this history is %" PRIu64
+			 "; choose another --journal", path, disk_newest(disk), disk->source.told);
+		return -EBADMSG;
+	}
 	if (r) {
 		log_line(LOG_ERROR, "cannot keep a journal in %s: %s", path, strerrordesc_np(-r));
 		return r;
 	}
-	disk->written = disk->newest = disk_newest(disk);
+	disk->written = disk_newest(disk);
+	disk->newest = MAX(disk->written, disk->source.newest);
 	disk->synced = disk->index.n ? index_newest(&disk->index)->first - 1 : 0;	/* a predecessor may have died before its sync */
 	if (disk->index.n && disk->config.sync != JOURNAL_SYNC_NEVER)
 		disk->sync_ns = clock_now_ns();
@@ -451,14 +458,14 @@ static int disk_start_threads(struct disk *disk, struct dispatch *dispatch)
 	return r ? error_fold(r) : 0;
 }
 
-int disk_open(struct disk **ret, struct dispatch *dispatch, const struct journal_config *config, disk_take_fn take, void *context)
+int disk_open(struct disk **ret, struct dispatch *dispatch, const struct journal_config *config, const struct disk_source *source)
 {
 	_cleanup_(disk_freep) struct disk *disk = calloc(1, sizeof(*disk));
 	int r;
 
 	if (!disk)
 		return error_origin(-ENOMEM);
-	*disk = (struct disk){ .config = *config, .folder = FOLDER_NULL, .take = take, .context = context,
+	*disk = (struct disk){ .config = *config, .folder = FOLDER_NULL, .source = *source,
 			       .keeper = { .task = TASK_NULL(disk->keeper.task), .folder = &disk->folder },
 			       .reader = { .task = TASK_NULL(disk->reader.task), .folder = &disk->folder } };
 	if (!disk->config.segment_events)
@@ -478,6 +485,7 @@ int disk_open(struct disk **ret, struct dispatch *dispatch, const struct journal
 	if (disk->index.n)
 		log_line(LOG_INFO, "journal: %s has events %" PRIu64 " to %" PRIu64, config->folder, disk_oldest(disk), disk_newest(disk));
 	disk->is_open = true;
+	hand_over(disk);
 	upkeep(disk);
 	*ret = TAKE_PTR(disk);
 	return 0;

@@ -21,8 +21,16 @@ struct disk;
  * is the first one's number. How many. */
 typedef uint32_t (*disk_take_fn)(void *context, uint64_t from, struct tier_event *to, uint32_t n_max, uint64_t *ret_first);
 
+/* Memory as it is at the start */
+struct disk_source {
+	disk_take_fn take;
+	void *context;
+	uint64_t newest;	/* number of its newest event; 0: it has none */
+	uint64_t told;		/* numbers up to this one, and no others, may have been told; 0: it does not know */
+};
+
 /* 0, or -errno after the sentence went to the log. */
-int disk_open(struct disk **ret, struct dispatch *dispatch, const struct journal_config *config, disk_take_fn take, void *context);
+int disk_open(struct disk **ret, struct dispatch *dispatch, const struct journal_config *config, const struct disk_source *source);
 /* Writes what is not written yet, waits for the threads, and closes the folder. */
 struct disk *disk_free(struct disk *disk);
 

@@ -339,7 +339,7 @@ static int keep_used(const struct folder *folder, const struct segment_index *in
 	return folder->used > last ? error_origin(folder_promise(folder, folder->used + 1, false)) : 0;
 }
 
-int folder_recover(struct folder *folder, struct segment_index *index)
+int folder_recover(struct folder *folder, struct segment_index *index, uint64_t told)
 {
 	struct finds finds = {};
 	int r;
@@ -352,6 +352,11 @@ int folder_recover(struct folder *folder, struct segment_index *index)
 		return error_fold(r);
 	if (index->n)
 		folder->used = MAX(folder->used, index_newest(index)->last);
-	read_numbers(folder);
+	if (told && index->n && index_newest(index)->last > told)
+		return FOLDER_E_STRANGE;
+	if (told)
+		folder->used = told;
+	else
+		read_numbers(folder);
 	return error_fold(keep_used(folder, index));
 }

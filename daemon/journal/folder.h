@@ -8,6 +8,11 @@
 
 #include "journal/index.h"
 
+enum {
+	_FOLDER_E_SUCCESS,
+	FOLDER_E_STRANGE,	/* what is there is of another history */
+};
+
 struct folder {
 	const char *path;	/* borrowed */
 	int fd;			/* locked while it is open; -1 */
@@ -20,8 +25,9 @@ struct folder {
 /* Makes the folder, for its owner only, if it is not there, and the one above it, but no more. -EBUSY: another daemon keeps its
  * journal there. 0, or -errno. */
 int folder_open(struct folder *folder, const char *path);
-/* Fills @index. 0 or -errno. */
-int folder_recover(struct folder *folder, struct segment_index *index);
+/* Fills @index. @told: numbers up to this one, and no others, may have been told; 0: only the folder can know. FOLDER_E_STRANGE:
+ * the folder has later ones. 0 or -errno. */
+int folder_recover(struct folder *folder, struct segment_index *index, uint64_t told);
 void folder_close(struct folder *folder);
 
 /* Writes the numbers and syncs them: nothing from @bound on was told, and @is_exact. 0 or -errno. From any one thread. */

@@ -36,16 +36,26 @@ struct journal_config {
 	void *context;
 };
 
-/* Keeps at most @n_max events in memory (at least 1). 0 or -ENOMEM. */
+/* Keeps at most @n_max events in memory (at least 1). 0 or -errno. */
 int journal_new(struct journal **ret, uint32_t n_max);
-/* Keeps an empty journal in a folder as well, from now on, and recovers what a predecessor left there. 0; -errno after the
- * sentence went to the log: the journal is in memory only, as it was. */
+/* The same with a predecessor's memory, by its journal_fd(): its events are this one's. Takes @fd when the memory is of that size,
+ * else copies what there is room for: journal_fd() tells which. -EBADMSG after the sentence went to the log: the memory is not
+ * what a journal left. 0 or -errno. */
+int journal_adopt(struct journal **ret, uint32_t n_max, int fd);
+int journal_fd(const struct journal *journal);	/* its memory, whole after every instruction; stays the journal's */
+/* Keeps the journal in a folder as well, from now on: recovers what a predecessor left there, and writes what only memory has. 0;
+ * -errno after the sentence went to the log: the journal is in memory only, as it was. */
 int journal_open(struct journal *journal, struct dispatch *dispatch, const struct journal_config *config);
 /* Writes and syncs what is left; waits for the disk. NULL is fine. */
 struct journal *journal_free(struct journal *journal);
 
-/* @event->sequence must follow the newest number; the first one must be above journal_newest_on_disk(). Asserts it. Fills the
- * crc. Never fails: memory was taken at the start. */
+/* Nobody committed a number above @newest so far, whatever a folder promised: the next one follows it. For whoever has a ledger,
+ * once, when all that a predecessor committed is appended. -EBADMSG after the sentence went to the log: what a predecessor left
+ * here is not of that ledger. */
+int journal_go_on(struct journal *journal, uint64_t newest);
+
+/* @event->sequence must follow the newest number; the first one must be above journal_newest_on_disk(). Asserts it. One that a
+ * predecessor appended already is recognized by its number. Fills the crc. Never fails: memory was taken at the start. */
 void journal_append(struct journal *journal, const struct tier_event *event);
 
 /* The newest number; before the first append the newest that a predecessor may have told. 0: none. Whoever has no ledger that

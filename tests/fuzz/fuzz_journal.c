@@ -179,7 +179,7 @@ static uint64_t start(bool is_first)
 	struct segment_index index = {};
 	uint64_t n_events = 0;
 
-	assert(!folder_open(&folder, folder_path) && !folder_recover(&folder, &index));
+	assert(!folder_open(&folder, folder_path) && !folder_recover(&folder, &index, 0));
 	assert(is_first || !folder.is_damaged);
 	for (uint32_t i = 0; i < index.n; i++) {
 		const struct segment *segment = &index.segments[i];

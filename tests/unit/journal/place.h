@@ -59,7 +59,7 @@ static inline int place_open(struct place *place)
 
 	place_close(place);
 	r = folder_open(&place->folder, place->path);
-	return r ? r : folder_recover(&place->folder, &place->index);
+	return r ? r : folder_recover(&place->folder, &place->index, 0);
 }
 
 static inline void place_teardown(struct place *place)
@@ -129,6 +129,7 @@ static inline void place_check(const struct place *place, const struct segment *
 
 /* -- Faults --- */
 static _Atomic unsigned int fault_countdown;	/* the call at which it happens, from 1 on; 0: never */
+static _Atomic bool fault_stays;		/* and at each one from then on */
 static _Atomic bool fault_kills;		/* the process ends there, else the call fails with fault_errno */
 static _Atomic int fault_errno;
 static _Atomic size_t fault_write_max;		/* a write takes at most so many bytes; 0: all */
@@ -138,6 +139,8 @@ static inline bool fault_comes(void)
 {
 	if (!fault_countdown || --fault_countdown)
 		return false;
+	if (fault_stays)
+		fault_countdown = 1;
 	if (fault_kills)
 		_exit(77);
 	errno = fault_errno;
@@ -172,5 +175,5 @@ static inline void faults_end(void)
 	segment_io = fault_real;
 	fault_countdown = 0;
 	fault_write_max = 0;
-	fault_kills = false;
+	fault_kills = fault_stays = false;
 }
