@@ -436,7 +436,7 @@ static int tierd_init(struct tierd *tierd)
 	if (!r)
 		r = task_thread_new(&tierd->checker, &tierd->dispatch, "check");
 	if (!r)
-		r = history_open(&tierd->journal, &tierd->dispatch, o, journal_readable, tierd);
+		r = history_open(&tierd->journal, &tierd->dispatch, o, NULL, journal_readable, tierd);
 	if (!r)
 		r = tierd_init_cache(tierd);
 	if (!r)
