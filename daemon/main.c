@@ -9,7 +9,9 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "keep.h"
 #include "options.h"
+#include "store/store.h"
 #include "tierd.h"
 #include "util/base.h"
 #include "util/journald.h"
@@ -35,13 +37,14 @@ static int let_go_of_caller(void)
 	return dup2(null, STDERR_FILENO) < 0 ? -errno : 0;
 }
 
-static void leave_caller(void)
+/* The keeper stays where it is: whatever it starts finds relative paths there. */
+static void leave_caller(bool leaves_folder)
 {
 	int fd = log_set_fd(STDERR_FILENO);
 
 	if (fd != STDERR_FILENO)
 		close_fd(fd);
-	if (chdir("/") < 0)		/* no file system stays busy because of the daemon */
+	if (leaves_folder && chdir("/") < 0)		/* no file system stays busy because of the daemon */
 		log_line(LOG_WARNING, "cannot change to /: %s", strerrordesc_np(errno));
 }
 
@@ -144,11 +147,40 @@ static void say_ready(int fd)
 	close(fd);
 }
 
+/* -- Serving --- */
+struct caller {
+	const struct options *options;
+	int parent;		/* waits in the foreground for a byte; -1: nobody does */
+};
+
+static void serve_caller(void *context)
+{
+	const struct caller *caller = context;
+
+	if (!caller->options->foreground)
+		leave_caller(!caller->options->keep);
+	say_ready(caller->options->ready_fd);
+	say_ready(caller->parent);
+}
+
+static int serve(const struct options *options, struct store *store, struct caller *caller)
+{
+	struct tierd *tierd;
+	int r;
+
+	if (tierd_new(&tierd, options, store))
+		return EXIT_FAILED;
+	serve_caller(caller);
+	r = tierd_run(tierd);
+	tierd_free(tierd);
+	return r ? EXIT_FAILED : EXIT_SERVED;
+}
+
 int main(int argc, char **argv)
 {
 	struct options options;
-	struct tierd *tierd;
-	int parent = -1, r;
+	struct caller caller = { .options = &options, .parent = -1 };
+	struct store *store;
 
 	switch (options_parse(&options, argc, argv)) {
 	case OPTIONS_DONE:
@@ -159,25 +191,19 @@ int main(int argc, char **argv)
 		break;
 	}
 	choose_log(&options);
-	if (keep_ready_fd(&options))
+	if (store_open(&store) || keep_ready_fd(&options))	/* the store first: descriptors are passed by number */
 		return EXIT_FAILED;
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN);	/* a log that may not grow */
 	prctl(PR_SET_DUMPABLE, 0);	/* nobody else's descriptors through /proc, no ptrace by other users */
 	if (!options.foreground) {
-		parent = background();
-		if (parent < 0) {
-			log_line(LOG_ERROR, "cannot go to the background: %s", strerrordesc_np(-parent));
+		caller.parent = background();
+		if (caller.parent < 0) {
+			log_line(LOG_ERROR, "cannot go to the background: %s", strerrordesc_np(-caller.parent));
 			return EXIT_FAILED;
 		}
 	}
-	if (open_log(&options) || tierd_new(&tierd, &options))
+	if (open_log(&options))
 		return EXIT_FAILED;
-	if (!options.foreground)
-		leave_caller();
-	say_ready(options.ready_fd);
-	say_ready(parent);
-	r = tierd_run(tierd);
-	tierd_free(tierd);
-	return r ? EXIT_FAILED : EXIT_SERVED;
+	return options.keep ? keep_run(store, argc, argv, serve_caller, &caller) : serve(&options, store, &caller);
 }

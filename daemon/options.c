@@ -51,6 +51,7 @@ static const struct option_row rows[] = {
 	ROW("socket", TEXT, socket, 0, 0, NULL, "path of the socket; default $TIERD_SOCKET, else /run/tierd/tierd.sock, with --user $XDG_RUNTIME_DIR/tierd.sock", NULL),
 	ROW("user", FLAG, user, 0, 0, NULL, "serve only the user who starts it", NULL),
 	ROW("foreground", FLAG, foreground, 0, 0, NULL, "do not go to the background", NULL),
+	ROW("keep", FLAG, keep, 0, 0, NULL, "start the daemon again when it dies, and keep what it serves meanwhile", NULL),
 	ROW("worker", TEXT, worker, 0, 0, NULL, "path of tierd-worker; default beside tierd, else in ../libexec/tierd", NULL),
 	ROW("call-count-threshold", NUMBER, threshold, 1, 65535, "30", "counted calls until a method is promoted", "TC_CallCountThreshold"),
 	ROW("call-counting-delay", DURATION, delay_ns, 0, HOUR, "100ms", "quiet time before calls are counted; 0 turns the delay off", "TC_CallCountingDelayMs"),
@@ -439,4 +440,28 @@ enum options_end options_parse(struct options *ret, int argc, char **argv)
 		ret->delay_ns = 0;
 	}
 	return OPTIONS_RUN;
+}
+
+char **options_of_kept(int argc, char **argv)
+{
+	char **args = calloc(argc + 2, sizeof(*args));
+	int n = 0;
+
+	if (!args)
+		return NULL;
+	args[n++] = argv[0];
+	args[n++] = "--foreground";
+	for (int i = 1; i < argc; i++) {
+		const char *name = argv[i] + 2, *value = strchrnul(name, '=');
+		const struct option_row *row = row_find(name, value - name);
+		const int n_words = row->kind != OPTION_FLAG && !*value ? 2 : 1;
+
+		if (row->field != offsetof(struct options, keep) && row->field != offsetof(struct options, foreground)
+		    && row->field != offsetof(struct options, ready_fd)) {
+			memcpy(&args[n], &argv[i], n_words * sizeof(*args));
+			n += n_words;
+		}
+		i += n_words - 1;
+	}
+	return args;
 }

@@ -14,7 +14,7 @@ enum options_events { OPTIONS_EVENTS_AUTO, OPTIONS_EVENTS_KERNEL, OPTIONS_EVENTS
 struct options {
 	const char *socket;		/* NULL: the default of the mode */
 	const char *worker;		/* NULL: beside the daemon, else ../libexec/tierd */
-	bool user, foreground;
+	bool user, foreground, keep;
 	int ready_fd;			/* gets one line when the daemon serves; -1: none */
 	uint64_t threshold;
 	uint64_t delay_ns, worker_timeout_ns, compile_limit_ns, load_limit_ns, sweep_ns;
@@ -48,6 +48,10 @@ enum options_end { OPTIONS_RUN, OPTIONS_DONE, OPTIONS_ERROR };
 /* Fills @ret with defaults, then from the arguments. OPTIONS_DONE: --help or --version was printed. OPTIONS_ERROR: the
  * sentence is on standard error. */
 enum options_end options_parse(struct options *ret, int argc, char **argv);
+
+/* The arguments of a daemon in the keeper's care: the keeper's own, that is those for which @argv was parsed, without what is about
+ * the keeper, and with --foreground. The words are borrowed; NULL: no memory. */
+char **options_of_kept(int argc, char **argv);
 
 /* Whether this is the system's daemon. Private ones come and go: what they did is of no interest to anybody who did not ask for
  * it. */

@@ -14,6 +14,7 @@
 #include "precompiling.h"
 #include "rejitting.h"
 #include "server/server.h"
+#include "store/store.h"
 #include "tier/records.h"
 #include "tiering/core.h"
 #include "trace/tracer.h"
@@ -24,9 +25,10 @@
 struct tierd {
 	const struct options *options;
 	struct dispatch dispatch;
+	struct store *store;
 	struct listen_place place;
 	struct dispatch_file signal_file;
-	struct dispatch_timer core_timer, recover_timer;
+	struct dispatch_timer core_timer, recover_timer, manager_timer;
 	void *ledger;
 	struct core *core;
 	struct pool *pool;

@@ -36,6 +36,7 @@
 
 #define FILES_AHEAD_MAX UINT64_C(262144)	/* 8 bytes of the kernel's memory each */
 #define USERS_AT_A_TIME 2u	/* for whom is compiled; others take their turns */
+#define MANAGER_NS 5000000000u	/* how often to find out whether a manager without a watchdog is there */
 #define RECOVER_AFTER_NS 10000000u	/* how soon after kernel events the tracer is asked for what the ring had no room for */
 
 /* -- Time --- */
@@ -182,6 +183,25 @@ static int recover_timer_due(struct dispatch_timer *timer, uint64_t now_ns)
 	return 0;
 }
 
+/* -- The manager --- */
+static void manager_timer_next(struct tierd *tierd)
+{
+	const uint64_t wanted = store_watchdog_ns(tierd->store);
+
+	if (store_is_kept(tierd->store))
+		dispatch_timer_arm(&tierd->manager_timer, clock_now_ns() + (wanted ? wanted / 2 : MANAGER_NS));
+}
+
+/* Says that the loop turns. */
+static int manager_timer_due(struct dispatch_timer *timer, uint64_t now_ns)
+{
+	struct tierd *tierd = container_of(timer, struct tierd, manager_timer);
+
+	store_feed_watchdog(tierd->store);
+	manager_timer_next(tierd);
+	return 0;
+}
+
 /* -- Building --- */
 static int signal_due(struct dispatch_file *file, uint32_t events)
 {
@@ -198,6 +218,7 @@ static int tierd_init_loop(struct tierd *tierd)
 		return error_fold(r);
 	dispatch_timer_init(&tierd->core_timer, &tierd->dispatch, core_timer_due, "tiering");
 	dispatch_timer_init(&tierd->recover_timer, &tierd->dispatch, recover_timer_due, "recover");
+	dispatch_timer_init(&tierd->manager_timer, &tierd->dispatch, manager_timer_due, "manager");
 	sigemptyset(&mask);
 	sigaddset(&mask, SIGTERM);
 	sigaddset(&mask, SIGINT);
@@ -427,7 +448,7 @@ static int tierd_init(struct tierd *tierd)
 	const struct options *o = tierd->options;
 	int r;
 
-	r = listen_open(&tierd->place, o->socket, o->user);
+	r = listen_open(&tierd->place, o->socket, o->user, tierd->store);
 	if (r)
 		return r;
 	r = tierd_init_loop(tierd);
@@ -474,7 +495,18 @@ _unused_ static const char *broken_core(void *context)
 	return tierd->core ? core_check(tierd->core) : NULL;
 }
 
-int tierd_new(struct tierd **ret, const struct options *options)
+static void tierd_tell_ready(struct tierd *tierd)
+{
+	char status[sizeof(tierd->place.path) + 16];
+
+	log_line(LOG_INFO, "serving %s", tierd->place.path);
+	snprintf(status, sizeof(status), "serving %s", tierd->place.path);
+	store_drop_rest(tierd->store);
+	store_tell_ready(tierd->store, status);
+	manager_timer_next(tierd);
+}
+
+int tierd_new(struct tierd **ret, const struct options *options, struct store *store)
 {
 	struct tierd *tierd;
 	int r;
@@ -482,10 +514,12 @@ int tierd_new(struct tierd **ret, const struct options *options)
 	fault_begin();
 	fault_hook(&ledger_crash_point);
 	tierd = calloc(1, sizeof(*tierd));
-	if (!tierd)
+	if (!tierd) {
+		store_free(store);
 		return error_origin(-ENOMEM);
+	}
 	*tierd = (struct tierd){
-		.options = options, .dispatch = DISPATCH_NULL(tierd->dispatch), .place = LISTEN_PLACE_NULL,
+		.options = options, .store = store, .dispatch = DISPATCH_NULL(tierd->dispatch), .place = LISTEN_PLACE_NULL,
 		.ledger = MAP_FAILED, .signal_fd = -1, .start_ns = clock_now_ns(),
 	};
 	loading_init(&tierd->loading);
@@ -499,7 +533,7 @@ int tierd_new(struct tierd **ret, const struct options *options)
 		tierd_free(tierd);
 		return r;
 	}
-	log_line(LOG_INFO, "serving %s", tierd->place.path);
+	tierd_tell_ready(tierd);
 	fault_watch(broken_core, tierd);
 	*ret = tierd;
 	return 0;
@@ -521,11 +555,26 @@ static void tierd_release_modules(struct tierd *tierd)
 		answers_release(tierd, module);
 }
 
+/* What has a successor must not be changed any more, and everything but the journal's file is where that one finds it: in memory that
+ * the manager keeps. Threads may still run; the process's end is theirs. */
+static struct tierd *tierd_leave(struct tierd *tierd)
+{
+	_unused_ static struct tierd *left;	/* no leak: threads have it */
+
+	left = tierd;
+	tierd->journal = journal_free(tierd->journal);
+	listen_close(&tierd->place, true);
+	return NULL;
+}
+
 /* Loads and jobs first, then sessions, the core's memory last. */
 struct tierd *tierd_free(struct tierd *tierd)
 {
 	if (!tierd)
 		return NULL;
+	store_tell_stopping(tierd->store);
+	if (store_is_kept(tierd->store))
+		return tierd_leave(tierd);
 	tierd->checker = task_thread_free(tierd->checker);
 	caching_stop(&tierd->caching);		/* what it finds may still become jobs */
 	tierd->pool = pool_free(tierd->pool);	/* drops its jobs: their contexts are ours to free */
@@ -545,10 +594,12 @@ struct tierd *tierd_free(struct tierd *tierd)
 		munmap(tierd->ledger, ledger_size());
 	dispatch_timer_disarm(&tierd->core_timer);
 	dispatch_timer_disarm(&tierd->recover_timer);
+	dispatch_timer_disarm(&tierd->manager_timer);
 	dispatch_file_deinit(&tierd->signal_file);
 	close_fd(tierd->signal_fd);
 	dispatch_deinit(&tierd->dispatch);
-	listen_close(&tierd->place);
+	listen_close(&tierd->place, false);
+	store_free(tierd->store);
 	free(tierd);
 	return NULL;
 }

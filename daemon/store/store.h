@@ -28,6 +28,7 @@ struct store;
 int store_open(struct store **ret);
 struct store *store_free(struct store *store); /* closes what nobody took; all stays stored. Takes NULL; returns NULL */
 DEFINE_CLEANUP(struct store *, store_free)
+bool store_can_be_kept(void);	/* not where this tierd was built without libsystemd */
 /* There is a manager; false from when it is found to be gone. Any thread. */
 bool store_is_kept(const struct store *store);
 
