@@ -312,6 +312,16 @@ static uint64_t effective_delay(const struct options *options)
 	return __builtin_mul_overflow(options->delay_ns, options->delay_multiplier, &delay) ? options->delay_ns : delay;
 }
 
+static void tierd_tell_policy(const struct core *core)
+{
+	struct core_policy now, before;
+
+	if (core_policy(core, &now, &before))
+		log_line(LOG_WARNING, "the daemon before had --backpatch=%s --call-counting-stubs=%s; from now on it is %s and %s, also for what "
+			 "is loaded", tier_backpatch_name(before.backpatch), before.counting_in_prestub ? "off" : "on",
+			 tier_backpatch_name(now.backpatch), now.counting_in_prestub ? "off" : "on");
+}
+
 static int tierd_init_core(struct tierd *tierd)
 {
 	static const struct core_ops ops = {
@@ -348,6 +358,7 @@ static int tierd_init_core(struct tierd *tierd)
 	r = core_new(&tierd->core, &config, &ops, tierd, tierd->ledger, ledger_size());
 	if (r)
 		return error_fold(r);
+	tierd_tell_policy(tierd->core);
 	core_stats(tierd->core, &stats);
 	return error_fold(journal_go_on(tierd->journal, stats.sequence));
 }

@@ -49,6 +49,30 @@ static void core_number(struct core *core)
 	ledger_commit(ledger);
 }
 
+static struct core_policy core_configured(const struct core *core)
+{
+	return (struct core_policy){ core->config.backpatch, core->config.counting_in_prestub };
+}
+
+/* Once more should a daemon die here: its successor is one, too. */
+static void core_take_over(struct core *core)
+{
+	struct ledger *ledger = &core->ledger;
+	const struct core_policy policy = core_configured(core);
+
+	core->predecessor = policy;
+	if (ledger->is_inherited && ledger->global->has_policy)
+		core->predecessor = (struct core_policy){
+			MIN(ledger->global->backpatch, _TIER_BACKPATCH_N - 1u), ledger->global->counting_in_prestub,
+		};
+	ledger_begin(ledger);
+	ledger->edited->n_takeovers += ledger->is_inherited;
+	ledger->edited->has_policy = true;
+	ledger->edited->backpatch = policy.backpatch;
+	ledger->edited->counting_in_prestub = policy.counting_in_prestub;
+	ledger_commit(ledger);
+}
+
 int core_new(struct core **ret, const struct core_config *config, const struct core_ops *ops, void *context, void *memory,
 	     size_t n_memory)
 {
@@ -80,6 +104,7 @@ int core_new(struct core **ret, const struct core_config *config, const struct c
 	if (r)
 		return error_fold(r);
 	core_number(core);
+	core_take_over(core);
 	r = core_recover(core);
 	if (r)
 		return error_fold(r);
@@ -192,7 +217,15 @@ void core_stats(const struct core *core, struct core_stats *ret)
 	ret->n_modules = core->n_modules;
 	ret->n_methods = core->n_methods;
 	ret->n_versions = core->rows[ROWS_VERSIONS];
+	ret->n_takeovers = core->ledger.global->n_takeovers;
 	ret->sequence = core->ledger.global->sequence;
+}
+
+bool core_policy(const struct core *core, struct core_policy *ret, struct core_policy *ret_before)
+{
+	*ret = core_configured(core);
+	*ret_before = core->predecessor;
+	return ret->backpatch != ret_before->backpatch || ret->counting_in_prestub != ret_before->counting_in_prestub;
 }
 
 const struct core_counters *core_counters(const struct core *core)

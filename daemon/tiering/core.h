@@ -121,8 +121,8 @@ struct core_ops {
 	 * core_compile_done(), from the loop, never from inside. 0, CORE_E_TOO_LARGE (the method becomes final with TOO_LARGE) or
 	 * -errno: after -EMFILE, -ENFILE and -ENOMEM the method stays queued and is tried again a moment later; after any other the
 	 * method becomes final with NO_WORKER. Where OSR fails it is the patchpoint that is given up. Nobody waits for jobs of a
-	 * module that was removed: they may end or be cancelled. After a takeover a job is started again if its end had not come,
-	 * unless it was OSR's. */
+	 * module that was removed: they may end or be cancelled. After a takeover a job is started again if its end had not come, and
+	 * its body is there or may return: a body that was replaced by a third one is never asked for again. */
 	int (*compile)(void *context, void *module_context, const struct core_compile *compile);
 	/* The last compilation of a module that is frozen has ended: nothing of it is being compiled. */
 	void (*quiet)(void *context, struct module *module);
@@ -134,6 +134,16 @@ struct core_ops {
 	/* The method's state word changed: wake its futex and answer waits. May call core_answer() and core_pending(). */
 	void (*changed)(void *context, struct module *module, uint32_t method);
 };
+
+/* How entry points are kept: as the configuration says, also when a predecessor did otherwise. What a method has follows from its
+ * stage and from what there is for it: core_module_attach() writes its entry points, and slots, as this policy has them, and who is
+ * being counted through a stub goes on through it, with the calls that it has left. */
+struct core_policy {
+	enum tier_backpatch backpatch;
+	bool counting_in_prestub;
+};
+/* What is in force. True: a predecessor had another one, *ret_before. */
+bool core_policy(const struct core *core, struct core_policy *ret, struct core_policy *ret_before);
 
 /* @memory: the ledger's, of ledger_size() bytes, 4096-byte aligned, zero or a predecessor's; borrowed for the core's life.
  * A predecessor's content is recovered: modules must then be attached again with core_module_attach() before use (only
@@ -198,8 +208,8 @@ int core_prepare(struct module *module, uint32_t method);
  *
  * When core_rejit() or core_revert() returns 0, no patchpoint of the module leads to OSR code any more, which may have
  * inlined what was replaced. What is being made then ends with COMPILE_ENDED (INLINEE_REPLACED); what waits is made of the
- * bodies of then, unless its own is no longer there: it is given up without an event. After a takeover OSR code stays, and
- * what was not ready is given up likewise. What was taken away or given up may be asked for again. */
+ * bodies of then, unless its own is no longer there: it is given up without an event. A takeover changes nothing of that. What
+ * was taken away or given up may be asked for again. */
 void core_osr_request(struct core *core, uint64_t module, uint32_t patchpoint);
 /* Whether OSR code of the method waits or is being made; @method is in range. */
 bool core_osr_is_pending(const struct module *module, uint32_t method);
@@ -306,6 +316,7 @@ struct core_stats {
 	uint64_t n_unconfirmed;			/* bells that no counter confirmed, late ones included */
 	uint64_t n_published, n_promotions_failed;
 	uint64_t n_delays;			/* how often a delay began */
+	uint64_t n_takeovers;			/* how many daemons have taken the ledger over, this one included */
 	uint64_t sequence;			/* number of the newest event */
 };
 void core_stats(const struct core *core, struct core_stats *ret);

@@ -61,6 +61,17 @@ void delay_link(struct user *user)
 		list_append(&user->core->installing, &user->install_link);
 }
 
+/* No transaction: whoever finds it shortens it, if need be, once more. */
+void delay_recover(struct user *user)
+{
+	const struct core *core = user->core;
+	const uint64_t latest = core->ops->now(core->context) + MAX(core->config.delay_ns, 1u);
+
+	if (user->durable->deadline_ns > latest)
+		user->durable->deadline_ns = latest;
+	delay_link(user);
+}
+
 uint64_t delay_deadline(const struct core *core)
 {
 	return list_is_empty(&core->delaying) ? 0 : list_entry(core->delaying.next, struct user, delay_link)->durable->deadline_ns;

@@ -72,6 +72,7 @@ struct core {
 	uint64_t n_replacements;	/* how often a body came in another's place */
 
 	const struct entry_policy *policy;
+	struct core_policy predecessor;	/* what it kept entry points by */
 	struct core_counters counters;
 	uint32_t epoch;			/* grows with each walk of slots: the clock of what follows */
 	struct entry_held *held;	/* by version: when its code was an entry point; see entry.c */
@@ -334,7 +335,7 @@ struct osr {
 	struct list link;		/* module->osr_queue or ->osr_live; none: its job has it */
 	struct module *module;
 	uint64_t ticket;		/* by which it waits */
-	uint32_t row, patchpoint;
+	uint32_t method, row, patchpoint;
 	bool is_void;			/* what it may have inlined was replaced since it began */
 };
 struct osr *osr_free(struct osr *osr);
@@ -347,7 +348,8 @@ bool osr_withdraw(struct module *module);		/* a slice of all OSR code of the mod
 void osr_forget_queue(struct module *module);
 bool osr_forget_live(struct module *module, int *budget);	/* a slice, once its module is gone; false: more */
 void osr_free_all(struct module *module);
-bool osr_recover(struct module *module, uint32_t row);	/* false: no memory */
+bool osr_recover(struct method *method, uint32_t row);	/* false: no memory */
+struct osr *osr_recover_job(struct method *method, uint32_t row);	/* of one that had begun; NULL: no memory */
 void osr_attach(struct module *module);			/* what its patchpoints lead to */
 const char *osr_check(const struct module *module, uint32_t *n_waiting);
 
@@ -398,6 +400,7 @@ void count_tick(struct core *core, uint64_t now);
 bool delay_is_used(const struct core *core);
 void delay_note_first_call(struct user *user);	/* in a transaction */
 void delay_link(struct user *user);		/* into the lists that follow from its record */
+void delay_recover(struct user *user);		/* the same; a predecessor's delay ends when one that begins now would, if not before */
 void delay_tick(struct core *core, uint64_t now);
 void delay_install(struct core *core, int *budget);
 uint64_t delay_deadline(const struct core *core);	/* 0: none */

@@ -100,6 +100,7 @@ int ledger_open(struct ledger *ledger, void *memory, size_t n_memory)
 	/* a predecessor may have died while it formatted: nothing else can have been written yet */
 	if (r == LEDGER_E_EMPTY)
 		ledger_format(ledger);
+	ledger->is_inherited = r != LEDGER_E_EMPTY;
 	redo_apply(ledger);
 	ledger_next_opened(ledger);
 	return 0;

@@ -175,6 +175,7 @@ struct ledger {
 	uint8_t *tables[_LEDGER_TABLE_N];
 	uint32_t free[_LEDGER_TABLE_N];		/* first free slot below the high-water mark; chained through the slots */
 	const struct ledger_global *global;	/* as committed */
+	bool is_inherited;			/* a predecessor's */
 	struct ledger_global *edited;		/* as the open transaction will leave it; NULL: none is open */
 	size_t n_redo;				/* bytes of the open transaction */
 };

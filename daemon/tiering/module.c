@@ -279,6 +279,15 @@ void core_module_unname(struct module *module)
 	core_ring(core, NULL, 0);
 }
 
+/* Whoever froze it is gone before it, or with a predecessor. */
+static void module_event_thawed(struct module *module)
+{
+	struct tier_event *event = core_event(module->core, TIER_EVENT_THAWED, module->user->uid);
+
+	event->module = module->id;
+	event->reason = TIER_REASON_CLIENT;
+}
+
 static void module_commit_gone(struct module *module)
 {
 	struct core *core = module->core;
@@ -287,6 +296,8 @@ static void module_commit_gone(struct module *module)
 
 	ledger_begin(ledger);
 	ledger_edit(ledger, module->durable)->id = 0;
+	if (module->durable->is_frozen)
+		module_event_thawed(module);
 	if (module->durable->is_named)
 		core_event(core, TIER_EVENT_MODULE_UNLOADED, user->uid)->module = module->id;
 	if (!user->n_modules) {

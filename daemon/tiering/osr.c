@@ -15,11 +15,10 @@
  * Nobody writes down in the index of inliners what such code inlined: any replacement in the module takes all of it away.
  * What is running then ends unused; what waits is made of the bodies of then, unless its own was replaced.
  *
- * The patchpoint's word is what counts, not the ledger: a version that is live and that no patchpoint leads to is kept for
- * the frames in it. So code is taken away without a transaction, and before the one that replaces the body; and a daemon
- * that dies between a version's commit and its patchpoint's store leaves code that the next hit asks for again. Of what
- * waited or was being made a successor knows nothing, for the same reason. A version that was given up names no patchpoint;
- * one that failed does, so that this is remembered. */
+ * A version names its patchpoint as long as that is to lead to it, or is not to be asked for again because it failed; so a
+ * successor finds what was live, what waited, in order, and what was being made. What is given up or taken away names none: that
+ * is one store without a transaction, before the one that replaces the body, and after the patchpoint leads nowhere. A version
+ * that is live and names none is kept for the frames in it. */
 
 #define OSR_RESERVE 16u /* that part of a uid's versions is left to bodies that are still to come */
 
@@ -31,12 +30,15 @@ struct osr *osr_free(struct osr *osr)
 	return NULL;
 }
 
-static struct osr *osr_new(struct module *module, uint32_t row, uint32_t patchpoint)
+static struct osr *osr_new(struct method *method, uint32_t row, uint32_t patchpoint)
 {
 	struct osr *osr = malloc(sizeof(*osr));
 
 	if (osr)
-		*osr = (struct osr){ .link = LIST_INIT(osr->link), .module = module, .row = row, .patchpoint = patchpoint };
+		*osr = (struct osr){
+			.link = LIST_INIT(osr->link), .module = method->module, .method = method_index(method),
+			.row = row, .patchpoint = patchpoint,
+		};
 	return osr;
 }
 
@@ -50,7 +52,7 @@ static struct tier_patchpoint *osr_patchpoint(const struct module *module, uint3
 
 struct method *osr_method(const struct osr *osr)
 {
-	return &osr->module->methods[osr_patchpoint(osr->module, osr->patchpoint)->method];
+	return &osr->module->methods[osr->method];
 }
 
 static struct ledger_version *osr_version(const struct osr *osr)
@@ -98,11 +100,15 @@ static bool osr_is_wanted(const struct method *method)
 	    && !(ladder_traits(method) & CORE_TRAIT_NO_OPTIMIZATION);
 }
 
+/* By its ticket, which is the highest, unless a predecessor gave it */
 static void osr_enter_queue(struct osr *osr)
 {
 	struct module *module = osr->module;
+	struct list *pos = module->osr_queue.previous;
 
-	list_append(&module->osr_queue, &osr->link);
+	while (pos != &module->osr_queue && list_entry(pos, struct osr, link)->ticket > osr->ticket)
+		pos = pos->previous;
+	list_insert_before(pos->next, &osr->link);
 	queue_count(module, 1);
 	queue_link(module);
 }
@@ -124,7 +130,7 @@ static void osr_commit_request(struct osr *osr, struct method *method)
 	struct ledger_version *version = version_new(method, image, &step);
 
 	osr->row = image->chain;
-	osr->ticket = ledger_ticket(&core->ledger);
+	osr->ticket = version->ticket = ledger_ticket(&core->ledger);
 	version->patchpoint = osr->patchpoint;
 	image->next = next;
 	method_event(method, TIER_EVENT_OSR_REQUESTED, version->id, method_level(method), TIER_LEVEL_OSR, TIER_REASON_LOOP);
@@ -144,7 +150,7 @@ void core_osr_request(struct core *core, uint64_t module_id, uint32_t patchpoint
 	method = &module->methods[record->method];
 	if (record->code || osr_is_known(module, patchpoint) || !osr_is_wanted(method))
 		return;
-	osr = osr_new(module, LEDGER_NONE, patchpoint);
+	osr = osr_new(method, LEDGER_NONE, patchpoint);
 	if (!osr || !osr_note(module, patchpoint)) {
 		osr_free(osr);	/* a later hit asks again */
 		return;
@@ -200,6 +206,7 @@ void osr_start(struct osr *osr)
 
 	osr_leave_queue(osr);
 	method_begin(method);
+	ledger_edit(&core->ledger, osr_version(osr))->is_begun = true;
 	user_take_turn(method->module->user);
 	method_event(method, TIER_EVENT_COMPILE_STARTED, version->id, method_level(method), TIER_LEVEL_OSR, TIER_REASON_NONE);
 	ledger_commit(&core->ledger);
@@ -230,6 +237,7 @@ static void osr_commit_end(const struct osr *osr, enum tier_reason reason, const
 
 	method_begin(method);
 	image = ledger_edit(&core->ledger, osr_version(osr));
+	image->is_begun = false;
 	method_event(method, TIER_EVENT_COMPILE_ENDED, image->id, method_level(method), TIER_LEVEL_OSR, reason);
 	if (reason == TIER_REASON_NONE) {
 		version_set_live(core, image, &result->code);
@@ -266,10 +274,31 @@ void osr_end(struct osr *osr, enum tier_reason reason, const struct core_result 
 }
 
 /* -- A body is replaced --- */
+/* No patchpoint is to lead to it, now or for a successor. */
+static void osr_forsake(const struct osr *osr)
+{
+	__atomic_store_n(&osr_version(osr)->patchpoint, LEDGER_NONE, __ATOMIC_RELEASE);
+}
+
+static void osr_void_jobs(struct module *module, const struct list *jobs)
+{
+	const struct list *pos;
+
+	list_for_each(pos, jobs) {
+		struct osr *osr = list_entry(pos, struct job, link)->osr;
+
+		if (!osr || osr->module != module || osr->is_void)
+			continue;
+		osr->is_void = true;
+		osr_forsake(osr);
+		osr_forget(module, osr->patchpoint);
+	}
+}
+
 bool osr_withdraw(struct module *module)
 {
 	int budget = SLICE_BUDGET / 2;
-	struct list *link, *pos;
+	struct list *link;
 
 	for (; (link = list_first(&module->osr_live)); budget -= SLICE_ROW) {
 		struct osr *osr = list_entry(link, struct osr, link);
@@ -277,16 +306,11 @@ bool osr_withdraw(struct module *module)
 		if (budget <= 0)
 			return false;
 		osr_lead(osr, 0);
+		osr_forsake(osr);
 		osr_free(osr);
 	}
-	list_for_each(pos, &module->core->jobs) {
-		struct osr *osr = list_entry(pos, struct job, link)->osr;
-
-		if (!osr || osr->module != module || osr->is_void)
-			continue;
-		osr->is_void = true;
-		osr_forget(module, osr->patchpoint);
-	}
+	osr_void_jobs(module, &module->core->jobs);
+	osr_void_jobs(module, &module->core->lost);
 	return true;
 }
 
@@ -324,36 +348,65 @@ void osr_free_all(struct module *module)
 	module->osr_known = NULL;
 }
 
-/* No transaction is needed: nothing that was begun means anything, and that stays so however often it is said. */
-bool osr_recover(struct module *module, uint32_t row)
+struct osr *osr_recover_job(struct method *method, uint32_t row)
 {
-	struct ledger_version *version = ledger_version(&module->core->ledger, row);
+	struct module *module = method->module;
+	const uint32_t patchpoint = ledger_version(&module->core->ledger, row)->patchpoint;
+	struct osr *osr = osr_new(method, row, patchpoint);
+
+	if (!osr)
+		return NULL;
+	osr->is_void = patchpoint >= module->durable->layout.n_patchpoints;
+	if (!osr->is_void && !osr_note(module, patchpoint))
+		return osr_free(osr);
+	method->n_osr++;
+	return osr;
+}
+
+static bool osr_recover_waiting(struct method *method, uint32_t row)
+{
+	const struct ledger_version *version = ledger_version(&method_core(method)->ledger, row);
+	struct osr *osr = osr_new(method, row, version->patchpoint);
+
+	if (!osr || !osr_note(method->module, version->patchpoint)) {
+		osr_free(osr);
+		return false;
+	}
+	osr->ticket = version->ticket;
+	method->n_osr++;
+	osr_enter_queue(osr);
+	return true;
+}
+
+/* What has begun is queue.c's to find again. */
+bool osr_recover(struct method *method, uint32_t row)
+{
+	const struct ledger_version *version = ledger_version(&method_core(method)->ledger, row);
+	struct module *module = method->module;
 	struct osr *osr;
 
-	if (version->state == LEDGER_MAKING) {
-		version->patchpoint = LEDGER_NONE;
-		__atomic_signal_fence(__ATOMIC_SEQ_CST);	/* dying in between must not make a failure of it */
-		version->state = LEDGER_FAILED;
-	}
-	if (version->patchpoint >= module->durable->layout.n_patchpoints)
+	if (version->patchpoint >= module->durable->layout.n_patchpoints || version->is_begun)
 		return true;
 	if (version->state == LEDGER_FAILED)
 		return osr_note(module, version->patchpoint);
-	osr = osr_new(module, row, version->patchpoint);
+	if (version->state == LEDGER_MAKING)
+		return osr_recover_waiting(method, row);
+	osr = osr_new(method, row, version->patchpoint);
 	if (osr)
 		list_append(&module->osr_live, &osr->link);
 	return osr;
 }
 
+/* The predecessor may have died between the commit and the store. */
 void osr_attach(struct module *module)
 {
-	struct list *pos, *after;
+	struct list *pos;
 
-	list_for_each_safe(pos, after, &module->osr_live) {
-		struct osr *osr = list_entry(pos, struct osr, link);
+	list_for_each(pos, &module->osr_live) {
+		const struct osr *osr = list_entry(pos, struct osr, link);
 
 		if (osr_patchpoint(module, osr->patchpoint)->code != osr_version(osr)->code)
-			osr_free(osr);
+			osr_lead(osr, osr_version(osr)->code);
 	}
 }
 

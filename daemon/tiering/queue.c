@@ -9,7 +9,7 @@
  * of those that wait, and stands in its user's by the first of them; a module that is frozen does not (freeze.c). While a
  * uid's delay is active its jobs wait: the processor belongs to those who are starting up. A job that a predecessor had
  * outside is taken up again before all others and whatever the delay says, even if its body was replaced; the history has
- * its start already.
+ * its start already. Only of a body that never returns it is not: nobody has that any more, and the history gets the end.
  *
  * When it is a uid's turn, first calls that wait for the optimizer come before all else of that uid, in order, whatever the delay
  * says. OSR code (osr.c) waits in its module's line like any promotion.
@@ -155,6 +155,13 @@ bool queue_recover(struct method *method, uint32_t row)
 
 	if (!job)
 		return false;
+	if (ledger_version(&core->ledger, row)->level == TIER_LEVEL_OSR) {
+		job->osr = osr_recover_job(method, row);
+		if (!job->osr) {
+			free(job);
+			return false;
+		}
+	}
 	while (pos != &core->lost && list_entry(pos, struct job, link)->version < job->version)
 		pos = pos->next;
 	list_insert_before(pos, &job->link);
@@ -177,6 +184,7 @@ void queue_forget_jobs(struct core *core, const struct module *module_or_null)
 		if (module_or_null && job->module != module_or_null)
 			continue;
 		job_find_again(job);
+		osr_free(job->osr);
 		free(job);
 	}
 }
@@ -499,10 +507,39 @@ static void queue_start_head(struct module *module)
 		queue_start(osr_method(osr), osr->row, osr);
 }
 
+/* Why a job that a predecessor had outside is not taken up again; NONE: it is */
+static enum tier_reason queue_obsolete(const struct job *job)
+{
+	const uint32_t body = ledger_version(&job->module->core->ledger, job->row)->body;
+
+	if (job->osr && job->osr->is_void)
+		return TIER_REASON_INLINEE_REPLACED;
+	return body && body != method_body(&job->module->methods[job->method]) ? TIER_REASON_REJIT : TIER_REASON_NONE;
+}
+
+static void queue_end_lost(struct job *job, enum tier_reason reason)
+{
+	const struct queue_end end = {
+		.reason = reason, .version = job->row, .edges = LEDGER_NONE, .osr = TAKE_PTR(job->osr),
+	};
+	struct method *method = &job->module->methods[job->method];
+
+	job_find_again(job);
+	free(job);
+	queue_settle(method, &end);
+	queue_close(method->module);
+}
+
 static void queue_start_again(struct job *job)
 {
-	int r = queue_submit(job);
+	const enum tier_reason obsolete = queue_obsolete(job);
+	int r;
 
+	if (obsolete) {
+		queue_end_lost(job, obsolete);
+		return;
+	}
+	r = queue_submit(job);
 	if (queue_is_shortage(r)) {
 		queue_wait(job->module->core);
 		return;

@@ -71,7 +71,7 @@ static uint32_t recover_methods(struct core *core)
 	return n;
 }
 
-static int recover_versions(struct core *core)
+static void recover_versions(struct core *core)
 {
 	struct ledger *ledger = &core->ledger;
 
@@ -83,10 +83,7 @@ static int recover_versions(struct core *core)
 			continue;
 		}
 		module_count_rows(module, ROWS_VERSIONS, 1);
-		if (ledger_version(ledger, slot)->level == TIER_LEVEL_OSR && !osr_recover(module, slot))
-			return error_origin(-ENOMEM);
 	}
-	return 0;
 }
 
 /* An edge counts from the moment its version is live. */
@@ -141,7 +138,16 @@ static bool recover_is_begun(const struct ledger_version *version)
 	return version->state == LEDGER_MAKING && version->is_begun;
 }
 
-/* What follows from a method's versions: what it may still need, whom it inlined, its jobs */
+static bool recover_version(struct method *method, uint32_t row)
+{
+	const struct ledger_version *version = ledger_version(&method_core(method)->ledger, row);
+
+	if (recover_is_begun(version))
+		return queue_recover(method, row);
+	return version->level != TIER_LEVEL_OSR || osr_recover(method, row);
+}
+
+/* What follows from a method's versions: what it may still need, whom it inlined, its jobs, its OSR code */
 static bool recover_method(struct method *method)
 {
 	const struct ledger *ledger = &method_core(method)->ledger;
@@ -154,8 +160,7 @@ static bool recover_method(struct method *method)
 	if (durable->original_active != LEDGER_NONE)
 		is_whole &= inline_recover(method, durable->original_active);
 	for (uint32_t row = durable->chain; row != LEDGER_NONE; row = ledger_version(ledger, row)->older)
-		if (recover_is_begun(ledger_version(ledger, row)))
-			is_whole &= queue_recover(method, row);
+		is_whole &= recover_version(method, row);
 	return is_whole;
 }
 
@@ -192,7 +197,7 @@ static int recover_lists(struct core *core, uint32_t n_warm)
 	for (uint32_t i = 0; i < n; i++)
 		method_move(methods[i], method_place_of(methods[i]));
 	list_for_each(pos, &core->users)
-		delay_link(list_entry(pos, struct user, link));
+		delay_recover(list_entry(pos, struct user, link));
 	return 0;
 }
 
@@ -224,9 +229,7 @@ int core_recover(struct core *core)
 	if (r)
 		return error_fold(r);
 	n_warm = recover_methods(core);
-	r = recover_versions(core);
-	if (r)
-		return error_fold(r);
+	recover_versions(core);
 	recover_edges(core);
 	r = recover_slots(core);
 	if (!r)

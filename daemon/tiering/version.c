@@ -138,7 +138,7 @@ bool core_version_below(const struct module *module, uint32_t index, uint64_t be
 		.id = version->id,
 		.code = version->code,
 		.size = version->size,
-		.stub = version->stub,
+		.stub = version->level == TIER_LEVEL_OSR ? 0 : version->stub,
 		.published_ns = (uint64_t)version->published_ms * 1000000u,	/* a product of 48 bits otherwise */
 		.level = version->level,
 		.state = version->state,

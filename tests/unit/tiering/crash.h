@@ -59,6 +59,9 @@ static bool drive_module(struct fake *fake, struct fake_module *fm)
 {
 	bool is_quiet = true;
 
+	for (uint32_t i = 0; i < fake->n_jobs; i++)
+		if (fake->jobs[i].is_active && fake->jobs[i].module == fm->id && fake->jobs[i].level == TIER_LEVEL_OSR)
+			fake_end_job(fake, &fake->jobs[i], TIER_REASON_NONE); /* of whichever stage its method is */
 	for (uint32_t i = 0; fm->module && i < fm->layout.n_methods; i++) {
 		unsigned int stage = tier_state_stage(fm->records[i].state);
 

@@ -226,6 +226,8 @@ static inline int fake_compile(void *context, void *module_context, const struct
 
 	struct fake_job *job;
 
+	/* a host keeps the newest body of a method beside its own */
+	assert_true(!compile->body || compile->body == core_method_body(fm->module, compile->method));
 	if (fake->compile_result)
 		return fake->compile_result;
 	fake_check_profile(fm, compile);

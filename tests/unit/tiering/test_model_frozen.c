@@ -280,15 +280,8 @@ static void step_restart(struct model *model)
 	if (draw(model, 20))
 		return;
 	see_events(model);
-	for (uint32_t i = 0; i < N_MODULES; i++) {
-		bool is_made = false;
-
-		for (uint32_t k = 0; k < fake->n_jobs; k++)
-			is_made |= fake->jobs[k].is_active && fake->jobs[k].module == fake->modules[i].id &&
-			           fake->jobs[k].level == TIER_LEVEL_OSR;
-		model->watched[i].changes += is_made ? 2 : 0; /* given up */
+	for (uint32_t i = 0; i < N_MODULES; i++)
 		model->watched[i].n_freezes = 0;
-	}
 	fake_restart(fake);
 	model->n_restarts++;
 }

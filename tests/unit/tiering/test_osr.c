@@ -466,21 +466,39 @@ static void thousands_of_them_go_with_their_module_in_slices(void **state)
 	fake_free(fake);
 }
 
-static void a_successor_keeps_what_is_live_and_gives_up_the_rest(void **state)
+static uint32_t n_events_of(const struct fake *fake, enum tier_event_kind kind, uint32_t method)
 {
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < fake->n_events; i++)
+		n += fake->events[i].kind == kind && fake->events[i].method == method && fake->events[i].to == TIER_LEVEL_OSR;
+	return n;
+}
+
+static void a_successor_goes_on_with_what_was_asked_for_in_order(void **state)
+{
+	static const uint32_t methods[] = {LADDER_CALLER, LADDER_BLOCKER, LADDER_OTHER, LADDER_METHOD};
 	struct fake *fake = *state;
 	struct fake_module *fm = load(fake, "module");
 
 	prepare_each(fm);
-	ask(fm, FIRST + 1);
 	fake_restart(fake);
 	assert_leads_to_code(fm, AT(LADDER_CALLER));
-	assert_int_equal(pending(fake), 0);
-	assert_int_equal(newest(fm, LADDER_BLOCKER).state, TIER_VERSION_FAILED);
-	assert_int_equal(newest(fm, LADDER_METHOD).state, TIER_VERSION_FAILED);
-	make(fm, AT(LADDER_BLOCKER));
-	make(fm, AT(LADDER_OTHER));
-	make(fm, FIRST);
+	assert_int_equal(pending(fake), 3);
+	ask(fm, AT(LADDER_BLOCKER)); /* it is known */
+	assert_false(fake_osr_job(fake, fm, AT(LADDER_OTHER)));
+	assert_true(end(fm, AT(LADDER_BLOCKER), TIER_REASON_NONE));
+	fake_restart(fake);
+	assert_false(fake_osr_job(fake, fm, FIRST));
+	assert_true(end(fm, AT(LADDER_OTHER), TIER_REASON_NONE));
+	assert_true(end(fm, FIRST, TIER_REASON_NONE));
+	for (uint32_t i = 0; i < ARRAY_SIZE(methods); i++) {
+		assert_leads_to_code(fm, AT(methods[i]));
+		assert_int_equal(n_events_of(fake, TIER_EVENT_OSR_REQUESTED, methods[i]), 1);
+		assert_int_equal(n_events_of(fake, TIER_EVENT_COMPILE_STARTED, methods[i]), 1);
+		assert_int_equal(n_events_of(fake, TIER_EVENT_COMPILE_ENDED, methods[i]), 1);
+		assert_int_equal(n_events_of(fake, TIER_EVENT_OSR_READY, methods[i]), 1);
+	}
 	fake_restart(fake);
 	assert_int_equal(core_rejit(fm->module, LADDER_METHOD, 1), 0);
 	for (uint32_t i = 0; i < fm->layout.n_patchpoints; i++)
@@ -488,6 +506,55 @@ static void a_successor_keeps_what_is_live_and_gives_up_the_rest(void **state)
 	fake_restart(fake);
 	assert_int_equal(fake_patchpoint(fm, AT(LADDER_CALLER))->code, 0);
 	make(fm, AT(LADDER_CALLER));
+}
+
+/* Its end is told, once, though nobody makes it any more; it may be asked for again at once. */
+static void what_was_replaced_while_it_was_made_has_ended_for_a_successor(void **state)
+{
+	struct fake *fake = *state;
+	struct fake_module *fm = load(fake, "module");
+
+	ask(fm, FIRST);
+	assert_int_equal(core_rejit(fm->module, LADDER_OTHER, 1), 0);
+	ask(fm, FIRST);
+	fake_restart(fake);
+	assert_int_equal(n_events_of(fake, TIER_EVENT_COMPILE_ENDED, LADDER_METHOD), 1);
+	assert_int_equal(pending(fake), 1);
+	assert_true(end(fm, FIRST, TIER_REASON_NONE));
+	assert_leads_to_code(fm, FIRST);
+	fake_restart(fake);
+	assert_leads_to_code(fm, FIRST);
+	assert_int_equal(n_events_of(fake, TIER_EVENT_COMPILE_ENDED, LADDER_METHOD), 2);
+}
+
+/* A body is replaced before a predecessor's job is started again. */
+static void what_a_successor_has_not_started_again_is_taken_away_too(void **state)
+{
+	struct fake *fake = *state;
+	struct fake_module *fm = load(fake, "module");
+
+	ask(fm, FIRST);
+	fake->compile_result = -ENOMEM; /* it cannot start again yet */
+	fake_restart(fake);
+	assert_int_equal(core_rejit(fm->module, LADDER_OTHER, 1), 0);
+	fake->compile_result = 0;
+	fake_pass(fake, 200);
+	assert_int_equal(n_events_of(fake, TIER_EVENT_COMPILE_ENDED, LADDER_METHOD), 1);
+	assert_int_equal(newest(fm, LADDER_METHOD).state, TIER_VERSION_FAILED);
+	assert_int_equal(pending(fake), 0);
+	make(fm, FIRST);
+}
+
+static void a_failure_is_remembered_by_a_successor(void **state)
+{
+	struct fake *fake = *state;
+	struct fake_module *fm = load(fake, "module");
+
+	ask(fm, FIRST);
+	end(fm, FIRST, TIER_REASON_COMPILE_FAILED);
+	fake_restart(fake);
+	ask(fm, FIRST);
+	assert_int_equal(pending(fake), 0);
 }
 
 /* -- Dying at any instruction --- */
@@ -553,7 +620,10 @@ int main(void)
 	        cmocka_unit_test(thousands_of_them_are_taken_away_in_slices),
 	        cmocka_unit_test(thousands_of_them_go_with_their_module_in_slices),
 	        FAKE_TEST(a_module_goes_with_all_its_osr_code),
-	        FAKE_TEST(a_successor_keeps_what_is_live_and_gives_up_the_rest),
+	        FAKE_TEST(a_successor_goes_on_with_what_was_asked_for_in_order),
+	        FAKE_TEST(what_was_replaced_while_it_was_made_has_ended_for_a_successor),
+	        FAKE_TEST(what_a_successor_has_not_started_again_is_taken_away_too),
+	        FAKE_TEST(a_failure_is_remembered_by_a_successor),
 	        FAKE_TEST(a_daemon_that_dies_anywhere_leaves_no_old_osr_code),
 	};
 

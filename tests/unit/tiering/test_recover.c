@@ -302,6 +302,34 @@ static void a_module_that_cannot_be_attached_again_can_be_removed(void **state)
 	core_module_remove(module);
 	fake_module_drop(fm);
 	assert_true(fake_job(fake, other, 0));
+	assert_int_equal(fake_n_events(fake, TIER_EVENT_MODULE_UNLOADED), 1);
+}
+
+/* Whatever it was doing: each beginning in the history has its end. */
+static void what_cannot_be_attached_again_is_thawed_and_unloaded_in_the_history(void **state)
+{
+	struct fake *fake = *state;
+	struct fake_module *fm = fake_load(fake, UID, "m", 4);
+	const uint64_t id = fm->id;
+	uint32_t n_events;
+
+	for (uint32_t i = 0; i < 3; i++)
+		fake_call(fm, i);
+	fake_pass(fake, 200);
+	for (uint32_t i = 0; i < 2; i++)
+		fake_calls(fm, i, FAKE_N);	/* one compiles, one waits, one is counted */
+	core_osr_request(fake->core, id, 2);
+	fake_call(fm, 3);			/* and a delay has begun */
+	core_freeze(fm->module);
+	n_events = fake->n_events;
+	core_free(fake->core);
+	assert_int_equal(core_new(&fake->core, &fake->config, &fake_ops, fake, fake->memory, ledger_size()), 0);
+	core_module_remove(core_module_by_id(fake->core, id));
+	fake_module_drop(fm);
+	fake_assert_kinds(fake, n_events, TIER_EVENT_THAWED, TIER_EVENT_MODULE_UNLOADED, TIER_EVENT_DELAY_RESUMED, 0);
+	fake_check(fake);
+	fake_restart(fake);
+	assert_int_equal(fake->n_events, n_events + 3);
 }
 
 int main(void)
@@ -315,6 +343,7 @@ int main(void)
 		FAKE_TEST(a_threshold_crossed_while_no_daemon_lived_is_found),
 		FAKE_TEST(interrupted_jobs_come_before_those_that_waited),
 		FAKE_TEST(a_module_that_cannot_be_attached_again_can_be_removed),
+		FAKE_TEST(what_cannot_be_attached_again_is_thawed_and_unloaded_in_the_history),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -301,6 +301,31 @@ static void what_is_away_outlives_the_daemon(void **state)
 		}
 }
 
+/* -- A body that is no more --- */
+/* Its job was outside when a third body came, and when the daemon died: nobody has what it was to be made of. */
+static void a_job_of_a_body_that_never_returns_has_ended_for_a_successor(void **state)
+{
+	struct fake *fake = ladder_fake(TIER_BACKPATCH_LAZY, false);
+	struct fake_module *fm = ladder_load(fake, false);
+	uint64_t version;
+
+	assert_int_equal(core_rejit(fm->module, LADDER_METHOD, 1), 0);
+	ladder_to(fm, LADDER_METHOD, AT_COMPILING);
+	version = fake_job(fake, fm, LADDER_METHOD)->version;
+	assert_int_equal(core_rejit(fm->module, LADDER_METHOD, 2), 0);
+	fake_restart(fake);
+	assert_false(fake_job(fake, fm, LADDER_METHOD));
+	assert_int_equal(fake_newest(fake)->kind, TIER_EVENT_COMPILE_ENDED);
+	assert_int_equal(fake_newest(fake)->reason, TIER_REASON_REJIT);
+	assert_true(fake_newest(fake)->version == version);
+	assert_int_equal(core_pending(fake->core, CORE_SCOPE_ALL, NULL, 0), 0);
+	assert_int_equal(core_n_compiling(fm->module), 0);
+	ladder_climb(fm, LADDER_METHOD, FAKE_WAY_POINTER);
+	fake_assert_runs(fm, LADDER_METHOD, 2, TIER_LEVEL_TIER1);
+	ladder_check_all(fake);
+	fake_free(fake);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -312,6 +337,7 @@ int main(void)
 		cmocka_unit_test(a_successor_goes_on_without_slots),
 		cmocka_unit_test(a_successor_goes_on_counting_in_the_prestub),
 		cmocka_unit_test(what_is_away_outlives_the_daemon),
+		cmocka_unit_test(a_job_of_a_body_that_never_returns_has_ended_for_a_successor),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
