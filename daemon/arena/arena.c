@@ -21,6 +21,7 @@
 #define ARENA_PAGE 4096u
 #define ARENA_CELLS_PER_METHOD 8u	/* versions that are ever counted, over all rejits */
 #define ARENA_CELLS_MIN 65536u
+#define ARENA_SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 #define ARENA_CODE_MIN (16u << 20)	/* nothing of it is used again after a rejit */
 
 /* Generous: five versions of 160 bytes per instruction, room for stubs and frames. Least: every method's tier 0. */
@@ -36,6 +37,9 @@
 #ifndef MFD_EXEC
 #define MFD_EXEC 0x0010U
 #endif
+#ifndef F_SEAL_EXEC
+#define F_SEAL_EXEC 0x0020
+#endif
 
 struct arena_file {
 	int fd;			/* writable */
@@ -48,7 +52,6 @@ struct arena_file {
 struct arena {
 	struct tier_layout layout;
 	struct arena_file files[_TIER_SEGMENT_N];
-	uint64_t n_used;	/* of the code segment */
 	bool is_reserved;	/* between reserve and publish or abort */
 };
 #define ARENA_NULL { .files = { ARENA_FILE_NULL, ARENA_FILE_NULL, ARENA_FILE_NULL, ARENA_FILE_NULL } }
@@ -140,32 +143,28 @@ int arena_plan(struct tier_layout *ret, const struct arena_needs *needs)
 }
 
 /* -- Files --- */
+static const char *const file_names[] = { "tier:code", "tier:records", "tier:counters", "tier:private" };
+static_assert(ARRAY_SIZE(file_names) == _TIER_SEGMENT_N, "name every segment");
+
 /* Says about execution what the segment needs. Kernels before 6.3 do not know the words, and vm.memfd_noexec=2 forbids
  * the one for code, which matters for execve() but not for mapping: then nothing is said. */
 static int file_create(enum tier_segment segment)
 {
-	static const char *const names[] = { "tier:code", "tier:records", "tier:counters", "tier:private" };
 	unsigned int flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
 	int fd;
 
-	static_assert(ARRAY_SIZE(names) == _TIER_SEGMENT_N, "name every segment");
-	fd = memfd_create(names[segment], flags | (segment == TIER_SEGMENT_CODE ? MFD_EXEC : MFD_NOEXEC_SEAL));
+	fd = memfd_create(file_names[segment], flags | (segment == TIER_SEGMENT_CODE ? MFD_EXEC : MFD_NOEXEC_SEAL));
 	if (fd < 0 && (errno == EINVAL || errno == EACCES))
-		fd = memfd_create(names[segment], flags);
+		fd = memfd_create(file_names[segment], flags);
 	return fd;
 }
 
-static int file_init(struct arena_file *file, enum tier_segment segment, size_t n)
+/* The client's description and the alias of a file that is there */
+static int file_open(struct arena_file *file, enum tier_segment segment, size_t n)
 {
 	char path[64];
 	void *p;
 
-	file->fd = file_create(segment);
-	if (file->fd < 0)
-		return error_origin(-errno);
-	if (fchmod(file->fd, 0600) < 0 || ftruncate(file->fd, n) < 0
-	    || fcntl(file->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
-		return error_origin(-errno);
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", file->fd);
 	file->client_fd = open(path, (segment == TIER_SEGMENT_COUNTERS ? O_RDWR : O_RDONLY) | O_CLOEXEC);
 	if (file->client_fd < 0)
@@ -176,6 +175,16 @@ static int file_init(struct arena_file *file, enum tier_segment segment, size_t 
 	file->alias = p;
 	file->n = n;
 	return 0;
+}
+
+static int file_init(struct arena_file *file, enum tier_segment segment, size_t n)
+{
+	file->fd = file_create(segment);
+	if (file->fd < 0)
+		return error_origin(-errno);
+	if (fchmod(file->fd, 0600) < 0 || ftruncate(file->fd, n) < 0 || fcntl(file->fd, F_ADD_SEALS, ARENA_SEALS) < 0)
+		return error_origin(-errno);
+	return error_fold(file_open(file, segment, n));
 }
 
 static void file_deinit(struct arena_file *file)
@@ -198,7 +207,7 @@ static void arena_fill_records(struct arena *arena, uint64_t module)
 	const struct tier_layout *layout = &arena->layout;
 	struct tier_records_header header = {
 		.magic = TIER_RECORDS_MAGIC, .version = TIER_RECORDS_VERSION, .record_size = sizeof(struct tier_record),
-		.module = module, .layout = *layout,
+		.module = module, .layout = *layout, .code_used = plan_head(layout->n_methods),
 	};
 
 	memcpy(arena->files[TIER_SEGMENT_RECORDS].alias, &header, sizeof(header));
@@ -222,13 +231,85 @@ int arena_new(struct arena **ret, const struct tier_layout *layout, uint64_t mod
 		return error_origin(-ENOMEM);
 	*arena = (struct arena)ARENA_NULL;
 	arena->layout = *layout;
-	arena->n_used = plan_head(layout->n_methods);
 	for (int i = 0; i < _TIER_SEGMENT_N; i++) {
 		r = file_init(&arena->files[i], i, layout->segment[i].size);
 		if (r)
 			return error_fold(r);
 	}
 	arena_fill_records(arena, module);
+	*ret = TAKE_PTR(arena);
+	return 0;
+}
+
+/* -- A predecessor's --- */
+static bool adopt_file(const struct arena_file *file, enum tier_segment segment, size_t n, struct refusal *refusal)
+{
+	const int seals = fcntl(file->fd, F_GET_SEALS), mode = fcntl(file->fd, F_GETFL);
+	const char *name = file_names[segment];
+	struct stat status;
+
+	if (file->fd < 0 || fstat(file->fd, &status) < 0)
+		refuse(refusal, "%s is missing", name);
+	else if (!S_ISREG(status.st_mode) || (uint64_t)status.st_size != n)
+		refuse(refusal, "%s has %lld bytes instead of %zu", name, (long long)status.st_size, n);
+	else if (seals < 0 || (seals & ~F_SEAL_EXEC) != ARENA_SEALS)
+		refuse(refusal, "%s is not sealed as it should be", name);
+	else if ((mode & O_ACCMODE) != O_RDWR)
+		refuse(refusal, "%s cannot be written to", name);
+	else
+		return true;
+	return false;
+}
+
+static bool adopt_header(const struct arena *arena, uint64_t module, struct refusal *refusal)
+{
+	const struct tier_records_header *header = (const void *)arena->files[TIER_SEGMENT_RECORDS].alias;
+	const struct tier_layout *layout = &arena->layout;
+
+	if (header->magic != TIER_RECORDS_MAGIC)
+		refuse(refusal, "tier:records holds no method records");
+	else if (header->version != TIER_RECORDS_VERSION || header->record_size != sizeof(struct tier_record))
+		refuse(refusal, "its method records have format %u, of %u bytes each; this daemon's have %u, of %zu", header->version,
+		       header->record_size, TIER_RECORDS_VERSION, sizeof(struct tier_record));
+	else if (header->module != module)
+		refuse(refusal, "the method records are module %llu's", (unsigned long long)header->module);
+	else if (memcmp(&header->layout, layout, sizeof(*layout)))
+		refuse(refusal, "its method records were laid out otherwise than the ledger says");
+	else if (header->code_used < plan_head(layout->n_methods) || header->code_used > layout->segment[TIER_SEGMENT_CODE].size)
+		refuse(refusal, "it says that %llu bytes of %llu of the code segment are used", (unsigned long long)header->code_used,
+		       (unsigned long long)layout->segment[TIER_SEGMENT_CODE].size);
+	else
+		return true;
+	return false;
+}
+
+int arena_adopt(struct arena **ret, const struct tier_layout *layout, uint64_t module, int fds[_TIER_SEGMENT_N],
+		struct refusal *refusal)
+{
+	_cleanup_(arena_freep) struct arena *arena = malloc(sizeof(*arena));
+	int r;
+
+	if (!arena) {
+		for (int i = 0; i < _TIER_SEGMENT_N; i++)
+			fds[i] = close_fd(fds[i]);
+		refuse(refusal, "out of memory");
+		return error_origin(-ENOMEM);
+	}
+	*arena = (struct arena)ARENA_NULL;
+	arena->layout = *layout;
+	for (int i = 0; i < _TIER_SEGMENT_N; i++)
+		arena->files[i].fd = TAKE_FD(fds[i]);
+	for (int i = 0; i < _TIER_SEGMENT_N; i++) {
+		if (!adopt_file(&arena->files[i], i, layout->segment[i].size, refusal))
+			return -EBADMSG;
+		r = file_open(&arena->files[i], i, layout->segment[i].size);
+		if (r) {
+			refuse(refusal, "%s cannot be mapped: %s", file_names[i], strerrordesc_np(-r));
+			return error_fold(r);
+		}
+	}
+	if (!adopt_header(arena, module, refusal))
+		return -EBADMSG;
 	*ret = TAKE_PTR(arena);
 	return 0;
 }
@@ -312,10 +393,20 @@ int arena_client_fd(const struct arena *arena, enum tier_segment segment)
 	return arena->files[segment].client_fd;
 }
 
+int arena_own_fd(const struct arena *arena, enum tier_segment segment)
+{
+	return arena->files[segment].fd;
+}
+
 /* -- Code memory --- */
+static uint64_t *code_used(const struct arena *arena)
+{
+	return &((struct tier_records_header *)arena->files[TIER_SEGMENT_RECORDS].alias)->code_used;
+}
+
 int arena_reserve(struct arena *arena, size_t n_max, size_t align, struct code_span *ret)
 {
-	uint64_t offset = align_up(arena->n_used, align);
+	uint64_t offset = align_up(arena_code_used(arena), align);
 	uint64_t size = arena->layout.segment[TIER_SEGMENT_CODE].size;
 
 	assert(!arena->is_reserved);
@@ -331,27 +422,28 @@ int arena_reserve(struct arena *arena, size_t n_max, size_t align, struct code_s
 	return 0;
 }
 
-/* The bytes become somebody's to execute only by the atomic store of their address into P or E, which orders them. */
+/* The bytes become somebody's to execute only by the atomic store of their address into P or E, which orders them. A daemon that
+ * dies before that has used up some room, no more: the mark is up before anything can lead there. */
 void arena_publish(struct arena *arena, const struct code_span *span, size_t n)
 {
 	assert(arena->is_reserved && n <= span->n_max);
-	arena->n_used = span->address - tier_layout_segment(&arena->layout, TIER_SEGMENT_CODE) + n;
+	__atomic_store_n(code_used(arena), span->address - tier_layout_segment(&arena->layout, TIER_SEGMENT_CODE) + n, __ATOMIC_RELEASE);
 	arena->is_reserved = false;
 }
 
 void arena_abort(struct arena *arena, const struct code_span *span)
 {
-	assert(arena->is_reserved && span->write >= arena->files[TIER_SEGMENT_CODE].alias + arena->n_used);
+	assert(arena->is_reserved && span->write >= arena->files[TIER_SEGMENT_CODE].alias + arena_code_used(arena));
 	arena->is_reserved = false;
 }
 
 uint64_t arena_code_used(const struct arena *arena)
 {
-	return arena->n_used;
+	return *code_used(arena);
 }
 
 void arena_code_resume(struct arena *arena, uint64_t n_used)
 {
 	assert(n_used >= plan_head(arena->layout.n_methods) && n_used <= arena->layout.segment[TIER_SEGMENT_CODE].size);
-	arena->n_used = n_used;
+	*code_used(arena) = n_used;
 }

@@ -10,6 +10,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include "bytecode/image.h"
 #include "tier/records.h"
 
 struct arena;
@@ -40,6 +41,11 @@ int arena_plan(struct tier_layout *ret, const struct arena_needs *needs);
  * client gets a descriptor. Returns 0, or a negative errno (no memory, descriptors). */
 int arena_new(struct arena **ret, const struct tier_layout *layout, uint64_t module);
 struct arena *arena_free(struct arena *arena);	/* takes NULL; returns NULL */
+/* The same memory again, in a successor: @fds are the writable descriptors that a predecessor kept (arena_own_fd()), in the order of
+ * segments, taken in any case; @layout and @module as the ledger has them. Nothing of it changes. 0; -EBADMSG: they are not that
+ * module's memory; -errno. A failure has its sentence. */
+int arena_adopt(struct arena **ret, const struct tier_layout *layout, uint64_t module, int fds[_TIER_SEGMENT_N],
+		struct refusal *refusal);
 
 const struct tier_layout *arena_layout(const struct arena *arena);
 
@@ -58,6 +64,8 @@ uint8_t *arena_data(struct arena *arena);	/* in the private segment's initial im
 
 /* The descriptor of a segment for clients: read-only open file description for all but counters. Borrowed. */
 int arena_client_fd(const struct arena *arena, enum tier_segment segment);
+/* The writable one, which nobody but a successor may get. Borrowed. */
+int arena_own_fd(const struct arena *arena, enum tier_segment segment);
 
 /* -- Code memory as a transaction --- */
 struct code_span {
@@ -71,9 +79,9 @@ int arena_reserve(struct arena *arena, size_t n_max, size_t align, struct code_s
 void arena_publish(struct arena *arena, const struct code_span *span, size_t n);	/* keeps the first n bytes */
 void arena_abort(struct arena *arena, const struct code_span *span);
 
-/* Code bytes used so far, from the segment's start, and restoring that mark from the ledger in a successor. */
+/* Code bytes used so far, from the segment's start: durable (struct tier_records_header). */
 uint64_t arena_code_used(const struct arena *arena);
-void arena_code_resume(struct arena *arena, uint64_t n_used);
+void arena_code_resume(struct arena *arena, uint64_t n_used);	/* tests: as if so much were used */
 
 /* -- The window: which addresses modules get --- */
 struct window {

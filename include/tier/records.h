@@ -24,7 +24,7 @@
 #include "tier/types.h"
 
 #define TIER_RECORDS_MAGIC 0x3144524345524954ull	/* "TIRECRD1" */
-#define TIER_RECORDS_VERSION 3u
+#define TIER_RECORDS_VERSION 4u
 
 #define TIER_SPAN_MAX (2ull << 30)
 #define TIER_WINDOW_LOW 0x200000000000ull
@@ -73,6 +73,9 @@ struct tier_records_header {
 	uint64_t changes;
 	uint32_t n_compiling;			/* compilations under way */
 	uint32_t is_frozen;			/* 1: no promotion starts (tier_freeze()) */
+	/* The daemon's own, for its successor: bytes of the code segment, from its start, in which something was ever placed. Nothing
+	 * is placed below it any more, whether the ledger came to know of what lies there or not. */
+	uint64_t code_used;
 };
 _Static_assert(sizeof(struct tier_records_header) <= TIER_RECORDS_OFFSET, "the header ends before the first record");
 
@@ -138,7 +141,7 @@ struct tier_patchpoint {
 	uint32_t bump;		/* what the frame's counter gets at a hit */
 	uint32_t offset;	/* of this from the start of the records segment: whoever has its address finds the header */
 };
-_Static_assert(sizeof(struct tier_patchpoint) == 32, "records format 3");
+_Static_assert(sizeof(struct tier_patchpoint) == 32, "records format 4");
 
 /* What a measurement must find the same before and after it */
 struct tier_records_mark {

@@ -413,6 +413,122 @@ static void a_mark_is_restored_where_it_was(void **state)
 	arena_free(arena);
 }
 
+/* -- Takeovers --- */
+/* What a predecessor leaves behind: duplicates of its descriptors */
+static void keep_fds(const struct arena *arena, int fds[_TIER_SEGMENT_N])
+{
+	for (int i = 0; i < _TIER_SEGMENT_N; i++)
+		fds[i] = fcntl(arena_own_fd(arena, i), F_DUPFD_CLOEXEC, 0);
+}
+
+static void a_successor_gets_the_same_memory(void **state)
+{
+	struct arena *before = arena_make(&small), *after;
+	const struct tier_layout layout = *arena_layout(before);
+	struct code_span placed, lost, next;
+	struct refusal refusal;
+	int fds[_TIER_SEGMENT_N];
+
+	assert_int_equal(arena_reserve(before, 100, 16, &placed), 0);
+	memset(placed.write, 0xc3, 100);
+	arena_publish(before, &placed, 100);
+	assert_int_equal(arena_reserve(before, 100, 16, &lost), 0);	/* half written when it dies */
+	arena_record(before, 2)->version = 77;
+	arena_counters(before)[9] = 5;
+	arena_rodata(before)[1] = 6;
+	arena_data(before)[2] = 7;
+	keep_fds(before, fds);
+	arena_free(before);
+	assert_int_equal(arena_adopt(&after, &layout, 42, fds, &refusal), 0);
+	for (int i = 0; i < _TIER_SEGMENT_N; i++)
+		assert_int_equal(fds[i], -1);
+	assert_memory_equal(arena_layout(after), &layout, sizeof(layout));
+	assert_int_equal(*(uint8_t *)arena_alias(after, placed.address + 99, 1), 0xc3);
+	assert_int_equal(arena_record(after, 2)->version, 77);
+	assert_int_equal(arena_counters(after)[9], 5);
+	assert_int_equal(arena_rodata(after)[1], 6);
+	assert_int_equal(arena_data(after)[2], 7);
+	assert_int_equal(arena_reserve(after, 100, 16, &next), 0);
+	assert_true(next.address == lost.address);	/* nothing led there */
+	arena_publish(after, &next, 100);
+	assert_int_equal(fcntl(arena_client_fd(after, TIER_SEGMENT_CODE), F_GETFL) & O_ACCMODE, O_RDONLY);
+	assert_int_equal(fcntl(arena_client_fd(after, TIER_SEGMENT_COUNTERS), F_GETFL) & O_ACCMODE, O_RDWR);
+	arena_free(after);
+}
+
+static void expect_refused(const struct tier_layout *layout, uint64_t module, int fds[_TIER_SEGMENT_N], const char *text)
+{
+	struct refusal refusal = { "" };
+	struct arena *arena;
+
+	assert_int_equal(arena_adopt(&arena, layout, module, fds, &refusal), -EBADMSG);
+	if (!strstr(refusal.text, text))
+		fail_msg("'%s' does not say '%s'", refusal.text, text);
+	for (int i = 0; i < _TIER_SEGMENT_N; i++)
+		assert_int_equal(fds[i], -1);
+}
+
+static void a_descriptor_that_is_no_segment_of_the_module_is_refused(void **state)
+{
+	struct arena *arena = arena_make(&small);
+	const struct tier_layout layout = *arena_layout(arena);
+	const uint64_t size = layout.segment[TIER_SEGMENT_RECORDS].size;
+	int fds[_TIER_SEGMENT_N];
+
+	keep_fds(arena, fds);
+	fds[TIER_SEGMENT_PRIVATE] = close_fd(fds[TIER_SEGMENT_PRIVATE]);
+	expect_refused(&layout, 42, fds, "tier:private is missing");
+	keep_fds(arena, fds);
+	close(fds[TIER_SEGMENT_RECORDS]);
+	fds[TIER_SEGMENT_RECORDS] = memfd_create("x", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	assert_int_equal(ftruncate(fds[TIER_SEGMENT_RECORDS], size - 1), 0);
+	expect_refused(&layout, 42, fds, "tier:records has");
+	keep_fds(arena, fds);
+	close(fds[TIER_SEGMENT_RECORDS]);
+	fds[TIER_SEGMENT_RECORDS] = memfd_create("x", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	assert_int_equal(ftruncate(fds[TIER_SEGMENT_RECORDS], size), 0);
+	expect_refused(&layout, 42, fds, "tier:records is not sealed");
+	keep_fds(arena, fds);
+	close(fds[TIER_SEGMENT_CODE]);
+	fds[TIER_SEGMENT_CODE] = fcntl(arena_client_fd(arena, TIER_SEGMENT_CODE), F_DUPFD_CLOEXEC, 0);
+	expect_refused(&layout, 42, fds, "tier:code cannot be written to");
+	keep_fds(arena, fds);
+	close(fds[TIER_SEGMENT_COUNTERS]);
+	fds[TIER_SEGMENT_COUNTERS] = open("/dev/null", O_RDWR | O_CLOEXEC);
+	expect_refused(&layout, 42, fds, "tier:counters has");
+	arena_free(arena);
+}
+
+static void records_that_say_otherwise_than_the_ledger_are_refused(void **state)
+{
+	struct arena *arena = arena_make(&small);
+	struct tier_records_header *header = arena_header(arena);
+	struct tier_layout layout = *arena_layout(arena);
+	const uint64_t used = header->code_used;
+	int fds[_TIER_SEGMENT_N];
+
+	keep_fds(arena, fds);
+	expect_refused(&layout, 43, fds, "are module 42's");
+	header->code_used = layout.segment[TIER_SEGMENT_CODE].size + 1;
+	keep_fds(arena, fds);
+	expect_refused(&layout, 42, fds, "of the code segment are used");
+	header->code_used = used - 1;
+	keep_fds(arena, fds);
+	expect_refused(&layout, 42, fds, "of the code segment are used");
+	header->version++;
+	keep_fds(arena, fds);
+	expect_refused(&layout, 42, fds, "its method records have format");
+	header->magic++;
+	keep_fds(arena, fds);
+	expect_refused(&layout, 42, fds, "holds no method records");
+	header->magic--;
+	header->version--;
+	layout.n_rodata--;
+	keep_fds(arena, fds);
+	expect_refused(&layout, 42, fds, "laid out otherwise");
+	arena_free(arena);
+}
+
 static void twenty_thousand_methods_take_milliseconds(void **state)
 {
 	const struct arena_needs needs = { .n_methods = 20000, .n_imports = 100, .n_insns = 2000000, .n_rodata = 1 << 20 };
@@ -498,6 +614,9 @@ int main(void)
 		cmocka_unit_test(an_aborted_reservation_leaves_nothing_taken),
 		cmocka_unit_test(a_full_segment_says_so_and_smaller_code_still_fits),
 		cmocka_unit_test(a_mark_is_restored_where_it_was),
+		cmocka_unit_test(a_successor_gets_the_same_memory),
+		cmocka_unit_test(a_descriptor_that_is_no_segment_of_the_module_is_refused),
+		cmocka_unit_test(records_that_say_otherwise_than_the_ledger_are_refused),
 		cmocka_unit_test(twenty_thousand_methods_take_milliseconds),
 		cmocka_unit_test(spans_are_disjoint_aligned_and_inside_the_window),
 		cmocka_unit_test(a_used_up_window_hands_out_nothing),
