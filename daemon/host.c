@@ -4,6 +4,7 @@
 #include <string.h>
 #include "bytecode/verify.h"
 #include "host.h"
+#include "host_kept.h"
 #include "jit/stubs.h"
 #include "util/base.h"
 #include "util/error.h"
@@ -52,7 +53,10 @@ struct host *host_free(struct host *host)
 /* In the thread */
 static void host_end(struct task *task)
 {
-	host_deinit(container_of(task, struct host, end));
+	struct host *host = container_of(task, struct host, end);
+
+	host_unkeep(host);
+	host_deinit(host);
 }
 
 /* Back in the loop; what never ran is done here. */
@@ -198,10 +202,12 @@ int64_t host_slot_method(const struct host *host, uint64_t cell)
 	return image->relocs[low].index;
 }
 
-static enum tier_error host_make_arena(struct host *host, const struct host_plan *plan, struct refusal *refusal)
+int host_needs(struct host *host, struct arena_needs *needs)
 {
 	const struct image *image = &host->image;
-	struct arena_needs needs = {
+	uint32_t n_slots;
+
+	*needs = (struct arena_needs){
 		.n_methods = image->n_methods,
 		.n_imports = image->n_imports,
 		.n_insns = image->n_insns,
@@ -211,18 +217,23 @@ static enum tier_error host_make_arena(struct host *host, const struct host_plan
 		.align_rodata = image->header->align[IMAGE_RODATA],
 		.align_data = image->header->align[IMAGE_DATA],
 		.align_bss = image->header->align[IMAGE_BSS],
-		.n_code = plan->n_code,
+		.slots = image_slots(image, &n_slots),
 	};
+	needs->n_slots = n_slots;
+	return host_measure(host, needs);
+}
+
+static enum tier_error host_make_arena(struct host *host, const struct host_plan *plan, struct refusal *refusal)
+{
+	struct arena_needs needs;
 	struct tier_layout layout;
-	uint32_t n_slots;
 	int r;
 
-	needs.slots = image_slots(image, &n_slots);
-	needs.n_slots = n_slots;
-	if (host_measure(host, &needs)) {
+	if (host_needs(host, &needs)) {
 		refuse(refusal, "out of memory");
 		return TIER_ERROR_NO_MEMORY;
 	}
+	needs.n_code = plan->n_code;
 	r = arena_plan(&layout, &needs);
 	if (r && (needs.n_patchpoints || needs.n_profile)) {
 		host_forgo(host, &needs);
@@ -260,7 +271,7 @@ static enum tier_error host_lay_out(struct host *host, const struct host_plan *p
 	return TIER_ERROR_NONE;
 }
 
-static int host_make_tables(struct host *host)
+int host_make_tables(struct host *host)
 {
 	int r;
 
@@ -291,6 +302,8 @@ enum tier_error host_build(struct host **ret, const struct host_plan *plan, void
 	error = host_lay_out(host, plan, refusal);
 	if (error)
 		return error;
+	host->ready_to_run = plan->ready_to_run;
+	host->compiler = plan->compiler;
 	if (plan->ready_to_run)
 		host_find_precompiled(host, &plan->compiler);
 	host_owe_first_calls(host);
@@ -300,6 +313,17 @@ enum tier_error host_build(struct host **ret, const struct host_plan *plan, void
 	}
 	*ret = TAKE_PTR(host);
 	return TIER_ERROR_NONE;
+}
+
+void host_borrow(struct host *host, struct host *base)
+{
+	host->base = base;
+	host->image = base->image;
+	host->image.rodata = host->rodata;
+	host->symtab = base->symtab;
+	host->imports = base->imports;
+	host->objects = base->objects;
+	host->calls = base->calls;
 }
 
 enum tier_error host_instantiate(struct host **ret, const struct host_plan *plan, struct host *base, const struct host_knobs *knobs,
@@ -316,14 +340,8 @@ enum tier_error host_instantiate(struct host **ret, const struct host_plan *plan
 	}
 	host->id = plan->id;
 	host->config = plan->config;
-	host->base = base;
 	host->knobs = *knobs;
-	host->image = base->image;
-	host->image.rodata = host->rodata;
-	host->symtab = base->symtab;
-	host->imports = base->imports;
-	host->objects = base->objects;
-	host->calls = base->calls;
+	host_borrow(host, base);
 	error = host_lay_out(host, plan, refusal);
 	if (error)
 		return error;

@@ -22,6 +22,7 @@
 #include "tiering/core.h"
 #include "util/charge.h"
 #include "util/task.h"
+#include "worker/compiler.h"
 #include "worker/job.h"
 #include "worker/precompiled.h"
 
@@ -72,11 +73,14 @@ struct host {
 	uint32_t n_bodies;		/* ids given to bodies so far */
 	struct host_ahead *ahead;	/* tier-0 code of huge methods, by method; owned */
 	uint32_t n_ahead;
+	bool ready_to_run;		/* it is used, if it fits this compiler: the one that there was when the module came */
+	struct compiler compiler;
 	struct precompiled precompiled;	/* code that the object brought, if it fits */
 	struct refusal unfit;		/* why it does not; "": it does, or there is none */
 	const struct core_call_site *first_sites;	/* of the first code that was placed last; owned */
 	uint64_t n_owed;	/* the same of all methods, stubs included */
 	struct charge methods, memory;	/* of the uid; taken by loading.c, given back in the loop */
+	struct store *store;	/* has what a successor needs of it; NULL: nobody has (host_kept.h) */
 	struct task end;	/* host_release() */
 };
 
@@ -96,8 +100,15 @@ enum tier_error host_build(struct host **ret, const struct host_plan *plan, void
 enum tier_error host_instantiate(struct host **ret, const struct host_plan *plan, struct host *base, const struct host_knobs *knobs,
 				 struct refusal *refusal);
 struct host *host_free(struct host *host);
-/* The same in @thread: unmapping a module of a million instructions takes milliseconds. Nobody may use it any more. */
+/* The same in @thread, and the store forgets it: unmapping a module of a million instructions takes milliseconds. Nobody may use it
+ * any more, and the ledger no longer names it. */
 void host_release(struct host *host, struct task_thread *thread);
+
+/* While the module is built: what of an arena it needs; names, and who calls whom. 0, -ENOMEM. */
+int host_needs(struct host *host, struct arena_needs *needs);
+int host_make_tables(struct host *host);
+/* An instantiation uses what its base has. */
+void host_borrow(struct host *host, struct host *base);
 
 /* Addresses of .data and .bss */
 static inline uint64_t host_data(const struct host *host)
@@ -150,6 +161,14 @@ int host_compile_tier0(struct host *host, const struct insn *insns, uint32_t n_i
 /* While the module is built: what first calls take is kept for them, and code of huge methods is made. -ENOMEM */
 void host_owe_first_calls(struct host *host);
 int host_compile_ahead(struct host *host);
+/* In a successor: the method got what it was owed from a predecessor. */
+void host_repay(struct host *host, uint32_t method);
+void host_repay_stub(struct host *host, uint32_t method);
+/* Code that was made ahead, by method */
+struct host_ahead {
+	uint32_t method, reserved;
+	uint64_t address, size;
+};
 
 /* -- What its instructions and attributes say of a method (host_traits.c) --- */
 /* As struct core_ops.traits and .n_profile: the core asks at every promotion, hundreds in a turn of the loop */
@@ -218,6 +237,7 @@ struct host_body {
 	char *signature, *section;	/* as in struct image_method, of its object; owned; signature NULL: unknown */
 	uint32_t section_offset, n_params;
 	uint64_t signature_hash;
+	bool is_kept;			/* the store has its file */
 	struct charge memory;		/* of the module's uid */
 };
 

@@ -16,11 +16,6 @@
 #define LADDER_PART 4u	/* of the code segment, that one in so many is for promotions alone */
 #define STUB_BOUND (2 * STUB_SIZE - 1)	/* with what its alignment takes */
 
-struct host_ahead {
-	uint32_t method;
-	struct core_code code;
-};
-
 DEFINE_CLEANUP(struct flow *, flow_free)
 
 static void host_publish(struct host *host, const struct code_span *span, size_t n, struct core_code *ret)
@@ -84,7 +79,7 @@ static struct baseline_extra own_extra(const struct host *host, uint32_t method,
 }
 
 /* The method has its first code, or will get it somewhere else. */
-static void host_repay(struct host *host, uint32_t method)
+void host_repay(struct host *host, uint32_t method)
 {
 	host->n_owed -= host->own[method].n_owed;
 	host->own[method].n_owed = 0;
@@ -109,14 +104,15 @@ static bool host_is_huge(const struct host *host, uint32_t method)
 static int host_tier0(struct host *host, const struct core_compile *compile, struct core_code *ret)
 {
 	const struct host_body *body = host_body_of(host, compile->method, compile->body);
-	const struct core_code *made = body ? &body->tier0 : NULL;
 
+	*ret = (struct core_code){ .size = 0 };
+	if (body)
+		*ret = body->tier0;
 	for (uint32_t i = 0; !body && host_is_huge(host, compile->method) && i < host->n_ahead; i++)
 		if (host->ahead[i].method == compile->method)
-			made = &host->ahead[i].code;
-	if (!made)
+			*ret = (struct core_code){ .address = host->ahead[i].address, .size = host->ahead[i].size };
+	if (!ret->address)
 		return host_compile_own(host, compile->method, compile->level, ret);
-	*ret = *made;
 	ret->code_used = arena_code_used(host->arena);
 	return 0;
 }
@@ -170,7 +166,7 @@ static bool host_take_stub_room(struct host *host, uint32_t method, uint64_t cod
 	return true;
 }
 
-static void host_repay_stub(struct host *host, uint32_t method)
+void host_repay_stub(struct host *host, uint32_t method)
 {
 	host->n_owed -= host->own[method].owes_stub ? STUB_BOUND : 0;
 	host->own[method].owes_stub = false;
@@ -242,17 +238,16 @@ int host_compile_ahead(struct host *host)
 	if (!host->ahead)
 		return -ENOMEM;
 	for (uint32_t method = 0; method < host->image.n_methods; method++) {
-		struct host_ahead *ahead = &host->ahead[host->n_ahead];
+		struct core_code code;
 
 		if (!host_is_huge(host, method))
 			continue;
-		r = host_compile_own(host, method, TIER_LEVEL_TIER0, &ahead->code);
+		r = host_compile_own(host, method, TIER_LEVEL_TIER0, &code);
 		if (r < 0)
 			return r;
 		if (r == CORE_E_FULL)
 			break;
-		ahead->method = method;
-		host->n_ahead++;
+		host->ahead[host->n_ahead++] = (struct host_ahead){ .method = method, .address = code.address, .size = code.size };
 	}
 	return 0;
 }

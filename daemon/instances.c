@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "host_kept.h"
 #include "instances.h"
 #include "tier/wire.h"
 #include "util/base.h"
@@ -188,8 +189,7 @@ static enum tier_error instance_add(struct instance *instance, struct module **r
 		refuse(&instance->refusal, "'%s' is loaded already", name);
 		return TIER_ERROR_EXISTS;
 	}
-	error = loading_add(loading, ret, instance->host, instance->uid, name, false, instance->base->image.n_rodata,
-			    &instance->refusal);
+	error = loading_add(loading, ret, instance->host, instance->uid, name, false, &instance->refusal);
 	if (error)
 		return error;
 	instance->host = NULL;
@@ -223,6 +223,8 @@ static void instance_build(struct task *task)
 
 	instance->error = host_instantiate(&instance->host, &instance->plan, instance->base, &instance->knobs,
 					   &instance->refusal);
+	if (!instance->error)
+		host_keep(instance->host, instance->instances->loading->store);
 }
 
 static struct instance *find_under_way(struct instances *instances, const struct host *base, uid_t uid,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <stdlib.h>
 #include <string.h>
+#include "host_kept.h"
 #include "loading.h"
 #include "tier/wire.h"
 #include "util/base.h"
@@ -109,10 +110,35 @@ static enum tier_error host_charge(struct loading *loading, struct host *host, u
 	return TIER_ERROR_NO_MEMORY;
 }
 
-enum tier_error loading_add(struct loading *loading, struct module **ret, struct host *host, uid_t uid, const char *name,
-			    bool shared, uint64_t n_bytes, struct refusal *refusal)
+/* Of the image, or of the values that stand in its place */
+static uint64_t host_bytes(const struct host *host)
 {
-	enum tier_error error = host_charge(loading, host, uid, n_bytes, refusal);
+	return host->base ? host->image.n_rodata : host->image.header->size;
+}
+
+void loading_charge_again(struct loading *loading, struct host *host, uid_t uid)
+{
+	struct refusal refusal;
+
+	if (host_charge(loading, host, uid, host_bytes(host), &refusal))
+		log_line(LOG_WARNING, "module %llu of uid %u goes on: %s", (unsigned long long)host->id, uid, refusal.text);
+	for (uint32_t i = 0; host->bodies && i < host->image.n_methods; i++)
+		if (host->bodies[i] && loading_charge_body(&loading->charges, host->bodies[i], uid))
+			log_line(LOG_WARNING, "module %llu of uid %u goes on with a body that its user has no room for",
+				 (unsigned long long)host->id, uid);
+}
+
+int loading_charge_body(struct charge_table *charges, struct host_body *body, uid_t uid)
+{
+	const uint64_t n = sizeof(*body) + body->bound.n_insns * sizeof(struct insn) + body->bound.n_rodata;
+
+	return charge_take(charges, &body->memory, uid, LOADING_SLOT_MEMORY, n);
+}
+
+enum tier_error loading_add(struct loading *loading, struct module **ret, struct host *host, uid_t uid, const char *name,
+			    bool shared, struct refusal *refusal)
+{
+	enum tier_error error = host_charge(loading, host, uid, host_bytes(host), refusal);
 	struct arena *arena = host->arena;
 	int r;
 
@@ -149,8 +175,7 @@ static void load_built(struct task *task)
 		return load_end(load, NULL);
 	if (load->is_canceled)
 		return load_fail(load, TIER_ERROR_CANCELED, "nobody waits for it");
-	load->error = loading_add(load->loading, &module, load->host, load->uid, load->name, load->shared, load->n_bytes,
-				  &load->refusal);
+	load->error = loading_add(load->loading, &module, load->host, load->uid, load->name, load->shared, &load->refusal);
 	if (!load->error)
 		load->host = NULL;
 	load_end(load, module);
@@ -162,6 +187,8 @@ static void load_build(struct task *task)
 	struct load_under_way *load = container_of(task, struct load_under_way, task);
 
 	load->error = host_build(&load->host, &load->plan, TAKE_PTR(load->bytes), load->n_bytes, &load->refusal);
+	if (!load->error)
+		host_keep(load->host, load->loading->store);
 }
 
 static void load_read(void *context, enum tier_reason reason, void *bytes, size_t n, const struct refusal *refusal)

@@ -13,6 +13,7 @@
 #include "arena/arena.h"
 #include "host.h"
 #include "server/server.h"
+#include "store/store.h"
 #include "tiering/core.h"
 #include "tiering/ledger.h"
 #include "util/charge.h"
@@ -28,6 +29,7 @@ struct loading {
 	struct core *core;
 	struct pool *pool;
 	struct task_thread *checker;
+	struct store *store;	/* what must outlive the daemon; NULL: nothing does */
 	struct window window;	/* the checker thread's, while it runs */
 	uint64_t n_code;	/* --code-size */
 	struct host_config config;
@@ -42,10 +44,14 @@ void loading_init(struct loading *loading);
 void loading_stop(struct loading *loading);
 
 /* For whoever builds modules: the plan of one with a new id; and a built one becomes known to the core, charged to its uid. NONE,
- * and the host is the module's; else the error with its sentence. @n_bytes: what its image takes. */
+ * and the host is the module's; else the error with its sentence. */
 struct host_plan loading_plan(struct loading *loading);
 enum tier_error loading_add(struct loading *loading, struct module **ret, struct host *host, uid_t uid, const char *name,
-			    bool shared, uint64_t n_bytes, struct refusal *refusal);
+			    bool shared, struct refusal *refusal);
+/* What a body takes: 0, CHARGE_E_QUOTA or -ENOMEM */
+int loading_charge_body(struct charge_table *charges, struct host_body *body, uid_t uid);
+/* What a predecessor admitted is charged again; what today's limits have no room for stays uncharged. */
+void loading_charge_again(struct loading *loading, struct host *host, uid_t uid);
 
 /* As struct server_ops.load: 0, or a positive enum tier_error. Ends with one server_loaded(). */
 int loading_start(struct loading *loading, uid_t uid, const char *name, bool shared, int object_fd, uint64_t n,

@@ -15,6 +15,7 @@
 #include "rejitting.h"
 #include "server/server.h"
 #include "store/store.h"
+#include "takeover.h"
 #include "tier/records.h"
 #include "tiering/core.h"
 #include "trace/tracer.h"
@@ -42,6 +43,8 @@ struct tierd {
 	struct caching caching;
 	struct compiling compiling;
 	struct precompiling precompiling;
+	bool is_successor;		/* there was a ledger */
+	struct takeover takeover;	/* the last one */
 	struct tier_visits visits;	/* what clients counted in modules that are gone */
 	uint64_t start_ns;
 	int signal_fd;

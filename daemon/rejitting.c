@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "bytecode/verify.h"
-#include "host.h"
+#include "host_kept.h"
 #include "loading.h"
 #include "rejitting.h"
 #include "tier/wire.h"
@@ -50,6 +50,8 @@ static void rejit_end(struct rejit *rejit, struct module *module)
 	rejit_log(rejit, module);
 	list_remove(&rejit->link);
 	server_loaded(rejit->answer_to, module, rejit->error, rejit->refusal.text);
+	if (rejit->body && rejit->body->is_kept)	/* the one before, or one that did not come to be the method's */
+		host_unkeep_body(rejit->rejitting->store, rejit->rejitting->checker, rejit->module, rejit->body->id);
 	host_body_free(rejit->body);
 	free(rejit->bytes);
 	free(rejit);
@@ -68,6 +70,14 @@ static void rejit_fill(struct task *task)
 	struct rejit *rejit = container_of(task, struct rejit, task);
 
 	host_body_fill(rejit->body, &rejit->source, rejit->source_method);
+}
+
+/* The core knows nothing of the body yet; the host's own are not looked at. */
+static void rejit_keep(struct task *task)
+{
+	struct rejit *rejit = container_of(task, struct rejit, task);
+
+	host_keep_body(rejit->host, rejit->method, rejit->body, rejit->bytes, rejit->n_bytes, rejit->source_method);
 }
 
 static void rejit_pause(struct task *task) { }
@@ -114,10 +124,9 @@ static enum tier_error rejit_refuse_full(struct rejit *rejit)
 static enum tier_error rejit_prepare(struct rejit *rejit, struct host *host)
 {
 	struct host_body *body = rejit->body;
-	const uint64_t n = sizeof(*body) + body->bound.n_insns * sizeof(struct insn) + body->bound.n_rodata;
 	int r;
 
-	r = charge_take(rejit->rejitting->charges, &body->memory, rejit->uid, LOADING_SLOT_MEMORY, n);
+	r = loading_charge_body(rejit->rejitting->charges, body, rejit->uid);
 	if (r == CHARGE_E_QUOTA) {
 		refuse(&rejit->refusal, "with this body the user's modules would take more than 1 GiB of memory");
 		return TIER_ERROR_QUOTA;
@@ -223,7 +232,7 @@ static void rejit_filled(struct task *task)
 	rejit->error = rejit_compile(rejit, core_module_context(module));
 	if (rejit->error)
 		return rejit_end(rejit, NULL);
-	task_submit(rejit->rejitting->checker, &rejit->task, rejit_pause, rejit_compiled);
+	task_submit(rejit->rejitting->checker, &rejit->task, rejit_keep, rejit_compiled);
 }
 
 static void rejit_bound(struct task *task)

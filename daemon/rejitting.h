@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "server/server.h"
+#include "store/store.h"
 #include "tiering/core.h"
 #include "util/charge.h"
 #include "util/task.h"
@@ -25,6 +26,7 @@ struct rejitting {
 	struct core *core;
 	struct pool *pool;
 	struct task_thread *checker;
+	struct store *store;		/* as loading.h's */
 	struct charge_table *charges;	/* loading.h's: bodies are charged as modules' memory */
 	struct list rejits;		/* under way */
 };

@@ -12,12 +12,13 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 #include "answers.h"
 #include "history.h"
-#include "host.h"
+#include "host_kept.h"
 #include "parts.h"
 #include "tierd.h"
 #include "tiering/ledger.h"
@@ -312,6 +313,48 @@ static uint64_t effective_delay(const struct options *options)
 	return __builtin_mul_overflow(options->delay_ns, options->delay_multiplier, &delay) ? options->delay_ns : delay;
 }
 
+/* -- The ledger --- */
+#define LEDGER_NAME "ledger.1"
+
+static int ledger_take_file(struct tierd *tierd)
+{
+	_cleanup_(closep) int fd = store_take(tierd->store, LEDGER_NAME);
+	struct stat status;
+
+	if (fd < 0)
+		return -ENOENT;
+	tierd->is_successor = true;
+	if (fstat(fd, &status) < 0)
+		return error_origin(-errno);
+	if ((uint64_t)status.st_size == ledger_size())
+		return TAKE_FD(fd);
+	log_line(LOG_ERROR, "the ledger that a predecessor left has %lld bytes, this program's has %zu", (long long)status.st_size, ledger_size());
+	return -EBADMSG;
+}
+
+/* In the store before anything is in it */
+static int ledger_make_file(struct tierd *tierd)
+{
+	_cleanup_(closep) int fd = memfd_create("tierd-ledger", MFD_CLOEXEC);
+
+	if (fd < 0 || ftruncate(fd, ledger_size()) < 0)
+		return error_origin(-errno);
+	store_put(tierd->store, LEDGER_NAME, fd);
+	return TAKE_FD(fd);
+}
+
+static int tierd_init_ledger(struct tierd *tierd)
+{
+	_cleanup_(closep) int fd = ledger_take_file(tierd);
+
+	if (fd == -ENOENT)
+		fd = ledger_make_file(tierd);
+	if (fd < 0)
+		return error_fold(fd);
+	tierd->ledger = mmap(NULL, ledger_size(), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+	return tierd->ledger == MAP_FAILED ? error_origin(-errno) : 0;
+}
+
 static void tierd_tell_policy(const struct core *core)
 {
 	struct core_policy now, before;
@@ -346,16 +389,12 @@ static int tierd_init_core(struct tierd *tierd)
 		.sweep_ns = tierd->options->sweep_ns,
 		.first_sequence = journal_newest(tierd->journal) + 1,
 	};
-	_cleanup_(closep) int fd = memfd_create("tierd-ledger", MFD_CLOEXEC);
 	struct core_stats stats;
 	int r;
 
-	if (fd < 0 || ftruncate(fd, ledger_size()) < 0)
-		return error_origin(-errno);
-	tierd->ledger = mmap(NULL, ledger_size(), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
-	if (tierd->ledger == MAP_FAILED)
-		return error_origin(-errno);
 	r = core_new(&tierd->core, &config, &ops, tierd, tierd->ledger, ledger_size());
+	if (r == -EBADMSG)
+		log_line(LOG_ERROR, "the ledger that a predecessor left is not this program's: start the one that it belongs to again");
 	if (r)
 		return error_fold(r);
 	tierd_tell_policy(tierd->core);
@@ -468,18 +507,19 @@ static int tierd_init(struct tierd *tierd)
 	if (!r)
 		r = task_thread_new(&tierd->checker, &tierd->dispatch, "check");
 	if (!r)
-		r = history_open(&tierd->journal, &tierd->dispatch, o, NULL, journal_readable, tierd);
+		r = tierd_init_ledger(tierd);
+	if (!r)
+		r = history_open(&tierd->journal, &tierd->dispatch, o, tierd->store, journal_readable, tierd);
 	if (!r)
 		r = tierd_init_cache(tierd);
 	if (!r)
 		r = tierd_init_tracer(tierd);
 	if (!r)
 		r = tierd_init_core(tierd);
-	if (!r)
-		r = tierd_init_server(tierd);
 	if (r)
 		return error_fold(r);
 	tierd->loading.core = tierd->core;
+	tierd->loading.store = tierd->store;
 	tierd->loading.pool = tierd->pool;
 	tierd->loading.checker = tierd->checker;
 	tierd->loading.n_code = o->code_size;
@@ -493,9 +533,12 @@ static int tierd_init(struct tierd *tierd)
 	tierd->rejitting.core = tierd->core;
 	tierd->rejitting.pool = tierd->pool;
 	tierd->rejitting.checker = tierd->checker;
+	tierd->rejitting.store = tierd->store;
 	tierd->rejitting.charges = &tierd->loading.charges;
 	tierd_init_window(tierd);
-	return 0;
+	if (tierd->is_successor)
+		takeover_modules(tierd);
+	return error_fold(tierd_init_server(tierd));
 }
 
 /* What a build with faults on purpose looks at between any two turns */
