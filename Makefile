@@ -309,9 +309,10 @@ $(B)/tests/fuzz/%: private CHILD_LIBS += -lz
 $(B)/tests/fuzz/%: $(B)/obj/tests/fuzz/%.o $(B)/obj/tests/fuzz/replay.o $(TIERS_OBJECTS) $(TIERS_ARCHIVES) $(call archive,arena cache server tiering journal)
 	$(tiers_link)
 
-# System tests and benchmarks link the harness, the workloads' inputs and vectors, and the workloads built natively.
+# System tests and benchmarks link the harness and what else tests share, the workloads' inputs and vectors, and the workloads
+# built natively.
 BENCH_PROGRAMS := demo bench backpatch train
-SUPPORT_OBJECTS := $(B)/obj/tests/system/harness.o \
+SUPPORT_OBJECTS := $(patsubst %.c,$(B)/obj/%.o,$(filter-out tests/system/test_%,$(wildcard tests/system/*.c))) \
 	$(patsubst %,$(B)/obj/%.o,$(basename $(filter-out $(BENCH_PROGRAMS:%=tests/bench/%.c),$(wildcard tests/bench/*.c)))) \
 	$(WORKLOADS:%=$(B)/workloads/%.native.o)
 $(B)/tests/system/%: $(B)/obj/tests/system/%.o $(SUPPORT_OBJECTS) $(B)/libtier.a
