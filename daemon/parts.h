@@ -8,6 +8,7 @@
 #include "compiling.h"
 #include "instances.h"
 #include "journal/journal.h"
+#include "ledger_file.h"
 #include "listen.h"
 #include "loading.h"
 #include "options.h"
@@ -30,7 +31,7 @@ struct tierd {
 	struct listen_place place;
 	struct dispatch_file signal_file;
 	struct dispatch_timer core_timer, recover_timer, manager_timer;
-	void *ledger;
+	struct ledger_file ledger;
 	struct core *core;
 	struct pool *pool;
 	struct task_thread *checker;
@@ -43,7 +44,6 @@ struct tierd {
 	struct caching caching;
 	struct compiling compiling;
 	struct precompiling precompiling;
-	bool is_successor;		/* there was a ledger */
 	struct takeover takeover;	/* the last one */
 	struct tier_visits visits;	/* what clients counted in modules that are gone */
 	uint64_t start_ns;

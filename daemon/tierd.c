@@ -9,10 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -313,48 +311,6 @@ static uint64_t effective_delay(const struct options *options)
 	return __builtin_mul_overflow(options->delay_ns, options->delay_multiplier, &delay) ? options->delay_ns : delay;
 }
 
-/* -- The ledger --- */
-#define LEDGER_NAME "ledger.1"
-
-static int ledger_take_file(struct tierd *tierd)
-{
-	_cleanup_(closep) int fd = store_take(tierd->store, LEDGER_NAME);
-	struct stat status;
-
-	if (fd < 0)
-		return -ENOENT;
-	tierd->is_successor = true;
-	if (fstat(fd, &status) < 0)
-		return error_origin(-errno);
-	if ((uint64_t)status.st_size == ledger_size())
-		return TAKE_FD(fd);
-	log_line(LOG_ERROR, "the ledger that a predecessor left has %lld bytes, this program's has %zu", (long long)status.st_size, ledger_size());
-	return -EBADMSG;
-}
-
-/* In the store before anything is in it */
-static int ledger_make_file(struct tierd *tierd)
-{
-	_cleanup_(closep) int fd = memfd_create("tierd-ledger", MFD_CLOEXEC);
-
-	if (fd < 0 || ftruncate(fd, ledger_size()) < 0)
-		return error_origin(-errno);
-	store_put(tierd->store, LEDGER_NAME, fd);
-	return TAKE_FD(fd);
-}
-
-static int tierd_init_ledger(struct tierd *tierd)
-{
-	_cleanup_(closep) int fd = ledger_take_file(tierd);
-
-	if (fd == -ENOENT)
-		fd = ledger_make_file(tierd);
-	if (fd < 0)
-		return error_fold(fd);
-	tierd->ledger = mmap(NULL, ledger_size(), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
-	return tierd->ledger == MAP_FAILED ? error_origin(-errno) : 0;
-}
-
 static void tierd_tell_policy(const struct core *core)
 {
 	struct core_policy now, before;
@@ -392,9 +348,7 @@ static int tierd_init_core(struct tierd *tierd)
 	struct core_stats stats;
 	int r;
 
-	r = core_new(&tierd->core, &config, &ops, tierd, tierd->ledger, ledger_size());
-	if (r == -EBADMSG)
-		log_line(LOG_ERROR, "the ledger that a predecessor left is not this program's: start the one that it belongs to again");
+	r = core_new(&tierd->core, &config, &ops, tierd, tierd->ledger.memory, ledger_size());
 	if (r)
 		return error_fold(r);
 	tierd_tell_policy(tierd->core);
@@ -507,7 +461,7 @@ static int tierd_init(struct tierd *tierd)
 	if (!r)
 		r = task_thread_new(&tierd->checker, &tierd->dispatch, "check");
 	if (!r)
-		r = tierd_init_ledger(tierd);
+		r = ledger_file_open(&tierd->ledger, tierd->store);
 	if (!r)
 		r = history_open(&tierd->journal, &tierd->dispatch, o, tierd->store, journal_readable, tierd);
 	if (!r)
@@ -536,7 +490,7 @@ static int tierd_init(struct tierd *tierd)
 	tierd->rejitting.store = tierd->store;
 	tierd->rejitting.charges = &tierd->loading.charges;
 	tierd_init_window(tierd);
-	if (tierd->is_successor)
+	if (tierd->ledger.is_inherited)
 		takeover_modules(tierd);
 	return error_fold(tierd_init_server(tierd));
 }
@@ -574,7 +528,7 @@ int tierd_new(struct tierd **ret, const struct options *options, struct store *s
 	}
 	*tierd = (struct tierd){
 		.options = options, .store = store, .dispatch = DISPATCH_NULL(tierd->dispatch), .place = LISTEN_PLACE_NULL,
-		.ledger = MAP_FAILED, .signal_fd = -1, .start_ns = clock_now_ns(),
+		.ledger = LEDGER_FILE_NULL, .signal_fd = -1, .start_ns = clock_now_ns(),
 	};
 	loading_init(&tierd->loading);
 	instances_init(&tierd->instances, &tierd->loading);
@@ -644,8 +598,7 @@ struct tierd *tierd_free(struct tierd *tierd)
 	tierd->core = core_free(tierd->core);
 	tierd->tracer = tracer_free(tierd->tracer);
 	tierd->journal = journal_free(tierd->journal);
-	if (tierd->ledger != MAP_FAILED)
-		munmap(tierd->ledger, ledger_size());
+	ledger_file_close(&tierd->ledger);
 	dispatch_timer_disarm(&tierd->core_timer);
 	dispatch_timer_disarm(&tierd->recover_timer);
 	dispatch_timer_disarm(&tierd->manager_timer);
