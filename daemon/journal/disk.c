@@ -497,6 +497,7 @@ static void disk_finish(struct disk *disk)
 	struct writer *writer = disk->writer;
 	struct keeper *keeper = &disk->keeper;
 	bool goes_on = true;
+	uint64_t newest;
 
 	while (goes_on && writer_load(disk) && writer->n) {
 		writer_run(writer);
@@ -510,7 +511,8 @@ static void disk_finish(struct disk *disk)
 		if (keeper->r)
 			break;
 	}
-	folder_promise(&disk->folder, MAX(disk->newest, disk->folder.used) + 1, disk->written == disk->newest);
+	newest = MAX(disk->newest, disk->folder.used);
+	folder_promise(&disk->folder, newest + 1, disk->written == newest);
 }
 
 struct disk *disk_free(struct disk *disk)

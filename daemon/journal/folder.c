@@ -240,7 +240,7 @@ static int recover_raw(struct folder *folder, uint64_t first, struct segment *se
 }
 
 /* A deflated one whose header is no good stays where it is, for somebody to look at: nothing that it has can be placed. */
-static int recover_deflated(const struct folder *folder, uint64_t first, struct segment *segment, bool *ret_is_kept)
+static int recover_deflated(struct folder *folder, uint64_t first, struct segment *segment, bool *ret_is_kept)
 {
 	_cleanup_(closep) int fd = segment_open(folder->fd, first, true);
 	struct segment_damage damage;
@@ -250,6 +250,7 @@ static int recover_deflated(const struct folder *folder, uint64_t first, struct 
 		return error_origin(fd);
 	r = segment_inspect(fd, first, true, segment, &damage);
 	*ret_is_kept = !r;
+	folder->is_damaged |= r > 0;	/* what it had was told */
 	if (r > 0)
 		say(folder, first, TIER_SEGMENT_DEFLATED_SUFFIX, &damage, "not read");
 	return r < 0 ? error_fold(r) : 0;
