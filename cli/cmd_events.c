@@ -27,8 +27,9 @@ static const char *const format_names[_FORMAT_N] = { "table", "json", "csv", "pe
 struct filter {
 	uint64_t module;	/* 0: any */
 	uint32_t method;	/* UINT32_MAX: any */
-	int kind;		/* 0: any */
+	uint64_t kinds;		/* a bit each; 0: any */
 };
+_Static_assert(_TIER_EVENT_N <= 64, "a bit for each kind");
 
 struct output {
 	enum format format;
@@ -89,23 +90,31 @@ static int filter_method(struct ctl *ctl, struct filter *filter)
 	return CTL_DONE;
 }
 
-static int kind_unknown(const char *kind)
+static int kind_unknown(const char *kind, int n)
 {
 #define KIND_NAME(name, number, text) text ", "
 	static const char names[] = TIER_EVENT_LIST(KIND_NAME);
 
-	return fail("--kind: '%s' is none of %.*s", kind, (int)sizeof(names) - 3, names);
+	return fail("--kind: '%.*s' is none of %.*s", n, kind, (int)sizeof(names) - 3, names);
 }
 
+/* One or several, with commas between them */
 static int filter_kind(struct ctl *ctl, struct filter *filter)
 {
 #define KIND_NUMBER(name, number, text) number,
 	static const uint8_t kinds[] = { TIER_EVENT_LIST(KIND_NUMBER) };
+	const char *kind = ctl->kind;
 
-	for (size_t i = 0; i < sizeof(kinds); i++)
-		if (!strcmp(ctl->kind, tier_event_name(kinds[i])))
-			filter->kind = kinds[i];
-	return filter->kind ? CTL_DONE : kind_unknown(ctl->kind);
+	for (size_t n, i; kind; kind = kind[n] ? kind + n + 1 : NULL) {
+		n = strcspn(kind, ",");
+		for (i = 0; i < sizeof(kinds); i++)
+			if (!strncmp(kind, tier_event_name(kinds[i]), n) && !tier_event_name(kinds[i])[n])
+				break;
+		if (i == sizeof(kinds))
+			return kind_unknown(kind, n);
+		filter->kinds |= UINT64_C(1) << kinds[i];
+	}
+	return CTL_DONE;
 }
 
 static int filter_init(struct ctl *ctl, struct filter *filter)
@@ -127,7 +136,7 @@ static int filter_init(struct ctl *ctl, struct filter *filter)
 static bool filter_passes(const struct filter *filter, const struct tier_event *event)
 {
 	return (!filter->module || event->module == filter->module) && (filter->method == UINT32_MAX || event->method == filter->method)
-	       && (!filter->kind || event->kind == filter->kind);
+	       && (!filter->kinds || (event->kind < 64 && filter->kinds >> event->kind & 1));
 }
 
 /* -- Formats --- */
@@ -237,6 +246,18 @@ static void output_event(const struct output *output, const struct tier_event *e
 		csv_event(event);
 }
 
+/* What is no longer kept is said in any format, and in those that have a place for it also in the output. */
+static void output_gap(const struct output *output, uint64_t first, uint64_t last)
+{
+	fail("events %" PRIu64 " to %" PRIu64 " are no longer kept", first, last);
+	if (output->export)
+		export_missing(output->export, first, last);
+	if (output->format == FORMAT_JSON) {
+		printf("{\"gap_first\":%" PRIu64 ",\"gap_last\":%" PRIu64 "}\n", first, last);
+		fflush(stdout);
+	}
+}
+
 static void output_close(const struct output *output)
 {
 	if (output->export)
@@ -267,7 +288,7 @@ static int events_pass(struct ctl *ctl, struct tier_events *events, const struct
 	for (;;) {
 		r = tier_events_next(events, ctl->follow ? TIER_FOREVER : 0, &event, &first, &last);
 		if (r == -ENODATA) {
-			fail("events %" PRIu64 " to %" PRIu64 " are no longer kept", first, last);
+			output_gap(output, first, last);
 			continue;
 		}
 		if (r)

@@ -20,6 +20,7 @@ enum {
 };
 #define SEQUENCE_ID 1u
 #define UUID_QUEUE 1u
+#define UUID_GAPS 2u
 #define UUID_MODULES (UINT64_C(1) << 62)
 #define UUID_USERS (UINT64_C(2) << 62)
 #define METHOD_BITS 20	/* a module has 32768 methods at the most */
@@ -36,9 +37,11 @@ struct export {
 	struct track *tracks;	/* open addressing; at most half full */
 	size_t n_tracks, n_tracks_max;
 	uint64_t n_queued;
+	uint64_t newest_ns;		/* of slices and the counter: the wall clock may go back, and slices must nest */
 	struct tier_module *module;	/* the one whose names were asked for last; NULL: none, or not to be opened */
 	uint64_t module_id;
 	char module_name[160];
+	uint64_t gap_first, gap_last;	/* not told yet; gap_last 0: none */
 	bool has_begun;
 };
 
@@ -120,9 +123,16 @@ static void track_event(struct export *export, uint64_t time_ns, const struct pr
 	packet_write(export, &packet);
 }
 
+/* When @of happened, as far as slices before it allow */
+static uint64_t time_of(struct export *export, const struct tier_event *of)
+{
+	return export->newest_ns = of->time_ns > export->newest_ns ? of->time_ns : export->newest_ns;
+}
+
 /* @name: NULL for the end of a slice. With all that the journal says of @of. */
 static void write_event(struct export *export, uint64_t uuid, unsigned int type, const char *name, const struct tier_event *of)
 {
+	const uint64_t time_ns = type == TYPE_IS_INSTANT ? of->time_ns : time_of(export, of);
 	struct proto event = { .n = 0 };
 
 	proto_number(&event, EVENT_TYPE, type);
@@ -139,17 +149,17 @@ static void write_event(struct export *export, uint64_t uuid, unsigned int type,
 			annotate(&event, "tid", of->tid, NULL);
 		}
 	}
-	track_event(export, of->time_ns, &event);
+	track_event(export, time_ns, &event);
 }
 
-static void write_queue(struct export *export, uint64_t time_ns)
+static void write_queue(struct export *export, const struct tier_event *of)
 {
 	struct proto event = { .n = 0 };
 
 	proto_number(&event, EVENT_TYPE, TYPE_IS_COUNTER);
 	proto_number(&event, EVENT_TRACK_UUID, UUID_QUEUE);
 	proto_number(&event, EVENT_COUNTER_VALUE, export->n_queued);
-	track_event(export, time_ns, &event);
+	track_event(export, time_of(export, of), &event);
 }
 
 /* -- Tracks --- */
@@ -278,13 +288,29 @@ static void slice_begin(struct export *export, struct track *track, const char *
 	track->is_open = true;
 }
 
-static void set_queued(struct export *export, struct track *track, bool is_queued, uint64_t time_ns)
+static void set_queued(struct export *export, struct track *track, bool is_queued, const struct tier_event *event)
 {
 	if (track->is_queued == is_queued)
 		return;
 	track->is_queued = is_queued;
 	export->n_queued += is_queued ? 1 : -1;
-	write_queue(export, time_ns);
+	write_queue(export, event);
+}
+
+/* A module that is gone has nothing in the queue; one that somebody still holds shows again what it queues later. */
+static void module_dequeue(struct export *export, const struct tier_event *event)
+{
+	const uint64_t module = module_track(export, event->module)->uuid >> METHOD_BITS;
+
+	for (size_t i = 0; i < export->n_tracks_max; i++)
+		if (export->tracks[i].uuid >> METHOD_BITS == module)
+			set_queued(export, &export->tracks[i], false, event);
+}
+
+/* Whether the event is the end of the method's wait in the queue. On-stack replacement has a queue of its own. */
+static bool leaves_queue(const struct tier_event *event)
+{
+	return event->to != TIER_LEVEL_OSR && event->kind != TIER_EVENT_COUNTING_BEGUN && event->kind != TIER_EVENT_THRESHOLD;
 }
 
 static void export_method(struct export *export, const struct tier_event *event)
@@ -292,9 +318,9 @@ static void export_method(struct export *export, const struct tier_event *event)
 	struct track *track = method_track(export, event);
 
 	if (event->kind == TIER_EVENT_QUEUED)
-		set_queued(export, track, true, event->time_ns);
-	else if (event->kind != TIER_EVENT_COUNTING_BEGUN && event->kind != TIER_EVENT_THRESHOLD)
-		set_queued(export, track, false, event->time_ns);
+		set_queued(export, track, true, event);
+	else if (leaves_queue(event))
+		set_queued(export, track, false, event);
 	write_event(export, track->uuid, TYPE_IS_INSTANT, tier_event_name(event->kind), event);
 	switch (event->kind) {
 	case TIER_EVENT_PUBLISHED:
@@ -309,14 +335,51 @@ static void export_method(struct export *export, const struct tier_event *event)
 	}
 }
 
+static void export_begin(struct export *export, const struct tier_event *event)
+{
+	if (export->has_begun)
+		return;
+	export->has_begun = true;
+	write_clocks(export, event->time_ns);
+	write_descriptor(export, UUID_QUEUE, 0, "background queue", true);
+	write_queue(export, event);
+}
+
+/* It takes its time from the event behind it. */
+static void export_gap(struct export *export, const struct tier_event *behind)
+{
+	struct proto event = { .n = 0 };
+	struct track *track;
+	char name[80];
+
+	if (!export->gap_last)
+		return;
+	if (track_take(export, UUID_GAPS, &track))
+		write_descriptor(export, UUID_GAPS, 0, "events that are no longer kept", false);
+	snprintf(name, sizeof(name), "%" PRIu64 " to %" PRIu64, export->gap_first, export->gap_last);
+	proto_number(&event, EVENT_TYPE, TYPE_IS_INSTANT);
+	proto_number(&event, EVENT_TRACK_UUID, UUID_GAPS);
+	proto_text(&event, EVENT_CATEGORIES, "tier");
+	proto_text(&event, EVENT_NAME, name);
+	annotate(&event, "first", export->gap_first, NULL);
+	annotate(&event, "last", export->gap_last, NULL);
+	track_event(export, behind->time_ns, &event);
+	export->gap_last = 0;
+}
+
+void export_missing(struct export *export, uint64_t first, uint64_t last)
+{
+	if (!export->gap_last)
+		export->gap_first = first;
+	export->gap_last = last;
+}
+
 void export_event(struct export *export, const struct tier_event *event)
 {
-	if (!export->has_begun) {
-		write_clocks(export, event->time_ns);
-		write_descriptor(export, UUID_QUEUE, 0, "background queue", true);
-		write_queue(export, event->time_ns);
-	}
-	export->has_begun = true;
+	export_begin(export, event);
+	export_gap(export, event);
+	if (event->kind == TIER_EVENT_MODULE_UNLOADED)
+		module_dequeue(export, event);
 	if (event->method != UINT32_MAX)
 		export_method(export, event);
 	else if (event->kind == TIER_EVENT_DELAY_PAUSED)

@@ -94,7 +94,7 @@ static const struct option_row options[] = {
 	{ "all", OPT_ALL, VALUE_NONE, "", FIELD(all), "count those of all users" },
 	{ "follow", OPT_FOLLOW, VALUE_NONE, "", FIELD(follow), "go on with what comes, until a signal ends it" },
 	{ "method", OPT_METHOD, VALUE_TEXT, "METHOD", FIELD(method), "only of this MODULE:METHOD" },
-	{ "kind", OPT_KIND, VALUE_TEXT, "KIND", FIELD(kind), "only of this kind, such as published" },
+	{ "kind", OPT_KIND, VALUE_TEXT, "KIND", FIELD(kind), "only of this kind, such as published, or of several with commas" },
 	{ "format", OPT_FORMAT, VALUE_TEXT, "FORMAT", FIELD(format), "table, json, csv or perfetto (a trace for its viewer)" },
 	{ "output", OPT_OUTPUT, VALUE_TEXT, "FILE", FIELD(output), "write to this file; -o FILE is the same" },
 	{ "since", OPT_SINCE, VALUE_DURATION, "DURATION", FIELD(since_ns), "begin with what happened at most so long ago" },
