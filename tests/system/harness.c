@@ -19,11 +19,13 @@
 #include <time.h>
 #include <unistd.h>
 #include "system/harness.h"
+#include "system/kept.h"
+#include "system/manager.h"
 
 #define ARGS_MAX 48
 #define EVENTS_MAX 4096
 
-static const char *build_folder(void)
+const char *build_folder(void)
 {
 	const char *folder = getenv("TIER_BUILD");
 
@@ -35,6 +37,13 @@ bool events_by_kernel(void)
 	const char *mode = getenv("TIER_EVENTS");
 
 	return !mode || !strcmp(mode, "kernel");
+}
+
+bool store_is_keepers(void)
+{
+	const char *mode = getenv("TIER_STORE");
+
+	return !mode || !strcmp(mode, "keeper");
 }
 
 bool test_is_long(void)
@@ -98,16 +107,26 @@ static void daemon_exec(const struct daemon *daemon, const char *const *args, ui
 				       "--tiered-pgo=off" };
 	int n = 8, log = open(daemon->log, O_WRONLY | O_CREAT | O_APPEND, 0644);
 
-	snprintf(program, sizeof(program), "%s/tierd", uid ? daemon->folder : build_folder());
+	snprintf(program, sizeof(program), "%s/tierd", uid || daemon->is_kept ? daemon->folder : build_folder());
 	snprintf(events, sizeof(events), "--events=%s", events_by_kernel() ? "kernel" : "socket");
 	snprintf(ready, sizeof(ready), "--ready-fd=%d", ready_fd);
 	while (args && *args && n < ARGS_MAX - 1)
 		argv[n++] = *args++;
 	if (uid)
 		become(uid);
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	dup2(log, STDERR_FILENO);
 	dup2(log, STDOUT_FILENO);
+	close(log);
+	if (!daemon->is_kept)
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+	else
+		setsid();	/* by which the guard knows what belongs together */
+	if (daemon->is_kept && store_is_keepers()) {
+		argv[n] = "--keep";
+	} else if (daemon->is_kept) {
+		argv[5] = "--foreground";	/* not ready-fd: the manager is told, and tells us */
+		manager_run(daemon->folder, daemon->socket, argv, ready_fd);
+	}
 	execv(program, (char **)argv);
 	dprintf(STDERR_FILENO, "cannot run %s: %s\n", program, strerror(errno));
 	_exit(127);
@@ -123,6 +142,8 @@ static bool daemon_launch(struct daemon *daemon, const char *const *args, uid_t 
 	daemon_make_folder(daemon);
 	if (uid)
 		daemon_copy_programs(daemon, uid);
+	if (daemon->is_kept)
+		daemon_replace_program(daemon, NULL);
 	if (pipe(ends))
 		fail_msg("pipe: %s", strerror(errno));
 	daemon->pid = fork();
@@ -133,6 +154,8 @@ static bool daemon_launch(struct daemon *daemon, const char *const *args, uid_t 
 		daemon_exec(daemon, args, uid, ends[1]);
 	}
 	close(ends[1]);
+	if (daemon->is_kept)
+		kept_guard(daemon);
 	ready = (struct pollfd){ .fd = ends[0], .events = POLLIN };
 	if (poll(&ready, 1, TEST_DEADLINE_NS / 1000000) != 1)
 		fail_msg("the daemon is not ready in time; see %s", daemon->log);
@@ -152,7 +175,7 @@ static void print_file(const char *path)
 	close(fd);
 }
 
-void daemon_start_as(struct daemon *daemon, uid_t uid, const char *const *args)
+static void daemon_serve(struct daemon *daemon, uid_t uid, const char *const *args)
 {
 	if (daemon_launch(daemon, args, uid))
 		return;
@@ -160,9 +183,21 @@ void daemon_start_as(struct daemon *daemon, uid_t uid, const char *const *args)
 	fail_msg("the daemon ended instead of serving");
 }
 
+void daemon_start_as(struct daemon *daemon, uid_t uid, const char *const *args)
+{
+	*daemon = (struct daemon){ .guard_fd = -1 };
+	daemon_serve(daemon, uid, args);
+}
+
 void daemon_start(struct daemon *daemon, const char *const *args)
 {
 	daemon_start_as(daemon, 0, args);
+}
+
+void daemon_start_kept(struct daemon *daemon, const char *const *args)
+{
+	*daemon = (struct daemon){ .is_kept = true, .guard_fd = -1 };
+	daemon_serve(daemon, 0, args);
 }
 
 static int reap(pid_t pid, const char *what)
@@ -190,6 +225,7 @@ int daemon_try_as(struct daemon *daemon, uid_t uid, const char *const *args)
 {
 	int status;
 
+	*daemon = (struct daemon){ .guard_fd = -1 };
 	if (daemon_launch(daemon, args, uid)) {
 		daemon_kill(daemon);
 		fail_msg("the daemon serves, and was expected to refuse");
@@ -209,6 +245,8 @@ void daemon_kill(struct daemon *daemon)
 	kill(daemon->pid, SIGKILL);
 	reap(daemon->pid, "the killed daemon's end");
 	daemon->pid = 0;
+	if (daemon->is_kept)
+		kept_end(daemon);
 }
 
 void daemon_stop(struct daemon *daemon)
@@ -224,6 +262,8 @@ void daemon_stop(struct daemon *daemon)
 		else
 			assert_int_not_equal(access(daemon->socket, F_OK), 0);
 	}
+	if (daemon->is_kept)
+		kept_end(daemon);
 	remove_folder(daemon->folder);
 	assert_int_equal(status, 0);
 }
@@ -398,11 +438,10 @@ void child_end(pid_t pid)
 			 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 }
 
-/* The parent and the state letter of a process; false when it is gone */
-static bool process_stat(pid_t pid, pid_t *ret_parent, char *ret_state)
+bool process_stat(pid_t pid, pid_t *ret_parent, pid_t *ret_session, char *ret_state)
 {
 	char path[64], text[512], *end;
-	int fd, parent;
+	int fd, parent, group, session;
 	ssize_t n;
 
 	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
@@ -415,9 +454,10 @@ static bool process_stat(pid_t pid, pid_t *ret_parent, char *ret_state)
 		return false;
 	text[n] = '\0';
 	end = strrchr(text, ')');	/* the name may hold anything */
-	if (!end || sscanf(end + 1, " %c %d", ret_state, &parent) != 2)
+	if (!end || sscanf(end + 1, " %c %d %d %d", ret_state, &parent, &group, &session) != 4)
 		return false;
 	*ret_parent = parent;
+	*ret_session = session;
 	return true;
 }
 
@@ -425,14 +465,14 @@ void each_descendant(pid_t pid, void (*fn)(pid_t pid, void *context), void *cont
 {
 	struct dirent *entry;
 	DIR *folder = opendir("/proc");
-	pid_t parent;
+	pid_t parent, session;
 	char state;
 
 	assert_non_null(folder);
 	while ((entry = readdir(folder))) {
 		pid_t child = atoi(entry->d_name);
 
-		if (child > 0 && process_stat(child, &parent, &state) && parent == pid && state != 'Z') {
+		if (child > 0 && process_stat(child, &parent, &session, &state) && parent == pid && state != 'Z') {
 			fn(child, context);
 			each_descendant(child, fn, context);
 		}
@@ -442,10 +482,10 @@ void each_descendant(pid_t pid, void (*fn)(pid_t pid, void *context), void *cont
 
 static bool process_stands(pid_t pid)
 {
-	pid_t parent;
+	pid_t parent, session;
 	char state;
 
-	return !process_stat(pid, &parent, &state) || state == 'T' || state == 'Z';
+	return !process_stat(pid, &parent, &session, &state) || state == 'T' || state == 'Z';
 }
 
 static void worker_stop(pid_t pid, void *context)
@@ -461,12 +501,12 @@ static void worker_continue(pid_t pid, void *context)
 
 void workers_stop(const struct daemon *daemon)
 {
-	each_descendant(daemon->pid, worker_stop, NULL);
+	each_descendant(daemon->is_kept ? daemon_main_pid(daemon) : daemon->pid, worker_stop, NULL);
 }
 
 void workers_continue(const struct daemon *daemon)
 {
-	each_descendant(daemon->pid, worker_continue, NULL);
+	each_descendant(daemon->is_kept ? daemon_main_pid(daemon) : daemon->pid, worker_continue, NULL);
 }
 
 /* -- tierctl --- */

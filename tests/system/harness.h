@@ -4,7 +4,7 @@
 /* What system tests share: a private daemon in a folder of its own, tierctl runs, and deadlines.
  *
  * TIER_BUILD names the build folder (default "build"); TIER_EVENTS is "kernel" (default) or "socket": how this run's daemons
- * learn of thresholds. Every function fails the running cmocka test when it cannot do its work. */
+ * learn of thresholds. TIER_STORE is "keeper" (default) or "manager": who keeps kept daemons' descriptors. Every function fails the running cmocka test when it cannot do its work. */
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -14,10 +14,13 @@
 #define TEST_DEADLINE_NS 20000000000u	/* nothing that a test waits for takes this long */
 
 struct daemon {
-	pid_t pid;
+	pid_t pid;		/* of a kept one: who keeps it */
 	char folder[64];	/* private, removed by daemon_stop() */
 	char socket[96];
 	char log[96];		/* what the daemon said */
+	bool is_kept;
+	pid_t guard;		/* ends what is left of a kept one */
+	int guard_fd;
 };
 
 /* A NULL-terminated array of words, for @args below */
@@ -34,6 +37,20 @@ int daemon_try_as(struct daemon *daemon, uid_t uid, const char *const *args);
 /* SIGTERM; asserts that it ends with 0 and that it left nothing behind; removes the folder. */
 void daemon_stop(struct daemon *daemon);
 void daemon_kill(struct daemon *daemon);	/* SIGKILL and reaped; then daemon_stop() only removes the folder */
+
+/* -- Daemons that have successors: kept by `tierd --keep`, or by a manager that is the test's idea of systemd, as TIER_STORE says --- */
+/* As daemon_start(). daemon_stop() ends keeper and daemon, daemon_kill() kills both. */
+void daemon_start_kept(struct daemon *daemon, const char *const *args);
+pid_t daemon_main_pid(const struct daemon *daemon);	/* the daemon itself; waits until there is one */
+/* SIGKILL to the daemon itself; returns when a successor serves. */
+void daemon_kill_main(struct daemon *daemon);
+/* SIGHUP to who keeps it, which is SIGTERM to the daemon itself: likewise. */
+void daemon_restart_main(struct daemon *daemon);
+/* Returns when another process than @before serves. */
+void daemon_await_successor(const struct daemon *daemon, pid_t before);
+/* From now on successors are started from this program. */
+void daemon_replace_program(const struct daemon *daemon, const char *program);
+bool store_is_keepers(void);	/* this run's mode */
 
 struct tier_conn *daemon_connect(const struct daemon *daemon);
 /* build/workloads/NAME.bpf.o; static buffer */
@@ -87,6 +104,8 @@ pid_t child_start(void (*fn)(void *context), void *context);
 int child_reap(pid_t pid);	/* its status as waitpid() has it; fails the test when it does not end in time */
 void child_end(pid_t pid);	/* reaped, and it must have ended with 0 */
 
+/* The parent, the session and the state letter of a process; false when it is gone */
+bool process_stat(pid_t pid, pid_t *ret_parent, pid_t *ret_session, char *ret_state);
 /* Calls @fn for each process below @pid (the daemon's zygote and workers). */
 void each_descendant(pid_t pid, void (*fn)(pid_t pid, void *context), void *context);
 /* SIGSTOP to all workers and the zygote, and returns when they stand; SIGCONT. So a compilation takes as long as a test
@@ -94,6 +113,7 @@ void each_descendant(pid_t pid, void (*fn)(pid_t pid, void *context), void *cont
 void workers_stop(const struct daemon *daemon);
 void workers_continue(const struct daemon *daemon);
 
+const char *build_folder(void);
 const char *temporary_folder(void);	/* $TMPDIR, if that leaves room for a socket's path; else /tmp */
 bool events_by_kernel(void);	/* this run's mode */
 bool test_is_long(void);	/* TIER_TEST_LONG=1: full counts */
