@@ -63,6 +63,8 @@ static void stats_print(struct ctl *ctl, const struct wire_stats *s)
 		{ "uptime_ms", s->uptime_ns / 1000000, NULL },
 		{ "events_path", 0, s->kernel ? "kernel" : "socket" },
 		{ "events_path_why", 0, s->path },
+		{ "takeovers", s->n_takeovers, NULL },
+		{ "last_takeover_us", s->takeover_ns / 1000, NULL },
 		{ "sessions", s->n_sessions, NULL },
 		{ "modules", s->n_modules, NULL },
 		{ "methods", s->n_methods, NULL },

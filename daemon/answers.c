@@ -252,6 +252,7 @@ static void op_stats(void *context, struct wire_stats *stats)
 	stats->oldest = journal_oldest(tierd->journal);
 	stats->threshold = tierd->options->threshold;
 	stats->delay_ns = tierd->options->delay_ns;
+	stats->takeover_ns = tierd->takeover.ns;
 	stats->worker_timeout_ns = tierd->options->worker_timeout_ns;
 	stats_of_pool(tierd, stats);
 	stats_of_cache(tierd, stats);

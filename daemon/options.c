@@ -87,6 +87,7 @@ static const struct option_row rows[] = {
 	ROW("journal-events", NUMBER, journal_events, 1, 1ull << 26, "262144", "events kept in memory", NULL),
 	ROW("code-cache", TEXT, code_cache, 0, 0, NULL, "where final code and profiles are kept for the next daemon: a folder or off; default /var/lib/tierd/cache for the system's daemon, with --user $XDG_STATE_HOME/tierd/cache, else off", NULL),
 	ROW("code-cache-size", SIZE, code_cache_size, 1ull << 20, 1ull << 40, "256M", "size of that folder at which what was not used for long goes", NULL),
+	ROW("grace", DURATION, grace_ns, 0, 24 * HOUR, "10min", "after a takeover: how long modules without a name wait for those who hold them", NULL),
 	ROW("window", NUMBER, window, 0, 0x500000000000ull, "0", "first address for modules' spans; 0: random", NULL),
 	ROW("ready-fd", NUMBER, ready_fd, 0, 1ull << 20, NULL, "descriptor that gets the line \"ready\" when the daemon serves", NULL),
 	ROW("log-level", NUMBER, log_level, 0, 3, "2", "0 errors, 1 warnings, 2 information, 3 debugging", NULL),

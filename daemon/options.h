@@ -29,6 +29,7 @@ struct options {
 	uint64_t journal_size, journal_age_ns;	/* 0: any */
 	const char *code_cache;		/* a folder or "off"; NULL: as is usual for such a daemon */
 	uint64_t code_cache_size;	/* bytes */
+	uint64_t grace_ns;		/* after a takeover */
 	uint64_t window;		/* base address; 0: random */
 	bool call_counting, call_counting_stubs;
 	bool tiered_compilation, quick_jit, quick_jit_for_loops, ready_to_run;

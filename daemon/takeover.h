@@ -9,7 +9,7 @@
 struct tierd;
 
 struct takeover {
-	uint64_t ns;		/* how long it took; 0: there was none */
+	uint64_t ns;		/* from this daemon's start until it served; 0: there was none */
 	uint32_t n_modules, n_lost;
 	uint64_t n_methods;
 };

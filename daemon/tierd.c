@@ -492,7 +492,12 @@ static int tierd_init(struct tierd *tierd)
 	tierd_init_window(tierd);
 	if (tierd->ledger.is_inherited)
 		takeover_modules(tierd);
-	return error_fold(tierd_init_server(tierd));
+	r = tierd_init_server(tierd);
+	if (r)
+		return error_fold(r);
+	if (tierd->ledger.is_inherited)
+		server_grant_grace(tierd->server, o->grace_ns);
+	return 0;
 }
 
 /* What a build with faults on purpose looks at between any two turns */
@@ -507,6 +512,8 @@ static void tierd_tell_ready(struct tierd *tierd)
 {
 	char status[sizeof(tierd->place.path) + 16];
 
+	if (tierd->ledger.is_inherited)
+		tierd->takeover.ns = clock_now_ns() - tierd->start_ns;
 	log_line(LOG_INFO, "serving %s", tierd->place.path);
 	snprintf(status, sizeof(status), "serving %s", tierd->place.path);
 	store_drop_rest(tierd->store);

@@ -62,7 +62,7 @@ static void resident_settle(struct server *server, uint64_t id)
 	struct core_module_info info;
 	uint64_t base;
 
-	if (!module || (resident && resident->n_holders) || server->is_closing)
+	if (!module || (resident && resident->n_holders) || server->is_closing || id <= server->grace)
 		return;
 	core_module_info(module, &info);
 	if (info.named || server->ops->has_instances(core_module_context(module)))
@@ -198,6 +198,50 @@ void hold_release_all(struct session *session)
 	}
 	session->n_holds = 0;
 	hold_release_orphans(server);
+}
+
+/* -- After a takeover --- */
+void hold_grant_grace(struct server *server, uint64_t ns)
+{
+	struct module *module = NULL;
+	struct core_module_info info;
+
+	while ((module = core_module_next(server->core, module))) {
+		core_module_info(module, &info);
+		server->grace = info.id;
+	}
+	if (server->grace)
+		dispatch_timer_arm(&server->grace_timer, clock_now_ns() + ns);
+}
+
+/* Whoever has not come back by now does not come any more. */
+static void grace_end(struct server *server)
+{
+	const uint64_t begin = clock_now_ns();
+	struct module *module = core_module_next(server->core, NULL), *next;
+	struct core_module_info info;
+
+	for (; module; module = next) {
+		next = core_module_next(server->core, module);	/* what it was made of has a lower id */
+		core_module_info(module, &info);
+		if (info.id <= server->n_settled)
+			continue;
+		server->n_settled = info.id;
+		resident_settle(server, info.id);
+		if (next && clock_now_ns() - begin >= HOLD_TURN_NS) {
+			dispatch_timer_arm(&server->grace_timer, clock_now_ns());
+			return;
+		}
+	}
+}
+
+int hold_grace_timer(struct dispatch_timer *timer, uint64_t now_ns)
+{
+	struct server *server = container_of(timer, struct server, grace_timer);
+
+	server->grace = 0;
+	grace_end(server);
+	return 0;
 }
 
 /* -- Requests --- */

@@ -21,6 +21,8 @@ int hold_unload(struct lane *lane, const struct request *request);
 void hold_release_all(struct session *session);
 void hold_release_orphans(struct server *server);	/* a part of it; all of it when the server ends */
 int hold_orphan_timer(struct dispatch_timer *timer, uint64_t now_ns);
+void hold_grant_grace(struct server *server, uint64_t ns);	/* as server_grant_grace() */
+int hold_grace_timer(struct dispatch_timer *timer, uint64_t now_ns);
 
 /* For freeze.c: the session's hold of a module, made when there is none; NULL: no memory. */
 struct hold *hold_get(struct session *session, uint64_t id);

@@ -13,6 +13,7 @@ static void stats_add_core(struct wire_stats *body, const struct core *core)
 	body->n_modules = stats.n_modules;
 	body->n_methods = stats.n_methods;
 	body->n_versions = stats.n_versions;
+	body->n_takeovers = stats.n_takeovers;
 	memcpy(body->n_thresholds, stats.n_thresholds, sizeof(body->n_thresholds));
 	body->n_unconfirmed = stats.n_unconfirmed;
 	body->n_published = stats.n_published;

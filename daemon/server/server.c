@@ -65,6 +65,7 @@ static void server_init(struct server *server, struct dispatch *dispatch, struct
 	dispatch_timer_init(&server->deadline_timer, dispatch, wait_deadline_timer, "deadlines");
 	dispatch_timer_init(&server->slot_timer, dispatch, slots_timer, "slots");
 	dispatch_timer_init(&server->orphan_timer, dispatch, hold_orphan_timer, "releases");
+	dispatch_timer_init(&server->grace_timer, dispatch, hold_grace_timer, "grace");
 }
 
 int server_new(struct server **ret, struct dispatch *dispatch, struct core *core, const struct server_config *config,
@@ -90,6 +91,11 @@ int server_new(struct server **ret, struct dispatch *dispatch, struct core *core
 	return 0;
 }
 
+void server_grant_grace(struct server *server, uint64_t ns)
+{
+	hold_grant_grace(server, ns);
+}
+
 struct server *server_free(struct server *server)
 {
 	if (!server)
@@ -102,6 +108,7 @@ struct server *server_free(struct server *server)
 	dispatch_timer_disarm(&server->news_timer);
 	dispatch_timer_disarm(&server->deadline_timer);
 	dispatch_timer_disarm(&server->slot_timer);
+	dispatch_timer_disarm(&server->grace_timer);
 	deadline_heap_deinit(&server->deadlines);
 	closing_deinit(server);
 	charge_table_deinit(&server->charges);

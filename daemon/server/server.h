@@ -107,6 +107,9 @@ void server_config_fit(struct server_config *config, uint64_t n_files);
 /* @listen_fd: a listening SOCK_SEQPACKET socket, taken on success; -1: none (lanes come from elsewhere: tests). */
 int server_new(struct server **ret, struct dispatch *dispatch, struct core *core, const struct server_config *config,
 	       const struct server_ops *ops, void *context, int listen_fd);
+/* The modules that there are now came from a predecessor, and their clients may need a moment to find this daemon: none of them goes
+ * for want of a name and a holder before @ns are over. Once. */
+void server_grant_grace(struct server *server, uint64_t ns);
 /* Ends all connections. That is the daemon's end, not the sessions': nothing is swept or released. Loads that are under
  * way are dropped: no server_loaded() may come afterwards. NULL is fine. */
 struct server *server_free(struct server *server);

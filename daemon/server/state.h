@@ -53,6 +53,9 @@ struct server {
 	struct list residents[SERVER_RESIDENT_BUCKETS];
 	struct list orphans;		/* holds of sessions that ended, to be released */
 	struct dispatch_timer orphan_timer;
+	uint64_t grace;			/* modules up to this id stay, whoever holds them; 0: no longer */
+	uint64_t n_settled;		/* those up to this id have been looked at since */
+	struct dispatch_timer grace_timer;
 
 	struct list waits[SERVER_WAIT_BUCKETS];	/* for methods, by module and index */
 	uint64_t seed;			/* of that hash and the nonces': clients choose what they wait for */

@@ -278,6 +278,8 @@ struct wire_stats {
 	uint64_t n_cache_hits, n_cache_misses;
 	uint64_t n_cache_dropped;	/* damaged entries that went */
 	uint64_t n_cache_entries, n_cache_bytes;
+	/* daemons that took over from one before, this one included; how long the last one took from its start until it served */
+	uint64_t n_takeovers, takeover_ns;
 };
 #define WIRE_SESSIONS_MAX 16u
 struct wire_sessions {

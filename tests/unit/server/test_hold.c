@@ -223,6 +223,52 @@ static void who_waits_for_a_module_that_goes_is_told(void **state)
 	client_leave(&b);
 }
 
+/* -- After a takeover --- */
+static void a_predecessors_module_outlives_its_last_holder_for_the_grace(void **state)
+{
+	struct world *world = *state;
+	const uint64_t id = world_module(world, 1000, "m", false, 2)->id, deadline = clock_now_ns() + 10000000000u;
+	uint64_t later;
+	struct client a;
+
+	server_grant_grace(world->server, 100000000);
+	later = world_module(world, 1000, "later", false, 2)->id;
+	client_hello(&a, world, 1000);
+	client_attach(&a, id);
+	client_attach(&a, later);
+	unload(&a, id);
+	unload(&a, later);
+	client_leave(&a);
+	world_settle(world);
+	assert_null(core_module_by_id(world->fake->core, later));	/* nobody else can have held it */
+	assert_non_null(core_module_by_id(world->fake->core, id));
+	client_hello(&a, world, 1000);		/* somebody else who held it */
+	client_attach(&a, id);
+	while (world->server->grace) {
+		assert_true(clock_now_ns() < deadline);
+		assert_int_equal(dispatch_turn(&world->dispatch, 100), 0);
+	}
+	assert_non_null(core_module_by_id(world->fake->core, id));
+	client_leave(&a);
+	world_settle(world);
+	assert_null(core_module_by_id(world->fake->core, id));
+}
+
+static void what_nobody_has_come_back_for_goes_when_the_grace_ends(void **state)
+{
+	struct world *world = *state;
+	const uint64_t unnamed = world_module(world, 1000, "m", false, 2)->id, named = world_module(world, 1000, "n", false, 2)->id;
+	const uint64_t deadline = clock_now_ns() + 10000000000u;
+
+	core_module_unname(core_module_by_id(world->fake->core, unnamed));
+	server_grant_grace(world->server, 1000000);
+	while (core_module_by_id(world->fake->core, unnamed)) {
+		assert_true(clock_now_ns() < deadline);
+		assert_int_equal(dispatch_turn(&world->dispatch, 100), 0);
+	}
+	assert_non_null(core_module_by_id(world->fake->core, named));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -231,6 +277,8 @@ int main(void)
 		WORLD_TEST(a_bare_name_is_never_another_users),
 		WORLD_TEST(only_the_owner_and_root_unload),
 		WORLD_TEST(an_unloaded_module_lives_until_its_last_holder_ends),
+		WORLD_TEST(a_predecessors_module_outlives_its_last_holder_for_the_grace),
+		WORLD_TEST(what_nobody_has_come_back_for_goes_when_the_grace_ends),
 		WORLD_TEST(a_detached_module_with_a_name_stays),
 		WORLD_TEST(a_session_that_ends_has_its_counters_looked_at),
 		WORLD_TEST(who_waits_for_a_module_that_goes_is_told),
