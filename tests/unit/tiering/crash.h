@@ -103,6 +103,7 @@ static void crash(void)
 	heritage->check(successor);
 	drive_to_the_end(successor);
 	heritage->check(successor);
+	fake_check_order(successor);
 	successor->core = core_free(successor->core);
 	for (int i = 0; i < FAKE_MODULES_MAX; i++)
 		fake_module_drop(&successor->modules[i]);

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <cmocka.h>
+#include "order.h"
 #include "tiering/core.h"
 #include "tiering/ledger.h"
 #include "unit/tiering/fake_module.h"
@@ -558,6 +559,19 @@ static inline uint32_t fake_n_events(const struct fake *fake, enum tier_event_ki
 	return n;
 }
 
+/* All that was told came in an order that is legal. */
+static inline void fake_check_order(const struct fake *fake)
+{
+	struct order *order = order_new(fake->n_events ? fake->events[0].sequence : 1);
+	const char *broken = NULL;
+
+	for (uint32_t i = 0; !broken && i < fake->n_events; i++)
+		broken = order_hear(order, &fake->events[i]);
+	if (broken)
+		fail_msg("%s", broken);
+	order_free(order);
+}
+
 /* The events since the first @from are of these kinds, ended by 0. */
 static inline void fake_assert_kinds(const struct fake *fake, uint32_t from, ...)
 {
@@ -598,6 +612,7 @@ static inline int fake_teardown(void **state)
 	struct fake *fake = *state;
 
 	fake_check(fake);
+	fake_check_order(fake);
 	fake_free(fake);
 	return 0;
 }

@@ -60,6 +60,7 @@ struct held {
 
 struct model {
 	struct fake *fake;
+	struct order *order; /* another model, which knows the events alone */
 	uint64_t random;
 	uint64_t sequence;
 	struct model_method methods[FAKE_MODULES_MAX][N_METHODS]; /* as fake->modules */
@@ -461,7 +462,10 @@ static inline void hear(struct fake *fake, const struct tier_event *event)
 {
 	struct model *model = fake->test;
 	struct fake_module *fm = fake_module_by_id(fake, event->module);
+	const char *broken = order_hear(model->order, event);
 
+	if (broken)
+		fail_msg("%s", broken);
 	if (getenv("TIER_TEST_TRACE"))
 		print_message("%5llu: %llu:%u %s version %llu %s\n", (unsigned long long)model->n_steps,
 			      (unsigned long long)event->module, event->method, tier_event_name(event->kind),

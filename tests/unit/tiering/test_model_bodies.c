@@ -395,6 +395,7 @@ static uint64_t walk_with(enum tier_backpatch policy, bool in_prestub, struct co
 	config.counting_in_prestub = in_prestub;
 	config.jobs_per_uid = config.jobs_total = N_JOBS;
 	model->fake = fake_new(&config);
+	model->order = order_new(1);
 	model->fake->on_event = hear;
 	model->fake->test = model;
 	model->random = seed();
@@ -410,6 +411,7 @@ static uint64_t walk_with(enum tier_backpatch policy, bool in_prestub, struct co
 	assert_true(model->n_rejits > n_steps / 400 && model->n_final > n_steps / 400);
 	n_withdrawn = model->n_withdrawn;
 	fake_free(model->fake);
+	order_free(model->order);
 	free(model);
 	return n_withdrawn;
 }

@@ -3,8 +3,8 @@
 #include "unit/tiering/crash.h"
 #include "unit/tiering/ladder.h"
 
-/* Takeovers by a daemon with other options: every policy of entry points after every other, at every stage of the ladder; and what
- * versions keep of their maker's options */
+/* Takeovers by a daemon with other options: every policy of entry points after every other, at every stage of the
+ * ladder; and what versions keep of their maker's options */
 
 #define N_POLICIES (2 * _TIER_BACKPATCH_N)
 
@@ -23,7 +23,8 @@ static void call_each_way(struct fake_module *fm, uint32_t method)
 		fake_run(fm, method, way, &run);
 }
 
-/* A call by each way runs the method's code of now, and is counted if the method's calls are; but eager's E passes the stub by. */
+/* A call by each way runs the method's code of now, and is counted if the method's calls are; but eager's E passes the
+ * stub by. */
 static void assert_each_way(struct fake_module *fm, uint32_t method, uint32_t body)
 {
 	for (int way = 0; way < _FAKE_WAY_N; way++) {
@@ -42,7 +43,8 @@ static void assert_each_way(struct fake_module *fm, uint32_t method, uint32_t bo
 			continue;
 		assert_int_equal(run.level, before.tier);
 		if (before.stage == TIER_STAGE_COUNTING)
-			assert_true(run.is_counted || (fm->fake->config.backpatch == TIER_BACKPATCH_EAGER && address == record.code));
+			assert_true(run.is_counted ||
+			            (fm->fake->config.backpatch == TIER_BACKPATCH_EAGER && address == record.code));
 		assert_int_equal(fake_answer(fm, method).remaining, before.remaining - run.is_counted);
 		fake_check(fm->fake);
 	}
@@ -70,7 +72,7 @@ static void take_over_with(uint32_t from, uint32_t to, bool is_backpatchable, en
 	struct core_policy now, before;
 	struct tier_answer answer;
 
-	ladder_to_final(fm, LADDER_CALLER);	/* has a call site */
+	ladder_to_final(fm, LADDER_CALLER); /* has a call site */
 	ladder_to(fm, LADDER_METHOD, at);
 	if (at == AT_UNCOUNTED || at >= AT_QUEUED)
 		call_each_way(fm, LADDER_METHOD);
@@ -80,7 +82,7 @@ static void take_over_with(uint32_t from, uint32_t to, bool is_backpatchable, en
 	assert_int_equal(core_policy(fake->core, &now, &before), from != to);
 	assert_true(before.backpatch == from / 2 && before.counting_in_prestub == from % 2);
 	assert_true(now.backpatch == to / 2 && now.counting_in_prestub == to % 2);
-	if (at != AT_REACHED)	/* found by the takeover's sweep */
+	if (at != AT_REACHED) /* found by the takeover's sweep */
 		assert_int_equal(fake_answer(fm, LADDER_METHOD).remaining, answer.remaining);
 	assert_int_equal(fake_answer(fm, LADDER_METHOD).tier, answer.tier);
 	go_on(fake, fm, at);
@@ -112,7 +114,8 @@ static void a_count_that_was_begun_is_exact_under_every_policy(void **state)
 			fake_restart(fake);
 			for (uint32_t k = n_left; k; k--) {
 				assert_int_equal(fake_answer(fm, LADDER_METHOD).remaining, k);
-				assert_int_equal(fake_call_and_ring(fm, LADDER_METHOD), k > 1 ? FAKE_COUNTED : FAKE_CROSSED);
+				assert_int_equal(fake_call_and_ring(fm, LADDER_METHOD),
+				                 k > 1 ? FAKE_COUNTED : FAKE_CROSSED);
 			}
 			assert_int_equal(fake_answer(fm, LADDER_METHOD).stage, TIER_STAGE_COMPILING);
 			fake_free(fake);
@@ -171,7 +174,7 @@ static void a_version_keeps_the_threshold_that_it_was_made_with(void **state)
 	fake_call(fm, 0);
 	fake_pass(fake, 200);
 	fake_call(fm, 0);
-	fake_call(fm, 1);	/* its delay has not ended */
+	fake_call(fm, 1); /* its delay has not ended */
 	fake->config.threshold = 10;
 	fake_restart(fake);
 	assert_int_equal(fake_answer(fm, 0).remaining, FAKE_N - 1);
@@ -248,13 +251,13 @@ static void takeovers_are_counted(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(every_policy_takes_over_from_every_other_at_every_stage),
-		cmocka_unit_test(a_count_that_was_begun_is_exact_under_every_policy),
-		cmocka_unit_test(a_successor_may_die_while_it_changes_the_policy),
-		FAKE_TEST(a_version_keeps_the_threshold_that_it_was_made_with),
-		FAKE_TEST(a_delay_ends_at_the_latest_when_the_successor_s_would),
-		FAKE_TEST(counting_that_was_begun_goes_on_when_it_is_off),
-		FAKE_TEST(takeovers_are_counted),
+	        cmocka_unit_test(every_policy_takes_over_from_every_other_at_every_stage),
+	        cmocka_unit_test(a_count_that_was_begun_is_exact_under_every_policy),
+	        cmocka_unit_test(a_successor_may_die_while_it_changes_the_policy),
+	        FAKE_TEST(a_version_keeps_the_threshold_that_it_was_made_with),
+	        FAKE_TEST(a_delay_ends_at_the_latest_when_the_successor_s_would),
+	        FAKE_TEST(counting_that_was_begun_goes_on_when_it_is_off),
+	        FAKE_TEST(takeovers_are_counted),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
