@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <stdio.h>
 #include <string.h>
+#include "bench/events.h"
 #include "bench/journal.h"
 #include "bench/ladder.h"
 #include "bench/latency.h"
@@ -10,9 +11,9 @@
 
 /* make bench: how fast, and how long until fast
  *
- * Latencies of the service on a daemon without a call-counting delay (so that climbs do not wait for it), then the speed of each
- * tier against the same source built natively by clang -O2: interleaved rounds, medians, ratios of one run. An argument is the
- * part that is wanted: latency, sizes, journal, ladder or osr. */
+ * Latencies of the service on a daemon without a call-counting delay (so that climbs do not wait for it), the way of events, then
+ * the speed of each tier against the same source built natively by clang -O2: interleaved rounds, medians, ratios of one run. An
+ * argument is the part that is wanted: latency, sizes, events, journal, ladder or osr. */
 
 static void bench_latency(void)
 {
@@ -38,12 +39,21 @@ static void bench_sizes(void)
 	daemon_stop(&daemon);
 }
 
+static void bench_events(void)
+{
+	printf("\nevents\n");
+	for (int i = 0; i < 2; i++) {
+		events_rate(i ? "socket" : "kernel");
+		events_of_thresholds(i ? "socket" : "kernel");
+	}
+}
+
 static const struct part {
 	const char *name;
 	void (*run)(void);
 } parts[] = {
-	{ "latency", bench_latency }, { "sizes", bench_sizes },   { "journal", journal_bytes },
-	{ "ladder", ladder_speed },   { "osr", ladder_osr },
+	{ "latency", bench_latency }, { "sizes", bench_sizes },   { "events", bench_events },
+	{ "journal", journal_bytes }, { "ladder", ladder_speed }, { "osr", ladder_osr },
 };
 
 int main(int argc, char **argv)

@@ -36,15 +36,20 @@ static int compare(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+double values_percentile(double *values, size_t n, double share)
+{
+	if (!n)
+		return NAN;
+	qsort(values, n, sizeof(*values), compare);
+	return values[lround(share * (n - 1))];
+}
+
 double series_percentile(const struct series *series, double share)
 {
 	double sorted[MEASURE_ROUNDS_MAX];
 
-	if (!series->n)
-		return NAN;
 	memcpy(sorted, series->values, series->n * sizeof(*sorted));
-	qsort(sorted, series->n, sizeof(*sorted), compare);
-	return sorted[(unsigned int)lround(share * (series->n - 1))];
+	return values_percentile(sorted, series->n, share);
 }
 
 double series_median(const struct series *series)

@@ -20,6 +20,8 @@ uint64_t measure_cpu_ns(void);	/* CLOCK_THREAD_CPUTIME_ID: what others take of t
 void series_add(struct series *series, double value);	/* beyond MEASURE_ROUNDS_MAX: dropped */
 double series_median(const struct series *series);	/* NaN when empty */
 double series_percentile(const struct series *series, double share);	/* share 0..1 of the sorted values */
+/* The same of any number of values, which are sorted for it */
+double values_percentile(double *values, size_t n, double share);
 /* The median of the ratios of rounds that stand side by side; NaN when one of the two has none. */
 double series_ratio(const struct series *a, const struct series *b);
 

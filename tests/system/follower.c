@@ -34,7 +34,7 @@ static void take(struct follower *follower, const struct tier_event *event)
 	__atomic_store_n(&list->n, list->n + 1, __ATOMIC_RELEASE);
 	if (follower->rest_after && list->n % follower->rest_after == 0 &&
 	    !__atomic_load_n(&list->n_wanted, __ATOMIC_ACQUIRE))
-		nanosleep(&(struct timespec){.tv_nsec = REST_NS}, NULL);
+		nanosleep(&(struct timespec){ .tv_nsec = REST_NS }, NULL);
 }
 
 static void follower_run(void *context)
@@ -59,7 +59,7 @@ static void follower_run(void *context)
 
 void follower_start(struct follower *follower, const struct daemon *daemon, size_t n_max, uint32_t rest_after)
 {
-	*follower = (struct follower){.daemon = daemon, .n_max = n_max, .rest_after = rest_after};
+	*follower = (struct follower){ .daemon = daemon, .n_max = n_max, .rest_after = rest_after };
 	follower->list =
 	        mmap(NULL, list_size(n_max), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	assert_true(follower->list != MAP_FAILED);

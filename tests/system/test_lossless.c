@@ -43,8 +43,8 @@ struct scale {
 	unsigned int n_more;                                   /* of all others */
 	uint64_t stop_ns;
 };
-static const struct scale reduced = {4, 10, 100, 4, 3, 500000000u};
-static const struct scale full = {16, 40, 500, 20, 4, 5000000000u};
+static const struct scale reduced = { 4, 10, 100, 4, 3, 500000000u };
+static const struct scale full = { 16, 40, 500, 20, 4, 5000000000u };
 
 /* Shared by all processes */
 struct shared {
@@ -80,7 +80,7 @@ struct storm {
 static void clients_live(const struct storm *storm)
 {
 	for (unsigned int i = 0; i < storm->scale->n_clients; i++) {
-		siginfo_t info = {.si_pid = 0};
+		siginfo_t info = { .si_pid = 0 };
 
 		if (!waitid(P_PID, storm->clients[i], &info, WEXITED | WNOHANG | WNOWAIT) && info.si_pid &&
 		    info.si_status)
@@ -149,7 +149,7 @@ static void client_take(struct client *client, unsigned int number, uint32_t ind
 		return;
 	child_assert(!tier_method_at(client->modules[number], index, &method));
 	client->mine[client->n_mine++] =
-	        (struct mine){tier_module_layout(client->modules[number]), method, sight, index};
+	        (struct mine){ tier_module_layout(client->modules[number]), method, sight, index };
 }
 
 static void client_shuffle(struct client *client)
@@ -338,7 +338,7 @@ static void storm_begin(struct storm *storm, const struct scale *scale)
 	for (unsigned int i = 0; i < ARRAY_SIZE(storm->followers); i++)
 		follower_start(&storm->followers[i], &storm->daemon, events_max(scale), i == 1 ? 32 : 0);
 	for (unsigned int i = 0; i < scale->n_clients; i++) {
-		starts[i] = (struct start){storm, i};
+		starts[i] = (struct start){ storm, i };
 		storm->clients[i] = child_start(client_run, &starts[i]);
 	}
 }
@@ -483,7 +483,7 @@ static size_t check_journal(const struct storm *storm, const struct tier_event *
 {
 	const struct scale *scale = storm->scale;
 	struct tally *tallies = calloc(scale->n_modules * scale->n_methods, sizeof(*tallies));
-	uint8_t n_loaded[WITNESS_MODULES_MAX] = {0};
+	uint8_t n_loaded[WITNESS_MODULES_MAX] = { 0 };
 	size_t n_right = 0, n_wrong = 0;
 
 	for (size_t i = 0; i < n && n_wrong < 20; i++) {
@@ -514,7 +514,7 @@ static size_t check_journal(const struct storm *storm, const struct tier_event *
 
 static void print_counts(const struct storm *storm, const struct tier_event *events, size_t n)
 {
-	uint64_t n_kinds[_TIER_EVENT_N] = {0}, n_sources[_TIER_SOURCE_N] = {0};
+	uint64_t n_kinds[_TIER_EVENT_N] = { 0 }, n_sources[_TIER_SOURCE_N] = { 0 };
 	struct wire_stats stats;
 
 	for (size_t i = 0; i < n; i++) {

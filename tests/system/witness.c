@@ -19,8 +19,8 @@ static const struct share {
 	enum ladder ladder;
 	uint32_t n;
 } shares[] = {
-        {LADDER_UNCALLED, 5}, {LADDER_UNOPTIMIZED, 10}, {LADDER_FEW, 10},
-        {LADDER_WHOLE, 5},    {LADDER_LOOP, 1},         {LADDER_AT_ONCE, 1},
+	{ LADDER_UNCALLED, 5 }, { LADDER_UNOPTIMIZED, 10 }, { LADDER_FEW, 10 },
+	{ LADDER_WHOLE, 5 },    { LADDER_LOOP, 1 },         { LADDER_AT_ONCE, 1 },
 };
 
 enum ladder ladder_of(uint32_t index)
@@ -38,7 +38,7 @@ enum ladder ladder_of(uint32_t index)
 unsigned int ladder_n_thresholds(enum ladder ladder)
 {
 #define LADDER_N_THRESHOLDS(name, n, text) n,
-	static const uint8_t n[] = {LADDER_LIST(LADDER_N_THRESHOLDS)};
+	static const uint8_t n[] = { LADDER_LIST(LADDER_N_THRESHOLDS) };
 
 	return n[ladder];
 }
@@ -189,9 +189,9 @@ bool witness_stands(struct tier_module *module)
 /* -- What must be --- */
 static const uint8_t *ladder_rungs(const struct climber *climber)
 {
-	static const uint8_t quick[] = {TIER_LEVEL_TIER0, TIER_LEVEL_TIER0_INSTRUMENTED, TIER_LEVEL_TIER1};
-	static const uint8_t ready[] = {TIER_LEVEL_READY_TO_RUN, TIER_LEVEL_TIER1_INSTRUMENTED, TIER_LEVEL_TIER1};
-	static const uint8_t unoptimized[] = {TIER_LEVEL_MIN_OPT_JITTED}, at_once[] = {TIER_LEVEL_OPTIMIZED};
+	static const uint8_t quick[] = { TIER_LEVEL_TIER0, TIER_LEVEL_TIER0_INSTRUMENTED, TIER_LEVEL_TIER1 };
+	static const uint8_t ready[] = { TIER_LEVEL_READY_TO_RUN, TIER_LEVEL_TIER1_INSTRUMENTED, TIER_LEVEL_TIER1 };
+	static const uint8_t unoptimized[] = { TIER_LEVEL_MIN_OPT_JITTED }, at_once[] = { TIER_LEVEL_OPTIMIZED };
 
 	switch (climber->ladder) {
 	case LADDER_UNOPTIMIZED:
@@ -217,7 +217,7 @@ static void add(struct steps *steps, enum tier_event_kind kind, uint8_t from, ui
                 uint8_t version)
 {
 	assert_true(steps->n < STEPS_MAX);
-	steps->step[steps->n++] = (struct step){kind, from, to, reason, version};
+	steps->step[steps->n++] = (struct step){ kind, from, to, reason, version };
 }
 
 /* Frames go on elsewhere, the method stays what it is. */
@@ -250,7 +250,7 @@ static void add_publication(struct steps *steps, uint8_t from, uint8_t to, enum 
 size_t steps_expected(const struct climber *climber, const struct sight *sight, struct step ret[STEPS_MAX])
 {
 	const uint8_t *rungs = ladder_rungs(climber);
-	struct steps steps = {.step = ret};
+	struct steps steps = { .step = ret };
 
 	if (!sight->n_calls)
 		return 0;
