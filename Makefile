@@ -193,8 +193,8 @@ FAULT_OBJECTS := $(patsubst %.c,$(F)/obj/%.o,daemon/util/fault.c daemon/util/fau
 FAULT_OF_WORKER := $(filter $(F)/obj/daemon/worker/child/%,$(FAULT_OBJECTS)) $(F)/obj/daemon/util/fault.o
 FAULT_OF_DAEMON := $(filter-out $(F)/obj/daemon/worker/child/%,$(FAULT_OBJECTS))
 
-$(F)/obj/daemon/trace/tracer.o: private ALL_CFLAGS += -I$(F)
-$(F)/obj/daemon/trace/tracer.o: | $(F)/tracer.skel.h
+$(F)/obj/daemon/trace/programs.o: private ALL_CFLAGS += -I$(F)
+$(F)/obj/daemon/trace/programs.o: | $(F)/tracer.skel.h
 $(F)/obj/%.o: %.c
 	@mkdir -p $(@D)
 	$(call say,CC,$< with faults)$(CC) $(ALL_CFLAGS) -DTIER_FAULTS -Idaemon -I$(B) -c $< -o $@
@@ -210,7 +210,7 @@ $(F)/tierd-worker: $(FAULT_OF_WORKER) $(B)/obj/daemon/worker/child/main.o $(WORK
 ARCH_INCLUDE := $(shell $(CC) -print-multiarch 2>/dev/null)
 $(B)/tier.bpf.o: bpf/tier.bpf.c $(wildcard include/tier/*.h bpf/*.h)
 	@mkdir -p $(@D)
-	$(call say,BPF,$<)$(CLANG) -target bpf -D__TARGET_ARCH_x86 -O2 -g -Wall -Werror -Iinclude -isystem /usr/include/$(ARCH_INCLUDE) -c $< -o $@
+	$(call say,BPF,$<)$(CLANG) -target bpf -mcpu=v3 -D__TARGET_ARCH_x86 -O2 -g -Wall -Werror -Iinclude -isystem /usr/include/$(ARCH_INCLUDE) -c $< -o $@
 
 $(F)/tier.bpf.o: bpf/tier.bpf.c $(wildcard include/tier/*.h bpf/*.h)
 	@mkdir -p $(@D)

@@ -168,12 +168,12 @@ static void op_drain(void *context)
 	tracer_drain(tierd->tracer);
 }
 
-static bool op_kernel_works(void *context, const char **why)
+static uint32_t op_kernel_sites(void *context, const char **why)
 {
 	struct tierd *tierd = context;
 
 	*why = tracer_status(tierd->tracer);
-	return tracer_is_attached(tierd->tracer);
+	return tracer_sites(tierd->tracer);
 }
 
 static int op_events(void *context, uint64_t from, struct tier_event *events, uint32_t n_max, uint64_t *gap_last)
@@ -227,6 +227,9 @@ static void stats_of_tracer(struct tierd *tierd, struct wire_stats *stats)
 	snprintf(stats->path, sizeof(stats->path), "%s", tracer_status(tierd->tracer));
 	memcpy(stats->n_kernel_events, tracer.n_events, sizeof(stats->n_kernel_events));
 	stats->n_kernel_dropped = tracer.n_dropped;
+	stats->n_kernel_limited = tracer.n_limited;
+	stats->n_kernel_refused = tracer.n_refused;
+	snprintf(stats->probe_page, sizeof(stats->probe_page), "/proc/%d/fd/%d", getpid(), tracer_page_fd(tierd->tracer));
 }
 
 static void stats_of_cache(struct tierd *tierd, struct wire_stats *stats)
@@ -302,7 +305,7 @@ const struct server_ops answers = {
 	.find_instance = op_find_instance, .instantiate = op_instantiate, .base = op_base, .has_instances = op_has_instances,
 	.slot_method = op_slot_method, .method_name = op_method_name, .import_name = op_import_name,
 	.describe = describe_method, .related = describe_related, .insns = describe_insns, .lines = describe_lines,
-	.segment_fd = op_segment_fd, .probe_page_fd = op_probe_page_fd, .drain = op_drain, .kernel_works = op_kernel_works,
+	.segment_fd = op_segment_fd, .probe_page_fd = op_probe_page_fd, .drain = op_drain, .kernel_sites = op_kernel_sites,
 	.events = op_events, .events_since = op_events_since, .newest_event = op_newest_event, .stats = op_stats,
 	.counters = op_counters, .knobs = op_knobs, .called = settling_called,
 };

@@ -15,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "answers.h"
+#include "hearing.h"
 #include "history.h"
 #include "host_kept.h"
 #include "parts.h"
@@ -27,7 +28,7 @@
 
 /* The wiring. News flows one way:
  *
- *   kernel ──ring──► tracer ──► core ──► journal, publish probe, event cursors   (core_ops.event)
+ *   kernel ──ring──► tracer ──► core ──► journal, probe sites, event cursors     (hearing.c, core_ops.event)
  *   server's bells ───────────► core ──► futex wake, waits                       (core_ops.changed)
  *   core ──► pool ──► core_compile_done()                                        (core_ops.compile)
  *
@@ -36,7 +37,6 @@
 #define FILES_AHEAD_MAX UINT64_C(262144)	/* 8 bytes of the kernel's memory each */
 #define USERS_AT_A_TIME 2u	/* for whom is compiled; others take their turns */
 #define MANAGER_NS 5000000000u	/* how often to find out whether a manager without a watchdog is there */
-#define RECOVER_AFTER_NS 10000000u	/* how soon after kernel events the tracer is asked for what the ring had no room for */
 
 /* -- Time --- */
 static uint64_t clock_wall_ns(void)
@@ -123,8 +123,7 @@ static void op_event(void *context, const struct tier_event *event)
 	log_event(LOG_JOURNAL, LOG_INFO1000, "event %llu: %s, module %llu, method %u, version %llu",
 		  (unsigned long long)event->sequence, tier_event_name(event->kind), (unsigned long long)event->module,
 		  event->method, (unsigned long long)event->version);
-	if (event->kind == TIER_EVENT_PUBLISHED)
-		tracer_publish(tierd->tracer, event->module, event->method, event->version, event->from, event->to, event->sequence);
+	tracer_fire(tierd->tracer, event);
 	if (tierd->server)
 		server_event_added(tierd->server);
 }
@@ -146,40 +145,6 @@ static void op_changed(void *context, struct module *module, uint32_t method)
 	syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 	if (tierd->server)
 		server_method_changed(tierd->server, module, method);
-}
-
-/* -- News of the kernel --- */
-static bool kernel_event(void *context, const struct tier_kernel_event *event)
-{
-	struct tierd *tierd = context;
-	bool is_work = false;
-
-	switch (event->probe) {
-	case TIER_PROBE_THRESHOLD:
-		is_work = core_threshold(tierd->core, event->module, event->method, event->version, event->pid, event->tid,
-					 event->time_ns, TIER_SOURCE_KERNEL);
-		break;
-	case TIER_PROBE_HELLO:
-		server_hello_seen(tierd->server, event->module);
-		break;
-	default:	/* our own publications: they are for everybody else who listens */
-		break;
-	}
-	if (!list_is_linked(&tierd->recover_timer.link))
-		dispatch_timer_arm(&tierd->recover_timer, clock_now_ns() + RECOVER_AFTER_NS);
-	return is_work;
-}
-
-static int recover_timer_due(struct dispatch_timer *timer, uint64_t now_ns)
-{
-	struct tierd *tierd = container_of(timer, struct tierd, recover_timer);
-	bool more;
-
-	if (tracer_recover(tierd->tracer, &more))
-		core_sweep(tierd->core, NULL);
-	if (more)
-		dispatch_timer_arm(timer, now_ns);
-	return 0;
 }
 
 /* -- The manager --- */
@@ -216,7 +181,7 @@ static int tierd_init_loop(struct tierd *tierd)
 	if (r)
 		return error_fold(r);
 	dispatch_timer_init(&tierd->core_timer, &tierd->dispatch, core_timer_due, "tiering");
-	dispatch_timer_init(&tierd->recover_timer, &tierd->dispatch, recover_timer_due, "recover");
+	hearing_init(tierd);
 	dispatch_timer_init(&tierd->manager_timer, &tierd->dispatch, manager_timer_due, "manager");
 	sigemptyset(&mask);
 	sigaddset(&mask, SIGTERM);
@@ -282,23 +247,6 @@ static void journal_readable(void *context)
 
 	if (tierd->server)
 		server_event_added(tierd->server);
-}
-
-static int tierd_init_tracer(struct tierd *tierd)
-{
-	const struct options *o = tierd->options;
-	struct tracer_config config = { .kernel = o->events != OPTIONS_EVENTS_SOCKET, .ring_bytes = o->ring_bytes };
-	int r;
-
-	r = tracer_new(&tierd->tracer, &tierd->dispatch, &config, kernel_event, tierd);
-	if (r)
-		return error_fold(r);
-	log_line(LOG_INFO, "events: %s", tracer_status(tierd->tracer));
-	if (o->events == OPTIONS_EVENTS_KERNEL && !tracer_is_attached(tierd->tracer)) {
-		log_line(LOG_ERROR, "--events=kernel, and the kernel refuses: %s", tracer_status(tierd->tracer));
-		return -EPERM;
-	}
-	return 0;
 }
 
 static uint64_t effective_delay(const struct options *options)
@@ -467,7 +415,7 @@ static int tierd_init(struct tierd *tierd)
 	if (!r)
 		r = tierd_init_cache(tierd);
 	if (!r)
-		r = tierd_init_tracer(tierd);
+		r = hearing_start(tierd);
 	if (!r)
 		r = tierd_init_core(tierd);
 	if (r)
@@ -512,6 +460,7 @@ static void tierd_tell_ready(struct tierd *tierd)
 {
 	char status[sizeof(tierd->place.path) + 16];
 
+	hearing_catch_up(tierd);
 	if (tierd->ledger.is_inherited)
 		tierd->takeover.ns = clock_now_ns() - tierd->start_ns;
 	log_line(LOG_INFO, "serving %s", tierd->place.path);

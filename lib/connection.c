@@ -345,10 +345,15 @@ int conn_slot_used(struct tier_conn *conn, const struct wire_slot *slot)
 	return r < 0 ? r : lane_ring(&conn->prestub, WIRE_SLOT_USED, slot, 0);
 }
 
-int conn_osr(struct tier_conn *conn, const struct wire_osr *osr)
+int conn_osr(struct tier_conn *conn, const struct wire_osr *osr, uint32_t method)
 {
 	int r;
 
 	r = conn_ready_for_note(conn);
-	return r < 0 ? r : lane_ring(&conn->prestub, WIRE_OSR, osr, 0);
+	if (r < 0)
+		return r;
+	if (!(conn->sites >> TIER_PROBE_OSR_REQUESTED & 1))
+		return lane_ring(&conn->prestub, WIRE_OSR, osr, 0);
+	probe_fire(conn->probes, TIER_PROBE_OSR_REQUESTED, osr->module, method, osr->patchpoint);
+	return 0;
 }

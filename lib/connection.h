@@ -26,6 +26,7 @@ struct tier_conn {
 	uint64_t session[2];
 	uint8_t *probes;	/* the probe page; NULL: could not be mapped */
 	enum wire_path_kind path;
+	uint32_t sites;		/* on the kernel path: those whose hits reach the daemon */
 	char why[WIRE_TEXT_MAX];
 
 	/* how to make one */
@@ -58,7 +59,7 @@ int conn_nudge(struct tier_conn *conn, const struct wire_method_ref *ref, uint64
 int conn_prepare(struct tier_conn *conn, const struct tier_record *record, uint64_t module, uint32_t method);
 void conn_threshold(struct tier_conn *conn, uint64_t module, uint32_t method, uint64_t version);
 int conn_slot_used(struct tier_conn *conn, const struct wire_slot *slot);	/* 0, or a negative errno: not told */
-int conn_osr(struct tier_conn *conn, const struct wire_osr *osr);		/* the same */
+int conn_osr(struct tier_conn *conn, const struct wire_osr *osr, uint32_t method);		/* the same */
 
 void conn_ref(struct tier_conn *conn);
 void conn_unref(struct tier_conn *conn);
@@ -69,5 +70,5 @@ uint8_t *probe_map(int fd);
 void probe_unmap(uint8_t *probes);
 static inline void probe_fire(uint8_t *probes, enum tier_probe probe, uint64_t a, uint64_t b, uint64_t c)
 {
-	((tier_fn)(uintptr_t)(probes + probe * TIER_PROBE_SITE_SIZE))(a, b, c, 0, 0);
+	((tier_fn)(uintptr_t)(probes + TIER_PROBE_OFFSET(probe)))(a, b, c, 0, 0);
 }

@@ -25,7 +25,7 @@ static void osr_tell(struct mapping *mapping, const struct tier_patchpoint *patc
 	struct tier_conn *conn = mapping_conn(mapping);
 
 	if (conn) {
-		conn_osr(conn, &osr);
+		conn_osr(conn, &osr, patchpoint->method);
 		conn_unref(conn);
 	}
 	signals_restore(mask);

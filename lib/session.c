@@ -55,6 +55,7 @@ static int session_settle(struct tier_conn *conn, uint64_t nonce, uint64_t deadl
 		return r;
 	path.why[sizeof(path.why) - 1] = 0;
 	conn->path = conn->probes && path.path == WIRE_PATH_KERNEL ? WIRE_PATH_KERNEL : WIRE_PATH_SOCKET;
+	conn->sites = conn->path == WIRE_PATH_KERNEL ? path.sites : 0;
 	text_copy(conn->why, sizeof(conn->why), path.why);
 	return 0;
 }

@@ -369,6 +369,13 @@ struct tier_visits *arena_visits(struct arena *arena)
 	return (struct tier_visits *)arena_at(arena, TIER_SEGMENT_COUNTERS, arena->layout.visits);
 }
 
+uint32_t arena_hits(struct arena *arena, uint32_t patchpoint)
+{
+	const uint32_t *hits = (const uint32_t *)arena_at(arena, TIER_SEGMENT_COUNTERS, arena->layout.hits);
+
+	return __atomic_load_n(&hits[patchpoint], __ATOMIC_RELAXED);
+}
+
 void *arena_alias(struct arena *arena, uint64_t address, size_t n)
 {
 	static const enum tier_segment segments[] = { TIER_SEGMENT_CODE, TIER_SEGMENT_RECORDS };

@@ -58,6 +58,7 @@ uint8_t *arena_rodata(struct arena *arena);
 uint8_t *arena_call_cells(struct arena *arena);	/* layout.n_slots bytes */
 struct tier_patchpoint *arena_patchpoint(struct arena *arena, uint32_t patchpoint);
 struct tier_visits *arena_visits(struct arena *arena);
+uint32_t arena_hits(struct arena *arena, uint32_t patchpoint);	/* whatever clients have made of them */
 /* The alias of what clients see at @address in the code or records segment; NULL: [address, address + n) is elsewhere */
 void *arena_alias(struct arena *arena, uint64_t address, size_t n);
 uint8_t *arena_data(struct arena *arena);	/* in the private segment's initial image */

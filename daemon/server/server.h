@@ -71,7 +71,7 @@ struct server_ops {
 
 	int (*probe_page_fd)(void *context);				/* borrowed */
 	void (*drain)(void *context);					/* the ring buffer, before any question is answered */
-	bool (*kernel_works)(void *context, const char **why);
+	uint32_t (*kernel_sites)(void *context, const char **why);	/* bit i: the kernel reports hits of site i; 0: of none */
 	/* As journal_read(): number of events copied, or one of enum server_events. */
 	int (*events)(void *context, uint64_t from, struct tier_event *events, uint32_t n_max, uint64_t *gap_last);
 	/* The number of the first event at or after that time; false: as SERVER_EVENTS_LATER. */

@@ -186,11 +186,13 @@ int session_probed(struct lane *lane, const struct request *request)
 	const struct wire_probed *probed = request->body;
 	struct wire_path path = {};
 	const char *why = "";
+	uint32_t sites;
 
 	if (probed->nonce != session->nonce)
 		return lane_error(lane, request->serial, TIER_ERROR_ARGUMENT, "not the nonce of this session");
 	server->ops->drain(server->context);
-	if (!server->ops->kernel_works(server->context, &why))
+	sites = server->ops->kernel_sites(server->context, &why);
+	if (!sites)
 		session_set_path(session, WIRE_PATH_SOCKET, why);
 	else if (!probed->mapped)
 		session_set_path(session, WIRE_PATH_SOCKET, "the client could not map the probe page");
@@ -199,6 +201,7 @@ int session_probed(struct lane *lane, const struct request *request)
 	else
 		session_set_path(session, WIRE_PATH_KERNEL, "kernel probes");
 	path.path = session->path;
+	path.sites = session->path == WIRE_PATH_KERNEL ? sites : 0;
 	memcpy(path.why, session->why, sizeof(path.why));
 	log_event(LOG_SERVER, LOG_INFO1000, "session %llu rings over %s: %s", (unsigned long long)session->number,
 		  session->path == WIRE_PATH_KERNEL ? "the kernel" : "the socket", session->why);

@@ -235,6 +235,7 @@ bool core_profile(const struct module *module, uint32_t method, uint32_t *ret_ce
  * (not yet) counts as now. Garbage in any argument is harmless. */
 bool core_threshold(struct core *core, uint64_t module, uint32_t method, uint64_t version, uint32_t pid, uint32_t tid,
 		    uint64_t time_ns, enum tier_source source);
+void core_note_unconfirmed(struct core *core);	/* a report of another kind that turned out to be wrong: counted with the bells */
 /* Looks at armed cells: of one method / all of one module / everything. Thresholds found are journalled with source
  * SWEEP. Returns how many were found; when there are thousands of cells, in the first slice: core_tick() goes on. */
 uint32_t core_look(struct module *module, uint32_t method);

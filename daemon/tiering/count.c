@@ -197,6 +197,11 @@ bool core_threshold(struct core *core, uint64_t module_id, uint32_t index, uint6
 	return true;
 }
 
+void core_note_unconfirmed(struct core *core)
+{
+	core->stats.n_unconfirmed++;
+}
+
 uint32_t core_look(struct module *module, uint32_t index)
 {
 	static const struct bell nobody = { .source = TIER_SOURCE_SWEEP };

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include "trace/page.h"
@@ -8,6 +9,8 @@
 #include "util/error.h"
 
 /* The memfd is written once, sealed in every way there is, and reopened read-only through /proc/self/fd. */
+
+#define PAGE_SEALS (F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 
 #ifndef MFD_EXEC
 #define MFD_EXEC 0x0010U
@@ -37,8 +40,7 @@ int page_new(int *ret_fd)
 	n = pwrite(fd, bytes, sizeof(bytes), 0);
 	if (n != (ssize_t)sizeof(bytes))
 		return error_origin(n < 0 ? -errno : -EIO);
-	if (fchmod(fd, 0600) < 0
-	    || fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+	if (fchmod(fd, 0600) < 0 || fcntl(fd, F_ADD_SEALS, PAGE_SEALS) < 0)
 		return error_origin(-errno);
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	r = open(path, O_RDONLY | O_CLOEXEC);
@@ -46,6 +48,25 @@ int page_new(int *ret_fd)
 		return error_origin(-errno);
 	*ret_fd = r;
 	return 0;
+}
+
+/* The sites must be ours to the byte, since they run in every client; what describes them may be of another version. */
+const char *page_check(int fd)
+{
+	uint8_t bytes[TIER_PROBE_PAGE_SIZE], ours[TIER_PROBE_PAGE_SIZE];
+	const size_t n = sizeof(ours) - TIER_PROBE_HEADER_OFFSET;
+	struct stat status;
+	int seals;
+
+	if (fstat(fd, &status) < 0 || !S_ISREG(status.st_mode) || status.st_size != (off_t)sizeof(bytes))
+		return "it is no file of one page";
+	seals = fcntl(fd, F_GET_SEALS);
+	if (seals < 0 || (seals & PAGE_SEALS) != PAGE_SEALS)
+		return "it is not sealed";
+	if (pread(fd, bytes, sizeof(bytes), 0) != (ssize_t)sizeof(bytes))
+		return "it cannot be read";
+	page_fill(ours);
+	return memcmp(bytes + TIER_PROBE_HEADER_OFFSET, ours + TIER_PROBE_HEADER_OFFSET, n) ? "it has another layout" : NULL;
 }
 
 int page_map(uint8_t **ret, int fd)

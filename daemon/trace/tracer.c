@@ -1,23 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <assert.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include "trace/keep.h"
 #include "trace/page.h"
+#include "trace/programs.h"
 #include "trace/tracer.h"
 #include "util/base.h"
 #include "util/error.h"
-#include "util/fault.h"
 #include "util/log.h"
-#include "tracer.skel.h"
 
 /* The tracer: page, programs, ring
  *
- *   page ──► open ──► size the ring ──► load ──► attach a program to each site ──► watch the ring
- *              └──────────┴───────────────┴──────────────┴── refused: everything of the kernel's is given back, the page
- *                                                            stays, tracer_status() says which step and why
+ *   page ──► programs (programs.c) ──► watch the ring
+ *                └───────────────────────┴── refused: everything of the kernel's is given back, the page stays,
+ *                                            tracer_status() says which step and why
  *
  * The ring is first in, first out for all processes, so each thread's events come in the order of its calls. The loop
  * takes a bounded number per turn: the ring's descriptor stays readable while something is left, and epoll
@@ -27,6 +28,7 @@
 #define TRACER_DRAIN 4096	/* records per drain: the answer that waits is made from counters, which need no records */
 #define TRACER_WORK 8		/* one that leads to work, which takes microseconds, counts as so many */
 #define TRACER_BATCH 256	/* map entries per turn: each may lead to work */
+#define TRACER_LIMITED_NS 100000000u	/* between passes while a process floods: else it could have the daemon do nothing else */
 
 struct tracer {
 	struct dispatch_file file;
@@ -34,14 +36,15 @@ struct tracer {
 	void *context;
 	int page_fd;
 	uint8_t *page;
-	struct tracer_bpf *skel;	/* NULL: not attached */
+	struct programs programs;	/* skel NULL: not attached */
 	struct ring_buffer *ring;
 	int32_t n_left;			/* records that may still be delivered */
 	uint32_t n_delivered;
 	bool is_consuming;
 	struct recovery {
-		uint64_t n_done;		/* failed reservations that tracer_recover() has answered for */
-		uint64_t n_failed;		/* those that the present pass is about; 0: there is none */
+		uint64_t n_missed;		/* thresholds that the present pass is about; 0: there is none */
+		uint64_t n_limited;		/* as counted when the last pass began */
+		uint64_t after_ns;		/* no pass begins earlier */
 		bool has_cursor;
 		struct tier_newest_key cursor;	/* in the map; the kernel's is no larger than a key */
 	} recovery;
@@ -52,7 +55,6 @@ struct tracer {
 
 DEFINE_CLEANUP(struct tracer *, tracer_free)
 
-/* -- Attaching --- */
 static int tracer_print(enum libbpf_print_level level, const char *format, va_list args)
 {
 	char line[512];
@@ -65,67 +67,37 @@ static int tracer_print(enum libbpf_print_level level, const char *format, va_li
 	return 0;
 }
 
-/* Notes why there are no kernel probes. Returns @r. */
-static int tracer_refuse(struct tracer *tracer, const char *step, const char *what, int r)
-{
-	const char *hint = r == -EPERM || r == -EACCES ? " (it takes root, or CAP_BPF and CAP_PERFMON)" : "";
-
-	snprintf(tracer->status, sizeof(tracer->status), "no kernel probes: %s%s: %s%s", step, what, strerrordesc_np(-r), hint);
-	return r;
-}
-
-static int tracer_attach_site(struct tracer *tracer, enum tier_probe probe, struct bpf_program *program, struct bpf_link **ret)
-{
-	static const char *const names[] = {
-#define PROBE_NAME(name, number, text) [number] = text,
-		TIER_PROBE_LIST(PROBE_NAME)
-	};
-	char path[64];
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", tracer->page_fd);
-	*ret = bpf_program__attach_uprobe(program, false, -1, path, probe * TIER_PROBE_SITE_SIZE);
-	if (*ret)
-		log_event(LOG_TRACE, LOG_INFO100, "attached to the site %s", names[probe]);
-	return *ret ? 0 : tracer_refuse(tracer, "attaching to the site ", names[probe], -errno);
-}
-
-/* Which reservation fails on purpose is the kernel program's to count. */
-#ifdef TIER_FAULTS
-#define tracer_arm_fault(skel) ((skel)->rodata->fault_reserve = fault_at(FAULT_RESERVE))
-#define tracer_count_faults(skel) fault_set(FAULT_RESERVE, (skel)->bss->n_reserved)
-#else
-#define tracer_arm_fault(skel) ((void)0)
-#define tracer_count_faults(skel) ((void)0)
-#endif
-
-static int tracer_attach(struct tracer *tracer, uint32_t ring_bytes)
-{
-	struct tracer_bpf *skel = tracer->skel = tracer_bpf__open();
-	int r;
-
-	if (!skel)
-		return tracer_refuse(tracer, "opening the kernel programs", "", -errno);
-	tracer_arm_fault(skel);
-	r = bpf_map__set_max_entries(skel->maps.ring, ring_bytes);
-	if (r)
-		return tracer_refuse(tracer, "sizing the ring buffer", "", r);
-	r = tracer_bpf__load(skel);
-	if (r)
-		return tracer_refuse(tracer, "loading the kernel programs", "", r);
-	r = tracer_attach_site(tracer, TIER_PROBE_THRESHOLD, skel->progs.on_threshold, &skel->links.on_threshold);
-	r = r ? r : tracer_attach_site(tracer, TIER_PROBE_PUBLISH, skel->progs.on_publish, &skel->links.on_publish);
-	return r ? r : tracer_attach_site(tracer, TIER_PROBE_HELLO, skel->progs.on_hello, &skel->links.on_hello);
-}
-
 static void tracer_detach(struct tracer *tracer)
 {
 	dispatch_file_deinit(&tracer->file);
-	if (tracer->ring)
-		tracer_count_faults(tracer->skel);
 	ring_buffer__free(tracer->ring);
 	tracer->ring = NULL;
-	tracer_bpf__destroy(tracer->skel);
-	tracer->skel = NULL;
+	programs_stop(&tracer->programs);
+}
+
+/* -- The page --- */
+static int tracer_init_page(struct tracer *tracer, const struct tracer_keep *keep)
+{
+	_cleanup_(closep) int fd = keep_take(keep, "page");
+	const char *fault = fd >= 0 ? page_check(fd) : NULL;
+	int r;
+
+	if (fault) {
+		log_line(LOG_WARNING, "the probe page of the daemon before is not used: %s", fault);
+		keep_remove(keep, "page");
+		fd = close_fd(fd);
+	}
+	if (fd < 0) {
+		r = page_new(&fd);
+		if (r)
+			return error_fold(r);
+		keep_put(keep, "page", fd);
+	}
+	r = page_map(&tracer->page, fd);
+	if (r)
+		return error_fold(r);
+	tracer->page_fd = TAKE_FD(fd);
+	return 0;
 }
 
 /* -- Consuming --- */
@@ -165,16 +137,31 @@ static int tracer_dispatch(struct dispatch_file *file, uint32_t events)
 
 static int tracer_watch(struct tracer *tracer, struct dispatch *dispatch)
 {
-	int fd = bpf_map__fd(tracer->skel->maps.ring), r;
+	int fd = programs_ring(&tracer->programs), r = 0;
 
 	tracer->ring = ring_buffer__new(fd, tracer_record, tracer, NULL);
 	if (!tracer->ring)
-		return tracer_refuse(tracer, "mapping the ring buffer", "", -errno);
-	r = dispatch_file_init(&tracer->file, dispatch, tracer_dispatch, "ring buffer", fd, EPOLLIN);
-	return r ? tracer_refuse(tracer, "watching the ring buffer", "", r) : 0;
+		r = -errno;
+	if (!r)
+		r = dispatch_file_init(&tracer->file, dispatch, tracer_dispatch, "ring buffer", fd, EPOLLIN);
+	if (r)
+		snprintf(tracer->status, sizeof(tracer->status), "no kernel probes: reading the ring buffer: %s", strerrordesc_np(-r));
+	return r;
 }
 
 /* -- Tracers --- */
+static void tracer_attach(struct tracer *tracer, struct dispatch *dispatch, const struct tracer_config *config)
+{
+	if (programs_start(&tracer->programs, config, tracer->page_fd, tracer->status, sizeof(tracer->status)))
+		return;
+	if (!tracer_watch(tracer, dispatch)) {
+		snprintf(tracer->status, sizeof(tracer->status), "kernel probes");
+		return;
+	}
+	programs_unkeep(&tracer->programs, config->keep);
+	tracer_detach(tracer);
+}
+
 int tracer_new(struct tracer **ret, struct dispatch *dispatch, const struct tracer_config *config, tracer_event_fn fn,
 	       void *context)
 {
@@ -185,21 +172,19 @@ int tracer_new(struct tracer **ret, struct dispatch *dispatch, const struct trac
 	if (!tracer)
 		return error_origin(-ENOMEM);
 	*tracer = (struct tracer)TRACER_NULL(*tracer);
+	programs_init(&tracer->programs);
 	tracer->fn = fn;
 	tracer->context = context;
-	r = page_new(&tracer->page_fd);
-	if (r)
-		return error_fold(r);
-	r = page_map(&tracer->page, tracer->page_fd);
+	r = tracer_init_page(tracer, config->keep);
 	if (r)
 		return error_fold(r);
 	libbpf_set_print(tracer_print);
-	if (!config->kernel)
+	if (config->kernel) {
+		tracer_attach(tracer, dispatch, config);
+	} else {
 		snprintf(tracer->status, sizeof(tracer->status), "no kernel probes: switched off by configuration");
-	else if (tracer_attach(tracer, config->ring_bytes) || tracer_watch(tracer, dispatch))
-		tracer_detach(tracer);
-	else
-		snprintf(tracer->status, sizeof(tracer->status), "kernel probes");
+		programs_forget(config->keep);
+	}
 	*ret = TAKE_PTR(tracer);
 	return 0;
 }
@@ -222,7 +207,17 @@ int tracer_page_fd(const struct tracer *tracer)
 
 bool tracer_is_attached(const struct tracer *tracer)
 {
-	return tracer->skel != NULL;
+	return tracer->programs.skel != NULL;
+}
+
+uint32_t tracer_sites(const struct tracer *tracer)
+{
+	uint32_t sites = 0;
+
+	for (unsigned int i = 0; i < TIER_PROBE_SLOTS; i++)
+		if (tracer->programs.links[i] >= 0)
+			sites |= UINT32_C(1) << i;
+	return sites;
 }
 
 const char *tracer_status(const struct tracer *tracer)
@@ -235,26 +230,39 @@ uint32_t tracer_drain(struct tracer *tracer)
 	return tracer_consume(tracer, TRACER_DRAIN);
 }
 
-void tracer_publish(struct tracer *tracer, uint64_t module, uint32_t method, uint64_t version, unsigned int from, unsigned int to,
-		    uint64_t sequence)
+/* -- Firing --- */
+void tracer_fire(struct tracer *tracer, const struct tier_event *event)
 {
-	void (*site)(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t) = (void *)page_site(tracer->page, TIER_PROBE_PUBLISH);
+	static const enum tier_probe probes[_TIER_EVENT_N] = {
+		[TIER_EVENT_PUBLISHED] = TIER_PROBE_PUBLISH,
+		[TIER_EVENT_COUNTING_BEGUN] = TIER_PROBE_COUNTING_BEGUN,
+		[TIER_EVENT_COMPILE_STARTED] = TIER_PROBE_COMPILE_STARTED,
+		[TIER_EVENT_COMPILE_ENDED] = TIER_PROBE_COMPILE_ENDED,
+		[TIER_EVENT_DELAY_PAUSED] = TIER_PROBE_DELAY_PAUSED,
+		[TIER_EVENT_DELAY_RESUMED] = TIER_PROBE_DELAY_RESUMED,
+	};
+	const enum tier_probe probe = event->kind < _TIER_EVENT_N ? probes[event->kind] : 0;
+	void (*site)(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t) = (void *)page_site(tracer->page, probe);
+	uint64_t what = event->from << 8 | event->to;
 
-	site(module, method, version, from << 8 | to, sequence);
+	static_assert(TIER_PROBE_THRESHOLD == 0, "the site that is never the daemon's stands for none");
+	if (!probe)
+		return;
+	if (probe == TIER_PROBE_COMPILE_ENDED)
+		what |= (uint64_t)event->reason << 16;
+	if (probe == TIER_PROBE_DELAY_PAUSED || probe == TIER_PROBE_DELAY_RESUMED)
+		site(event->uid, event->sequence, 0, 0, 0);
+	else
+		site(event->module, event->method, event->version, what, event->sequence);
 }
 
 /* -- Recovering --- */
-static uint64_t tracer_dropped(const struct tracer *tracer)
-{
-	return tracer->skel ? __atomic_load_n(&tracer->skel->bss->n_dropped, __ATOMIC_ACQUIRE) : 0;
-}
-
 /* The map's entries in no order; some may be replaced meanwhile, which puts them into the ring as well. Whether there are
  * more. */
 static bool tracer_deliver_newest(struct tracer *tracer)
 {
 	struct recovery *recovery = &tracer->recovery;
-	int fd = bpf_map__fd(tracer->skel->maps.newest), r;
+	int fd = programs_newest(&tracer->programs), r;
 	void *in = recovery->has_cursor ? &recovery->cursor : NULL;
 	struct tier_newest_key keys[TRACER_BATCH];
 	struct tier_kernel_event events[TRACER_BATCH];
@@ -271,32 +279,58 @@ static bool tracer_deliver_newest(struct tracer *tracer)
 	return !r;
 }
 
-/* A pass over the map deals with the failures that were counted before it began. */
-uint64_t tracer_recover(struct tracer *tracer, bool *ret_more)
+/* Whether a pass is under way now; a new one deals with what was counted before it began. */
+static bool recovery_begin(struct recovery *recovery, const struct tier_kernel_counts *counts, uint64_t *ret_when)
 {
-	struct recovery *recovery = &tracer->recovery;
-	uint64_t n_failed;
+	const uint64_t n_limited = __atomic_load_n(&counts->n_limited, __ATOMIC_ACQUIRE);
+	const uint64_t n_missed = __atomic_load_n(&counts->n_missed, __ATOMIC_ACQUIRE) - counts->n_answered;
+	uint64_t now;
 
-	*ret_more = false;
-	if (!recovery->n_failed) {
-		recovery->n_failed = tracer_dropped(tracer) - recovery->n_done;
-		recovery->has_cursor = false;
+	if (recovery->n_missed || !n_missed)
+		return recovery->n_missed;
+	now = clock_now_ns();
+	if (now < recovery->after_ns) {
+		*ret_when = recovery->after_ns;
+		return false;
 	}
-	if (!recovery->n_failed)
+	if (n_limited != recovery->n_limited)
+		recovery->after_ns = now + TRACER_LIMITED_NS;
+	recovery->n_limited = n_limited;
+	recovery->n_missed = n_missed;
+	recovery->has_cursor = false;
+	return true;
+}
+
+uint64_t tracer_recover(struct tracer *tracer, uint64_t *ret_when)
+{
+	struct tier_kernel_counts *counts = programs_counts(&tracer->programs);
+	struct recovery *recovery = &tracer->recovery;
+	uint64_t n_missed;
+
+	*ret_when = 0;
+	if (!counts || !recovery_begin(recovery, counts, ret_when))
 		return 0;
-	*ret_more = tracer_deliver_newest(tracer);
-	if (*ret_more)
+	if (tracer_deliver_newest(tracer)) {
+		*ret_when = clock_now_ns();
 		return 0;
-	n_failed = recovery->n_failed;
-	recovery->n_failed = 0;
-	recovery->n_done += n_failed;
-	log_event(LOG_TRACE, LOG_INFO100, "the ring had no room for %llu events: the newest were read from the map",
-		  (unsigned long long)n_failed);
-	return n_failed;
+	}
+	n_missed = recovery->n_missed;
+	recovery->n_missed = 0;
+	counts->n_answered += n_missed;		/* a successor goes on from there */
+	log_event(LOG_TRACE, LOG_INFO100, "the ring had no room for %llu thresholds: the newest were read from the map",
+		  (unsigned long long)n_missed);
+	return n_missed;
 }
 
 void tracer_stats(struct tracer *tracer, struct tracer_stats *ret)
 {
+	const struct tier_kernel_counts *counts = programs_counts(&tracer->programs);
+
+	*ret = (struct tracer_stats){ 0 };
 	memcpy(ret->n_events, tracer->n_events, sizeof(ret->n_events));
-	ret->n_dropped = tracer_dropped(tracer);
+	if (!counts)
+		return;
+	ret->n_dropped = __atomic_load_n(&counts->n_dropped, __ATOMIC_ACQUIRE);
+	ret->n_limited = __atomic_load_n(&counts->n_limited, __ATOMIC_ACQUIRE);
+	ret->n_refused = __atomic_load_n(&counts->n_refused, __ATOMIC_ACQUIRE);
 }

@@ -17,29 +17,57 @@ typedef __u32 uint32_t;
 #include "tier/types.h"
 #endif
 
-/* The probe sites, in the order in which they lie on the probe page. Each is a function of up to five integer
- * arguments that begins with a 5-byte nop and returns. */
+/* The probe sites, each with its arguments, which never change: new sites come at the end. Each is a function of up to five
+ * integers that begins with a 5-byte nop and returns. Those that the daemon calls it calls once a transition is committed, in
+ * the order of the journal; after a takeover the last one may be told again, with its old number. */
 #define TIER_PROBE_LIST(_)                                                                                             \
 	_(THRESHOLD, 0, "threshold") /* (module, method, version) from the calling thread */                           \
 	_(PUBLISH, 1, "publish")     /* (module, method, version, from << 8 | to, sequence) from the daemon */         \
-	_(HELLO, 2, "hello")         /* (nonce) from a client that connects */
+	_(HELLO, 2, "hello")         /* (nonce) from a client that connects */                                         \
+	_(COUNTING_BEGUN, 3, "counting_begun") /* (module, method, version, from << 8 | to, sequence) */               \
+	_(OSR_REQUESTED, 4, "osr_requested")   /* (module, method, patchpoint) from the looping thread */              \
+	_(DELAY_PAUSED, 5, "delay_paused")     /* (uid, sequence) from the daemon */                                   \
+	_(DELAY_RESUMED, 6, "delay_resumed")   /* (uid, sequence) from the daemon */                                   \
+	_(COMPILE_STARTED, 7, "compile_started") /* (module, method, version, from << 8 | to, sequence) */             \
+	_(COMPILE_ENDED, 8, "compile_ended") /* (module, method, version, reason << 16 | from << 8 | to, sequence) */
 
 #define TIER_PROBE_ENUM(name, number, ...) TIER_PROBE_##name = number,
 enum tier_probe { TIER_PROBE_LIST(TIER_PROBE_ENUM) _TIER_PROBE_N };
 
+/* The probe page, as every client maps it:
+ *
+ *      0  an ELF shared object's headers and symbols: tracers find the sites by name. No loader ever sees it.
+ *   2032  struct tier_probe_header
+ *   2048  the sites, 64 bytes each: one cache line
+ *
+ * It outlives the daemon that made it, and its clients, so any two of them may be of different versions. Therefore every slot is a
+ * site, whether it has a name yet or not: calling one that the page's maker did not know is harmless. Which of them are listened
+ * to is the daemon's to say (struct wire_path). */
 #define TIER_PROBE_PAGE_SIZE 4096u
-#define TIER_PROBE_SITE_SIZE 64u	/* site i lies at i * 64: one cache line each */
+#define TIER_PROBE_HEADER_OFFSET 2032u
+#define TIER_PROBE_SITES_OFFSET 2048u
+#define TIER_PROBE_SITE_SIZE 64u
+#define TIER_PROBE_SLOTS 32u
 #define TIER_PROBE_NOP_SIZE 5u
+#define TIER_PROBE_OFFSET(probe) (TIER_PROBE_SITES_OFFSET + (probe) * TIER_PROBE_SITE_SIZE)
+
+#define TIER_PROBE_MAGIC UINT64_C(0x7365626f72702e74)	/* "t.probes" */
+#define TIER_PROBE_VERSION 1u				/* of the page's layout */
+struct tier_probe_header {
+	uint64_t magic;
+	uint32_t version;
+	uint32_t n_slots;
+};
 
 /* What a kernel program writes into the ring buffer */
 struct tier_kernel_event {
 	uint64_t time_ns;	/* CLOCK_MONOTONIC */
 	uint64_t module;	/* HELLO: the nonce */
-	uint64_t version;
+	uint64_t version;	/* OSR_REQUESTED: the patchpoint's number in the module */
 	uint64_t sequence;	/* PUBLISH: the journal's number of the publication; else 0 */
 	uint32_t method;
 	uint32_t probe;		/* enum tier_probe */
-	uint32_t pid, tid;	/* in the initial pid namespace */
+	uint32_t pid, tid;	/* in the initial pid namespace, wherever the process and the daemon are */
 	uint32_t levels;	/* PUBLISH: from << 8 | to */
 	uint32_t uid;
 };
@@ -52,8 +80,24 @@ struct tier_newest_key {
 	uint32_t pad;
 };
 
+/* What the kernel programs count, in memory that a daemon leaves to its successor, and what daemons note there */
+#define TIER_KERNEL_FORMAT 1u	/* of these counts, the record and the key; another one is another daemon's */
+struct tier_kernel_counts {
+	uint64_t format;	/* the daemon's; 0: not in use yet */
+	uint64_t n_dropped;	/* hits for which the ring had no room */
+	uint64_t n_limited;	/* hits of processes that had too many */
+	uint64_t n_refused;	/* hits of the daemon's own sites by others */
+	uint64_t n_missed;	/* thresholds among those: they are in the map only */
+	uint64_t n_answered;	/* the daemon's: of n_missed, those that it has dealt with */
+	uint64_t n_reserved;	/* of a build with faults on purpose: records that were to be written */
+	uint64_t reserved;
+};
+
 #ifndef __bpf__
 _Static_assert(sizeof(struct tier_kernel_event) == 56, "kernel event format 1");
+_Static_assert(sizeof(struct tier_kernel_counts) == 64, "kernel event format 1");
+_Static_assert(TIER_PROBE_OFFSET(TIER_PROBE_SLOTS) == TIER_PROBE_PAGE_SIZE, "slots up to the end of the page");
+_Static_assert(_TIER_PROBE_N <= TIER_PROBE_SLOTS, "each site has a slot");
 
 /* One transition in the journal */
 struct tier_event {

@@ -135,7 +135,7 @@ struct wire_probed {
 enum wire_path_kind { WIRE_PATH_SOCKET, WIRE_PATH_KERNEL };
 struct wire_path {
 	uint32_t path;		/* enum wire_path_kind: how this client rings */
-	uint32_t reserved;
+	uint32_t sites;		/* KERNEL: bit i: hits of site i reach the daemon; what has no such site goes over the socket */
 	char why[WIRE_TEXT_MAX];
 };
 enum wire_load_flags { WIRE_LOAD_SHARED = 1u << 0 };
@@ -268,6 +268,8 @@ struct wire_stats {
 	uint64_t n_thresholds[_TIER_SOURCE_N];
 	uint64_t n_unconfirmed, n_published, n_promotions_failed, n_delays, sequence, oldest;
 	uint64_t n_kernel_events[_TIER_PROBE_N], n_kernel_dropped;
+	uint64_t n_kernel_limited, n_kernel_refused;	/* hits: of processes that had too many; of the daemon's sites by others */
+	char probe_page[32];		/* where other tracers find the page, as the daemon sees it */
 	uint64_t n_jobs, n_jobs_failed, n_workers_started, n_workers_died, n_workers, n_jobs_queued;
 	uint64_t n_turns, longest_turn_ns;
 	char longest_turn_name[32];

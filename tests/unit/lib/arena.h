@@ -105,6 +105,7 @@ struct fake {
 	uint32_t twist_session;		/* only this one (1 + index); 0: all */
 	uint32_t twist_method;		/* only about this one (1 + index), of requests with a method; 0: all */
 	bool is_kernel, has_no_page;
+	uint32_t more_sites;		/* that the kernel path has, beside THRESHOLD and HELLO */
 	uint32_t delay_replies_us;
 
 	struct fake_module modules[FAKE_MODULES];
@@ -185,13 +186,13 @@ static inline int fake_reopen(int fd)
 }
 
 /* Records arguments where forks can see them. */
-static inline void fake_make_probes(struct fake *fake)
+static inline void fake_make_probes(struct fake *fake, uint32_t version)
 {
 	uint8_t *page;
 	int fd = fake_file(FAKE_PAGE, &page);
 
 	for (int i = 0; i < _TIER_PROBE_N; i++) {
-		uint8_t *at = page + i * TIER_PROBE_SITE_SIZE;
+		uint8_t *at = page + TIER_PROBE_OFFSET(i);
 
 		at = put(at, 5, 0x0f, 0x1f, 0x44, 0x00, 0x00);				/* nop5 */
 		at = put_64(put(at, 2, 0x48, 0xb8), (uintptr_t)&fake->hits[i]);		/* movabs rax, hits */
@@ -200,6 +201,9 @@ static inline void fake_make_probes(struct fake *fake)
 		at = put(at, 4, 0x48, 0x89, 0x50, 0x18);				/* mov [rax+24], rdx */
 		put(at, 5, 0xf0, 0x48, 0xff, 0x00, 0xc3);				/* lock inc qword [rax]; ret */
 	}
+	*(struct tier_probe_header *)(page + TIER_PROBE_HEADER_OFFSET) = (struct tier_probe_header){
+		.magic = TIER_PROBE_MAGIC, .version = version, .n_slots = TIER_PROBE_SLOTS,
+	};
 	munmap(page, FAKE_PAGE);
 	fake->probe_fd = fake_reopen(fd);
 	close(fd);

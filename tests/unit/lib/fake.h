@@ -74,6 +74,7 @@ static inline void fake_probed(struct fake *fake, struct fake_conn *conn, uint64
 	const bool is_seen = probed->mapped && fake->hits[TIER_PROBE_HELLO].a == fake->sessions[conn->session - 1].nonce;
 	struct wire_path path = { .path = fake->is_kernel && is_seen };
 
+	path.sites = path.path ? 1u << TIER_PROBE_THRESHOLD | 1u << TIER_PROBE_HELLO | fake->more_sites : 0;
 	snprintf(path.why, sizeof(path.why), "%s", !probed->mapped ? "not mapped" : !is_seen ? "not seen" : "seen");
 	fake_send(conn, serial, WIRE_PATH, &path, NULL, 0);
 }
@@ -618,7 +619,7 @@ static inline int fake_setup(void **state)
 	assert_int_equal(bind(fake->listen_fd, (struct sockaddr *)&fake->address, sizeof(fake->address)), 0);
 	assert_int_equal(listen(fake->listen_fd, 128), 0);
 	fake->wake_fd = eventfd(0, EFD_CLOEXEC);
-	fake_make_probes(fake);
+	fake_make_probes(fake, TIER_PROBE_VERSION);
 	fake_make_module(fake, 0, "demo", 0x300000000000, 8, 2);
 	fake_make_module(fake, 1, "other", 0x300010000000, 40, 2);
 	fake_make_module(fake, 2, "wide", 0x300020000000, 8, 300);

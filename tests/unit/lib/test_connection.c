@@ -86,6 +86,23 @@ static void the_path_is_the_kernel_only_if_the_probe_was_seen(void **state)
 	tier_disconnect(conn);
 }
 
+/* Its sites may be elsewhere: none of them is called. */
+static void a_page_of_another_layout_is_not_used(void **state)
+{
+	struct fake *fake = fake_of(state);
+	struct tier_conn *conn;
+	const char *why;
+
+	fake->is_kernel = true;
+	close(fake->probe_fd);
+	fake_make_probes(fake, TIER_PROBE_VERSION + 1);
+	conn = client_connect(fake);
+	assert_false(tier_conn_uses_kernel(conn, &why));
+	assert_string_equal(why, "not mapped");
+	assert_int_equal(fake->hits[TIER_PROBE_HELLO].n, 0);
+	tier_disconnect(conn);
+}
+
 static void a_wrong_answer_to_hello_is_reported(void **state)
 {
 	static const struct { enum twist twist; int r; } cases[] = {
@@ -359,6 +376,7 @@ int main(void)
 		CASE(a_relative_path_survives_a_change_of_directory),
 		CASE(options_are_checked),
 		CASE(the_path_is_the_kernel_only_if_the_probe_was_seen),
+		CASE(a_page_of_another_layout_is_not_used),
 		CASE(a_wrong_answer_to_hello_is_reported),
 		CASE(failed_connections_leave_nothing_open),
 		CASE(lanes_stay_away_from_the_standard_descriptors),

@@ -116,6 +116,39 @@ static void the_limit_asks_and_so_does_each_doubling(void **state)
 	assert_int_equal(*fake_hits(&w.fake->modules[0], 0), 0);
 }
 
+static void where_the_daemon_listens_a_loop_asks_by_the_probe(void **state)
+{
+	struct world w;
+
+	fake_of(state)->is_kernel = true;
+	fake_of(state)->more_sites = 1u << TIER_PROBE_OSR_REQUESTED;
+	world_begin(&w, state);
+	for (uint32_t i = 1; i < FAKE_OSR_LIMIT; i++)
+		assert_int_equal(world_hit(&w, 1), 0);
+	assert_int_equal(w.fake->hits[TIER_PROBE_OSR_REQUESTED].n, 0);
+	assert_int_equal(world_hit(&w, 1), 0);
+	assert_int_equal(w.fake->hits[TIER_PROBE_OSR_REQUESTED].n, 1);
+	assert_int_equal(w.fake->hits[TIER_PROBE_OSR_REQUESTED].a, 100);
+	assert_int_equal(w.fake->hits[TIER_PROBE_OSR_REQUESTED].b, fake_patchpoint(&w.fake->modules[0], 1)->method);
+	assert_int_equal(w.fake->hits[TIER_PROBE_OSR_REQUESTED].c, 1);
+	world_end(&w);
+	assert_int_equal(w.fake->n_osr, 0);
+}
+
+/* A daemon whose kernel programs know nothing of that site: an older one, say. */
+static void where_it_does_not_a_loop_asks_over_the_socket(void **state)
+{
+	struct world w;
+
+	fake_of(state)->is_kernel = true;
+	world_begin(&w, state);
+	for (uint32_t i = 1; i <= FAKE_OSR_LIMIT; i++)
+		assert_int_equal(world_hit(&w, 1), 0);
+	fake_expect(&w.fake->n_osr, 1);
+	world_end(&w);
+	assert_int_equal(w.fake->hits[TIER_PROBE_OSR_REQUESTED].n, 0);
+}
+
 /* Anybody may write the hits: that costs notes, and nothing else. */
 static void hits_that_somebody_wrote_do_no_harm(void **state)
 {
@@ -241,6 +274,8 @@ int main(void)
 		CASE(a_hit_keeps_every_register_and_errno),
 		CASE(code_that_is_there_is_entered_without_a_word),
 		CASE(the_limit_asks_and_so_does_each_doubling),
+		CASE(where_the_daemon_listens_a_loop_asks_by_the_probe),
+		CASE(where_it_does_not_a_loop_asks_over_the_socket),
 		CASE(hits_that_somebody_wrote_do_no_harm),
 		CASE(a_number_beyond_the_module_counts_nowhere),
 		CASE(without_a_daemon_a_loop_goes_on),

@@ -101,10 +101,12 @@ static void the_path_is_the_kernel_when_it_saw_the_probe(void **state)
 
 	client_hello(&a, world, 1000);
 	client_hello(&b, world, 1000);
-	world->kernel_works = true;
+	world->kernel_sites = 1u << TIER_PROBE_THRESHOLD | 1u << TIER_PROBE_HELLO;
 	world->seen_nonce = a.welcome.nonce;
 	assert_int_equal(probed(&a, 1)->path, WIRE_PATH_KERNEL);
+	assert_int_equal(a.message.path.sites, world->kernel_sites);
 	assert_int_equal(probed(&b, 1)->path, WIRE_PATH_SOCKET);
+	assert_int_equal(b.message.path.sites, 0);
 	assert_non_null(strstr(b.message.path.why, "did not see"));
 	assert_int_equal(world->n_drained, 2);
 	client_leave(&a);
@@ -121,7 +123,7 @@ static void the_path_is_the_socket_and_says_why(void **state)
 	world->seen_nonce = a.welcome.nonce;
 	assert_int_equal(probed(&a, 1)->path, WIRE_PATH_SOCKET);
 	assert_string_equal(a.message.path.why, "no privilege in this world");
-	world->kernel_works = true;
+	world->kernel_sites = 1u << TIER_PROBE_THRESHOLD | 1u << TIER_PROBE_HELLO;
 	assert_int_equal(probed(&a, 0)->path, WIRE_PATH_SOCKET);
 	assert_non_null(strstr(a.message.path.why, "could not map"));
 	client_ask_error(&a, WIRE_PROBED, &wrong, TIER_ERROR_ARGUMENT);

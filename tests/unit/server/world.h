@@ -26,7 +26,7 @@ struct world {
 	bool events_later;		/* what the journal has is not at hand */
 	int fds[_TIER_SEGMENT_N];	/* what segment_fd() gives */
 	int probe_page_fd;
-	bool kernel_works;
+	uint32_t kernel_sites;
 	uint32_t n_drained;
 	uint64_t seen_nonce;		/* told at the next drain, as the ring buffer would */
 
@@ -267,10 +267,10 @@ static inline void world_drain(void *context)
 	world->seen_nonce = 0;
 }
 
-static inline bool world_kernel_works(void *context, const char **why)
+static inline uint32_t world_kernel_sites(void *context, const char **why)
 {
 	*why = "no privilege in this world";
-	return ((struct world *)context)->kernel_works;
+	return ((struct world *)context)->kernel_sites;
 }
 
 static inline int world_events(void *context, uint64_t from, struct tier_event *events, uint32_t n_max, uint64_t *gap_last)
@@ -346,7 +346,7 @@ static const struct server_ops world_ops = {
 	.segment_fd = world_segment_fd,
 	.probe_page_fd = world_probe_page_fd,
 	.drain = world_drain,
-	.kernel_works = world_kernel_works,
+	.kernel_sites = world_kernel_sites,
 	.events = world_events, .events_since = world_events_since,
 	.newest_event = world_newest_event,
 	.stats = world_stats,

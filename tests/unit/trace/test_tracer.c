@@ -25,6 +25,11 @@
 
 typedef void (*site_fn)(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t);
 
+static const struct tier_event published = {
+	.kind = TIER_EVENT_PUBLISHED, .module = 5, .method = 6, .version = 7, .from = TIER_LEVEL_TIER0, .to = TIER_LEVEL_TIER1,
+	.sequence = 8,
+};
+
 struct fixture {
 	struct dispatch dispatch;
 	struct tracer *tracer;
@@ -157,7 +162,7 @@ static void what_the_daemon_publishes_is_in_the_ring_as_well(void **state)
 	struct tracer_stats stats;
 
 	fixture_init_attached(&fixture, 1 << 16);
-	tracer_publish(fixture.tracer, 5, 6, 7, 0, 1, 8);
+	tracer_fire(fixture.tracer, &published);
 	expect_events(&fixture, 1);
 	assert_int_equal(fixture.events[0].probe, TIER_PROBE_PUBLISH);
 	assert_true(fixture.events[0].module == 5 && fixture.events[0].version == 7 && fixture.events[0].sequence == 8);
@@ -295,14 +300,13 @@ static void records_that_lead_to_work_are_taken_in_smaller_helpings(void **state
 /* A whole pass, in as many turns as it takes */
 static uint64_t recover(struct fixture *fixture)
 {
-	uint64_t n_failed;
-	bool more;
+	uint64_t n_missed, when;
 
 	do {
-		n_failed = tracer_recover(fixture->tracer, &more);
-		assert_true(!more || !n_failed);
-	} while (more);
-	return n_failed;
+		n_missed = tracer_recover(fixture->tracer, &when);
+		assert_true(!when || !n_missed);
+	} while (when);
+	return n_missed;
 }
 
 static void a_full_ring_counts_what_it_lost_and_the_newest_map_has_it(void **state)
@@ -365,7 +369,7 @@ static void a_tracer_that_is_switched_off_says_so_and_its_sites_do_nothing(void 
 	fixture_init(&fixture, false, 1 << 16);
 	assert_false(tracer_is_attached(fixture.tracer));
 	assert_string_equal(tracer_status(fixture.tracer), "no kernel probes: switched off by configuration");
-	tracer_publish(fixture.tracer, 1, 2, 3, 0, 1, 4);
+	tracer_fire(fixture.tracer, &published);
 	for (int i = 0; i < _TIER_PROBE_N; i++)
 		hit(fixture.page, i, 1, 2, 3, 4, 5);
 	assert_int_equal(tracer_drain(fixture.tracer), 0);
@@ -393,7 +397,7 @@ static void without_privilege_the_tracer_exists_and_names_the_cause(void **state
 			child_exit(false);
 		fixture_init(&fixture, true, 1 << 16);
 		print_message("status: %s\n", tracer_status(fixture.tracer));
-		tracer_publish(fixture.tracer, 1, 2, 3, 0, 1, 4);
+		tracer_fire(fixture.tracer, &published);
 		child_exit(!tracer_is_attached(fixture.tracer)
 			   && strstr(tracer_status(fixture.tracer), "no kernel probes: ") == tracer_status(fixture.tracer)
 			   && strstr(tracer_status(fixture.tracer), "not permitted") && tracer_drain(fixture.tracer) == 0);
