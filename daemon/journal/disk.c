@@ -35,6 +35,7 @@ struct disk {
 	int troubles[_TROUBLE_N];	/* 0 or -errno */
 	bool waits[_TROUBLE_N];		/* for retry_ns */
 	bool is_open, is_closing;
+	bool is_lost;			/* somebody removed segments: the writer looks which are there */
 
 	struct dispatch_timer timer;
 	struct task_thread *writing, *keeping, *reading;
@@ -101,6 +102,11 @@ static bool writer_load(struct disk *disk)
 	uint64_t first = disk->written + 1;
 
 	writer->n = 0;
+	writer->looks = disk->is_lost;
+	if (disk->is_lost) {
+		writer->segment = disk->index.n ? *index_newest(&disk->index) : (struct segment){ .first = 0 };
+		return true;
+	}
 	if (disk->written < disk->newest)
 		writer->n = disk->source.take(disk->source.context, first, writer->events, WRITER_BATCH_MAX, &first);
 	writer->told = disk->troubles[TROUBLE_WRITE] && disk->written < disk->newest ? disk->newest : 0;
@@ -116,12 +122,35 @@ static bool writer_load(struct disk *disk)
 	return writer->n || (disk->index.n && !writer->is_exact && writer->bound);	/* takes "not exact" back */
 }
 
+/* Back to the newest segment that is there; what memory has of those that are not is written again. */
+static void look_settle(struct disk *disk)
+{
+	struct writer *writer = disk->writer;
+
+	if (writer->r) {
+		note(disk, TROUBLE_WRITE, writer->r, writer->failed);
+	} else if (disk->index.n && !writer->is_there) {
+		index_remove_newest(&disk->index);
+	} else {
+		disk->is_lost = false;
+		disk->written = disk_newest(disk);
+		disk->synced = MIN(disk->synced, disk->written);
+		log_line(LOG_WARNING, "journal: somebody removed events from %" PRIu64 " on from %s; what memory has of them is written again",
+			 disk->written + 1, disk->config.folder);
+	}
+}
+
 static void writer_settle(struct disk *disk)
 {
 	struct writer *writer = disk->writer;
 	struct segment *segment = index_newest(&disk->index);
 	const uint64_t lost = writer->segment.gap_first;
 
+	if (writer->looks) {
+		look_settle(disk);
+		return;
+	}
+	disk->is_lost = writer->r == -ENOENT;
 	if (writer->n_written) {
 		if (writer->begins)
 			index_append(&disk->index, &writer->segment);
@@ -237,7 +266,7 @@ static void sync_settle(struct disk *disk)
 	disk->synced = MAX(disk->synced, keeper->segment.last);
 	if (disk->synced >= disk->written)
 		disk->sync_ns = 0;
-	else if (keeper->segment.first == index_newest(&disk->index)->first)
+	else if (disk->index.n && keeper->segment.first == index_newest(&disk->index)->first)
 		disk->sync_ns = clock_now_ns() + disk->config.sync_interval_ns;
 }
 
@@ -247,10 +276,11 @@ static void keeper_settle(struct disk *disk)
 						 [KEEPER_REMOVE] = TROUBLE_REMOVE };
 	struct keeper *keeper = &disk->keeper;
 	struct segment *segment = index_find(&disk->index, keeper->segment.first);
+	const bool is_there = segment && segment->first == keeper->segment.first;	/* nobody removed it meanwhile */
 
-	if (!keeper->r && keeper->job == KEEPER_SYNC)
+	if (!keeper->r && keeper->job == KEEPER_SYNC && is_there)
 		sync_settle(disk);
-	if (!keeper->r && keeper->job == KEEPER_DEFLATE)
+	if (!keeper->r && keeper->job == KEEPER_DEFLATE && is_there)
 		index_update(&disk->index, segment, &keeper->segment);
 	note(disk, troubles[keeper->job], keeper->r, trouble_words[troubles[keeper->job]]);
 }
@@ -496,13 +526,14 @@ static void disk_finish(struct disk *disk)
 {
 	struct writer *writer = disk->writer;
 	struct keeper *keeper = &disk->keeper;
-	bool goes_on = true;
+	bool goes_on = true, was_lost = false;
 	uint64_t newest;
 
-	while (goes_on && writer_load(disk) && writer->n) {
+	while (goes_on && writer_load(disk) && (writer->n || writer->looks)) {
 		writer_run(writer);
 		writer_settle(disk);
-		goes_on = !writer->r;
+		goes_on = !writer->r || (disk->is_lost && !was_lost);
+		was_lost |= disk->is_lost;
 	}
 	disk->sync_ns = disk->config.sync == JOURNAL_SYNC_NEVER ? 0 : 1;	/* long due */
 	for (const struct segment *segment; (segment = to_sync(disk)); disk->synced = segment->last) {

@@ -86,6 +86,30 @@ void folder_close(struct folder *folder)
 	folder->fd = close_fd(folder->fd);
 }
 
+static bool is_removed(const struct folder *folder)
+{
+	struct stat held, named;
+
+	return fstat(folder->fd, &held) < 0 || !held.st_nlink || stat(folder->path, &named) < 0 || named.st_dev != held.st_dev
+	       || named.st_ino != held.st_ino;
+}
+
+int folder_remake(const struct folder *folder)
+{
+	struct folder again;
+	int r;
+
+	if (!is_removed(folder))
+		return 0;
+	r = folder_open(&again, folder->path);
+	if (r)
+		return r;
+	if (dup3(again.fd, folder->fd, O_CLOEXEC) < 0)	/* the other threads' next call finds the new one */
+		r = -errno;
+	folder_close(&again);
+	return r;
+}
+
 /* -- Names --- */
 static int finds_add(struct finds *finds, const char *name)
 {

@@ -29,6 +29,8 @@ int folder_open(struct folder *folder, const char *path);
  * the folder has later ones. 0 or -errno. */
 int folder_recover(struct folder *folder, struct segment_index *index, uint64_t told);
 void folder_close(struct folder *folder);
+/* Where the folder was removed, makes it again under the same descriptor. 0, or -errno as folder_open(). From any one thread. */
+int folder_remake(const struct folder *folder);
 
 /* Writes the numbers and syncs them: nothing from @bound on was told, and @is_exact. 0 or -errno. From any one thread. */
 int folder_promise(const struct folder *folder, uint64_t bound, bool is_exact);

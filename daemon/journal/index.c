@@ -42,6 +42,12 @@ void index_remove_oldest(struct segment_index *index)
 	memmove(index->segments, index->segments + 1, --index->n * sizeof(index->segments[0]));
 }
 
+void index_remove_newest(struct segment_index *index)
+{
+	assert(index->n);
+	index->n_bytes -= index->segments[--index->n].n_bytes;
+}
+
 void index_deinit(struct segment_index *index)
 {
 	free(index->segments);

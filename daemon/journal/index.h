@@ -17,6 +17,7 @@ int index_reserve(struct segment_index *index);	/* room for one more: 0 or -ENOM
 void index_append(struct segment_index *index, const struct segment *segment);
 void index_update(struct segment_index *index, struct segment *segment, const struct segment *now);
 void index_remove_oldest(struct segment_index *index);
+void index_remove_newest(struct segment_index *index);
 void index_deinit(struct segment_index *index);
 
 /* The last segment whose first record's number, or time, is not after that; NULL: all are. */

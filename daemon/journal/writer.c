@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include "journal/writer.h"
 #include "util/base.h"
@@ -63,6 +64,22 @@ static void withdraw(struct writer *writer)
 	segment_remove(writer->folder->fd, &writer->segment);
 }
 
+static bool has_file(const struct writer *writer, const char *suffix)
+{
+	char name[TIER_SEGMENT_NAME_MAX];
+
+	tier_segment_name(name, writer->segment.first, suffix);
+	return !faccessat(writer->folder->fd, name, F_OK, AT_EACCESS);
+}
+
+/* What goes to a file that nobody can open any more is not written. Some file systems count no links: there the name counts. */
+static bool is_removed(const struct writer *writer)
+{
+	struct stat status;
+
+	return !fstat(writer->fd, &status) && !status.st_nlink && !has_file(writer, TIER_SEGMENT_RAW_SUFFIX);
+}
+
 static int append(struct writer *writer)
 {
 	const uint64_t at = (segment_n(&writer->segment) + 1) * RECORD;
@@ -76,6 +93,10 @@ static int append(struct writer *writer)
 		if (segment_io.truncate(writer->fd, at + writer->n_written * RECORD) < 0)
 			errno = 0;	/* half a record stays: the next attempt writes over it, a successor cuts it off */
 		return failed(writer, r, "write");
+	}
+	if (is_removed(writer)) {
+		writer->n_written = 0;
+		return failed(writer, -ENOENT, "find the newest segment");
 	}
 	if (writer->syncs && (segment_io.sync(writer->fd) < 0 || (writer->begins && segment_io.sync(writer->folder->fd) < 0))) {
 		writer->n_written = 0;
@@ -98,9 +119,25 @@ static int write_batch(struct writer *writer)
 	return r;
 }
 
+static int look(struct writer *writer)
+{
+	int r = folder_remake(writer->folder);
+
+	if (r)
+		return failed(writer, r, "make the folder again");
+	writer->fd = close_fd(writer->fd);
+	writer->bound = 0;	/* the numbers may be gone, too */
+	writer->is_there = has_file(writer, TIER_SEGMENT_RAW_SUFFIX) || has_file(writer, TIER_SEGMENT_DEFLATED_SUFFIX);
+	return 0;
+}
+
 void writer_run(struct writer *writer)
 {
 	writer->n_written = 0;
+	if (writer->looks) {
+		writer->r = look(writer);
+		return;
+	}
 	writer->r = write_batch(writer);
 	if (writer->n_written) {
 		writer->segment.last += writer->n_written;

@@ -4,7 +4,8 @@
 /* The writer: a thread that appends batches of events to segments
  *
  * A batch goes into one segment, whole or as far as it gets; what the loop gave belongs to the thread until done. The writer
- * makes the promise about numbers (tier/journal.h) before it writes what needs it. */
+ * makes the promise about numbers (tier/journal.h) before it writes what needs it. -ENOENT is how it says that somebody removed the
+ * segment or the folder; then it is to look what there still is, segment by segment from the newest on. */
 
 #include "journal/folder.h"
 #include "util/task.h"
@@ -21,6 +22,7 @@ struct writer {
 
 	/* the batch, by the loop */
 	struct segment segment;		/* as it is, and after the batch as it will have become */
+	bool looks;			/* nothing is written: is that segment there? */
 	bool begins;			/* the segment is new: its header is to be written */
 	uint64_t told;			/* number of the newest event that anybody may be told before this batch is done */
 	uint32_t n;
@@ -28,6 +30,7 @@ struct writer {
 	int r;				/* 0, or -errno of @failed */
 	uint32_t n_written;
 	const char *failed;		/* "write", "sync"... */
+	bool is_there;
 
 	struct tier_segment_header header;	/* room for it before the events: one write */
 	struct tier_event events[WRITER_BATCH_MAX];

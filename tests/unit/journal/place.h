@@ -129,7 +129,7 @@ static inline void place_check(const struct place *place, const struct segment *
 
 /* -- Faults --- */
 static _Atomic unsigned int fault_countdown;	/* the call at which it happens, from 1 on; 0: never */
-static _Atomic bool fault_stays;		/* and at each one from then on */
+static _Atomic bool fault_stays;		/* it happens at every call */
 static _Atomic bool fault_kills;		/* the process ends there, else the call fails with fault_errno */
 static _Atomic int fault_errno;
 static _Atomic size_t fault_write_max;		/* a write takes at most so many bytes; 0: all */
@@ -137,10 +137,8 @@ static struct segment_io fault_real;
 
 static inline bool fault_comes(void)
 {
-	if (!fault_countdown || --fault_countdown)
+	if (!fault_stays && (!fault_countdown || --fault_countdown))
 		return false;
-	if (fault_stays)
-		fault_countdown = 1;
 	if (fault_kills)
 		_exit(77);
 	errno = fault_errno;

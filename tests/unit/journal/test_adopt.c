@@ -170,7 +170,7 @@ static void what_the_disk_refused_survives_in_memory(void **state)
 		append(world, 1, 10);
 		write_all(world);
 		fault_errno = EIO;
-		fault_countdown = fault_stays = true;
+		fault_stays = true;
 		append(world, 11, 400);
 		reads(world, 1, 400);	/* told from memory */
 		if (journal_newest_on_disk(world->journal) != 10)

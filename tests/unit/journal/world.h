@@ -47,7 +47,7 @@ static inline int teardown(void **state)
 {
 	struct world *world = *state;
 
-	fault_countdown = 0;
+	fault_countdown = fault_stays = false;
 	journal_free(world->journal);
 	faults_end();
 	umount2(world->place.path, MNT_DETACH);
