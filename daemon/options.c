@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <inttypes.h>
+#include <sched.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -401,6 +402,17 @@ static enum options_end option_take(struct options *options, const struct option
 	return OPTIONS_ERROR;
 }
 
+/* Where one processor runs it all, quiet takes longer to come. */
+static void multiply_delay(struct options *options)
+{
+	cpu_set_t cpus;
+	uint64_t delay;
+
+	if (sched_getaffinity(0, sizeof(cpus), &cpus) == 0 && CPU_COUNT(&cpus) == 1
+	    && !__builtin_mul_overflow(options->delay_ns, options->delay_multiplier, &delay))
+		options->delay_ns = delay;
+}
+
 enum options_end options_parse(struct options *ret, int argc, char **argv)
 {
 	*ret = (struct options){ .ready_fd = -1 };
@@ -436,6 +448,7 @@ enum options_end options_parse(struct options *ret, int argc, char **argv)
 		return refuse_option("--code-cache: '", ret->code_cache, "' is neither off nor a folder's path with a /");
 	if (ret->ring_bytes & (ret->ring_bytes - 1))
 		return refuse_option("--", "ring-bytes", ": not a power of two");
+	multiply_delay(ret);
 	if (ret->aggressive_tiering) {
 		ret->threshold = 1;
 		ret->delay_ns = 0;

@@ -36,7 +36,7 @@ struct options {
 	bool tiered_pgo, instrument_only_hot_code;
 	bool osr;
 	uint64_t osr_hit_limit, osr_counter_bump, osr_initial_counter;	/* at most INT32_MAX each */
-	bool aggressive_tiering;	/* threshold and delay_ns are what it makes of them */
+	bool aggressive_tiering;	/* threshold and delay_ns are what it and the multiplier make of them */
 	enum tier_backpatch backpatch;
 	enum options_events events;
 	uint64_t log_level;

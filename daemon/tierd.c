@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -249,16 +248,6 @@ static void journal_readable(void *context)
 		server_event_added(tierd->server);
 }
 
-static uint64_t effective_delay(const struct options *options)
-{
-	cpu_set_t cpus;
-	uint64_t delay;
-
-	if (sched_getaffinity(0, sizeof(cpus), &cpus) < 0 || CPU_COUNT(&cpus) > 1)
-		return options->delay_ns;
-	return __builtin_mul_overflow(options->delay_ns, options->delay_multiplier, &delay) ? options->delay_ns : delay;
-}
-
 static void tierd_tell_policy(const struct core *core)
 {
 	struct core_policy now, before;
@@ -279,7 +268,7 @@ static int tierd_init_core(struct tierd *tierd)
 	};
 	struct core_config config = {
 		.threshold = tierd->options->threshold,
-		.delay_ns = effective_delay(tierd->options),
+		.delay_ns = tierd->options->delay_ns,
 		.call_counting = tierd->options->call_counting,
 		.no_tiers = !tierd->options->tiered_compilation,
 		.no_quick_jit = !tierd->options->quick_jit,

@@ -169,6 +169,7 @@ static void run_on(const cpu_set_t *cpus)
 static void on_one_processor_the_delay_is_multiplied(void **state)
 {
 	cpu_set_t all, one;
+	struct wire_stats stats;
 	struct daemon daemon;
 	struct tier_conn *conn;
 
@@ -179,6 +180,8 @@ static void on_one_processor_the_delay_is_multiplied(void **state)
 	daemon_start(&daemon, ARGS("--call-counting-delay=20ms", "--delay-single-proc-multiplier=7"));
 	run_on(&all);
 	conn = daemon_connect(&daemon);
+	assert_done(tier_stats(conn, &stats));
+	assert_int_equal(stats.delay_ns, 7 * 20000000u);
 	assert_int_equal(tier_entry(workload_load(conn, "fib", NULL))(10, 0, 0, 0, 0), 55);
 	wait_until("the end of the delay", time_of(conn, TIER_EVENT_DELAY_RESUMED));
 	assert_true(time_of(conn, TIER_EVENT_DELAY_RESUMED) - time_of(conn, TIER_EVENT_DELAY_PAUSED) >= 7 * 20000000u);
