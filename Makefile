@@ -75,6 +75,8 @@ UNIT_TESTS := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/unit/*/test_*.c)))
 SYSTEM_TESTS := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/system/test_*.c)))
 COMPILER_TESTS := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/conformance/test_*.c tests/differential/test_*.c)))
 CORPUS_TESTS := $(patsubst tests/fuzz/corpus/%,$(B)/tests/fuzz/%,$(sort $(wildcard tests/fuzz/corpus/fuzz_*)))
+# Daemons for tests/system/test_upgrade.c: of the next version, whose ledger has grown, and of one that is not compatible
+VARIANTS := next other
 FUZZERS := $(patsubst tests/fuzz/%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 
 # -- Tasks --------------------------------------------------------------------------------------------------------
@@ -169,6 +171,22 @@ $(B)/obj/%.a:
 
 $(B)/tierd: $(call objects,daemon) $(DAEMON_ARCHIVES)
 	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) -o $@.new $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(DAEMON_LIBS) && mv $@.new $@
+
+# Only what knows the ledger's inside is compiled anew; the worker is this build's.
+VARIANT_next := -DLEDGER_TEST_NEXT
+VARIANT_other := -DLEDGER_TEST_FORMAT=99u
+LEDGER_SOURCES := $(sort $(wildcard daemon/tiering/*.c) $(shell grep -lE '"tiering/(ledger|internal)' daemon/*.c))
+define variant
+$(B)/obj/$(1)/%.o: %.c
+	@mkdir -p $$(@D)
+	$$(call say,CC,$$< for $(1))$$(CC) $$(ALL_CFLAGS) -Idaemon $$(VARIANT_$(1)) -I$(B) -c $$< -o $$@
+
+$(B)/$(1)/tierd: $(LEDGER_SOURCES:%.c=$(B)/obj/$(1)/%.o) $(filter-out $(LEDGER_SOURCES:%.c=$(B)/obj/%.o),$(call objects,daemon)) \
+	$(filter-out %/tiering.a,$(DAEMON_ARCHIVES)) | $(B)/tierd-worker
+	@mkdir -p $$(@D); ln -sf ../tierd-worker $$(@D)/tierd-worker
+	$$(call say,LINK,$$@)$$(CC) $$(ALL_LDFLAGS) -o $$@.new $$(filter %.o,$$^) -Wl,--start-group $$(filter %.a,$$^) -Wl,--end-group $$(DAEMON_LIBS) && mv $$@.new $$@
+endef
+$(foreach v,$(VARIANTS),$(eval $(call variant,$(v))))
 
 $(B)/tierd-worker: $(B)/obj/daemon/worker/child/main.o $(WORKER_ARCHIVES)
 	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) -o $@.new $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(CHILD_LIBS) && mv $@.new $@
