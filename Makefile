@@ -338,7 +338,7 @@ SUPPORT_OBJECTS := $(patsubst %.c,$(B)/obj/%.o,$(filter-out tests/system/test_%,
 	$(WORKLOADS:%=$(B)/workloads/%.native.o)
 $(B)/tests/system/%: $(B)/obj/tests/system/%.o $(SUPPORT_OBJECTS) $(B)/libtier.a
 	@mkdir -p $(@D)
-	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lcmocka -lpthread -lm
+	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lcmocka -lseccomp -lpthread -lm
 
 $(B)/tests/bench/%: $(B)/obj/tests/bench/%.o $(SUPPORT_OBJECTS) $(B)/libtier.a
 	@mkdir -p $(@D)
