@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <tier/wire.h>
 #include "order.h"
@@ -249,6 +250,49 @@ static void the_next_version_takes_over_when_the_daemon_is_restarted(void **stat
 	world_end(&world);
 }
 
+/* -- The same version with other options --- */
+/* A program that is @options more than tierd */
+static void replace_options(const struct world *world, const char *options)
+{
+	char path[128], program[4096];
+	FILE *script;
+
+	assert_non_null(realpath(build_folder(), program));
+	snprintf(path, sizeof(path), "%s/tierd.sh", world->daemon.folder);
+	script = fopen(path, "we");
+	assert_non_null(script);
+	fprintf(script, "#!/bin/sh\nexec '%s/tierd' \"$@\" %s\n", program, options);
+	assert_int_equal(fchmod(fileno(script), 0700), 0);
+	assert_int_equal(fclose(script), 0);
+	daemon_replace_program(&world->daemon, path);
+}
+
+/* Entry points are written anew, whoever is counted keeps what is left, and what comes new has the new threshold. */
+static void other_options_are_taken_over_and_told(void **state)
+{
+	struct tier_answer answer;
+	struct world world;
+
+	world_start(&world);
+	reach_all(&world);
+	workers_continue(&world.daemon);
+	replace_options(&world, "--backpatch=forwarder --call-counting-stubs=off --call-count-threshold=50 --tiered-pgo=on");
+	daemon_restart_main(&world.daemon);
+	connect_again(&world);
+	assert_true(log_has(&world, "--backpatch=lazy --call-counting-stubs=on; from now on it is forwarder and off"));
+	assert_nothing_lost(&world);
+	call(&world, COUNTING, 20);
+	assert_done(tier_wait(world.methods[COUNTING], TEST_DEADLINE_NS, NULL, &answer));
+	assert_int_equal(answer.tier, TIER_LEVEL_TIER1); /* the module was loaded without instrumented tiers */
+	call(&world, COLD, 1);
+	assert_int_equal(tier_remaining(world.methods[COLD]), 50);
+	call(&world, COLD, 49);
+	assert_int_equal(tier_remaining(world.methods[COLD]), 1);
+	climb(world.methods[COLD], NULL);
+	assert_journal(&world);
+	world_end(&world);
+}
+
 /* -- Those that refuse --- */
 /* @program refuses; then @owner goes on as if nothing had happened. */
 static void refuse_and_go_on(struct world *world, const char *program, const char *sentence, const char *owner)
@@ -305,6 +349,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	        cmocka_unit_test(the_next_version_takes_over_from_a_killed_daemon_and_from_itself),
 	        cmocka_unit_test(the_next_version_takes_over_when_the_daemon_is_restarted),
+	        cmocka_unit_test(other_options_are_taken_over_and_told),
 	        cmocka_unit_test(an_incompatible_program_refuses_and_leaves_everything_as_it_was),
 	        cmocka_unit_test(an_earlier_program_refuses_what_a_later_one_left),
 	};

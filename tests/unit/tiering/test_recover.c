@@ -244,8 +244,14 @@ static void a_threshold_crossed_while_no_daemon_lived_is_found(void **state)
 	fake->core = core_free(fake->core);
 	for (uint32_t i = 0; i < FAKE_N + 2; i++)
 		fake_call(fm, 0);
+	fake->now_ns += 5000 * (uint64_t)FAKE_MS;
 	fake_succeed(fake);
 	assert_int_equal(fake_n_events(fake, TIER_EVENT_THRESHOLD), 1);
+	for (uint32_t i = 0; i < fake->n_events; i++)
+		if (fake->events[i].kind == TIER_EVENT_THRESHOLD) { /* recovered, when it was found */
+			assert_int_equal(fake->events[i].source, TIER_SOURCE_SWEEP);
+			assert_true(fake->events[i].time_ns == fake_wall(fake) && !fake->events[i].pid);
+		}
 	assert_true(fake_job(fake, fm, 0));
 }
 

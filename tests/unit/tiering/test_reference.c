@@ -7,12 +7,13 @@
  *   2  the threshold                here, and test_count.c
  *   3  the ladder of each row       test_ladder.c
  *   4  order, interruption, bells   here, and test_queue.c; the worker's idle end: tests/unit/worker/test_pool.c
- *   5  what lazy entry points cost  test_slots.c
+ *   5  what lazy entry points cost  test_slots.c; that calls through slots are counted: test_bodies.c and test_entry.c
  *   6  rejit and revert             test_bodies.c
  *   7  copied pointers              test_slots.c
  *   8  a promotion that fails       here, test_ladder.c and test_queue.c
  *   9  on-stack replacement         test_osr.c
- *  10  stress                       test_model.c, test_model_bodies.c, test_ladder_property.c */
+ *  10  stress                       test_model.c, test_model_bodies.c, test_ladder_property.c; with real threads:
+ *                                   tests/system/test_storm.c */
 
 #define UID 1000
 #define DELAY_MS 100u
