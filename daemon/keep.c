@@ -501,7 +501,7 @@ static int open_notify(struct keep *keep)
 	return r;
 }
 
-/* Each descriptor needs a second number while a daemon is started. */
+/* Each descriptor needs a second number while a daemon is started, and the daemon needs some of its own. */
 static void raise_files(struct keep *keep)
 {
 	struct rlimit files = {.rlim_cur = 1024, .rlim_max = 1024};

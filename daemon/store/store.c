@@ -98,13 +98,13 @@ static void entry_drop(struct store *store, const char *sent, uint32_t n)
 }
 
 /* -- Messages --- */
+#ifdef HAVE_SYSTEMD
 static void manager_gone(struct store *store)
 {
 	if (!atomic_exchange(&store->is_gone, true) && !store->is_stopping)
 		log_line(LOG_WARNING, "the service manager is gone: nothing is kept for a successor any more");
 }
 
-#ifdef HAVE_SYSTEMD
 /* 0; also when nobody is there to be told */
 static int tell(struct store *store, const char *text, int fd)
 {
