@@ -6,7 +6,10 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,6 +53,29 @@ static int pass_stored(char **argv)
 	unsetenv("STORED_NAMES");
 	execv(argv[0], argv);
 	return 127;
+}
+
+/* -- The manager listens all the time: the queue is short, and a daemon waits for room in it --- */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* for the manager */
+static pthread_t listening;
+static atomic_bool is_over;
+
+static void read_messages(void)
+{
+	pthread_mutex_lock(&lock);
+	manager_read(&manager);
+	pthread_mutex_unlock(&lock);
+}
+
+static void *listen_on(void *context)
+{
+	struct pollfd wait = {.fd = manager.notify_fd, .events = POLLIN};
+
+	while (!atomic_load(&is_over)) {
+		poll(&wait, 1, 20);
+		read_messages();
+	}
+	return NULL;
 }
 
 /* -- The service --- */
@@ -98,18 +124,21 @@ static void exec_service(void)
 /* Up to where systemd-socket-activate waits for somebody */
 static void service_start(void)
 {
-	pid_t pid = fork();
+	pid_t pid;
 
-	assert_true(pid >= 0);
+	pthread_mutex_lock(&lock);
+	pid = fork();
 	if (!pid)
 		exec_service();
 	service.pid = manager.main_pid = pid;
 	manager.n_ready = manager.n_stopping = manager.n_watchdogs = 0;
+	pthread_mutex_unlock(&lock);
+	assert_true(pid >= 0);
 }
 
 static bool is_ready(void)
 {
-	manager_read(&manager);
+	read_messages();
 	return manager.n_ready;
 }
 
@@ -128,7 +157,7 @@ static int service_end(int signal)
 	assert_int_equal(kill(service.pid, signal), 0);
 	status = child_reap(service.pid);
 	service.pid = 0;
-	manager_read(&manager);
+	read_messages();
 	return status;
 }
 
@@ -143,6 +172,8 @@ static int setup(void **state)
 	assert_true(manager_open(&manager, service.folder, service.socket));
 	/* room for the numbers from 3 on */
 	manager.listener = fcntl(manager.listener, F_DUPFD_CLOEXEC, 2 * STORED_FIRST);
+	atomic_store(&is_over, false);
+	assert_int_equal(pthread_create(&listening, NULL, listen_on, NULL), 0);
 	return 0;
 }
 
@@ -150,6 +181,8 @@ static int teardown(void **state)
 {
 	if (service.pid)
 		service_end(SIGKILL);
+	atomic_store(&is_over, true);
+	pthread_join(listening, NULL);
 	manager_close(&manager);
 	daemon_stop(&service); /* only its folder */
 	return 0;
@@ -158,6 +191,7 @@ static int teardown(void **state)
 /* Stored descriptors come with low numbers, where a child will have those that it passes. */
 static void store_moves_up(void)
 {
+	pthread_mutex_lock(&lock);
 	for (int i = 0; i < manager.n_fds; i++)
 		if (manager.fds[i].fd < 2 * STORED_FIRST) {
 			int fd = fcntl(manager.fds[i].fd, F_DUPFD_CLOEXEC, 2 * STORED_FIRST);
@@ -166,6 +200,15 @@ static void store_moves_up(void)
 			close(manager.fds[i].fd);
 			manager.fds[i].fd = fd;
 		}
+	pthread_mutex_unlock(&lock);
+}
+
+static bool stands(void)
+{
+	pid_t parent, session;
+	char state;
+
+	return process_stat(service.pid, &parent, &session, &state) && state == 'T';
 }
 
 static pid_t serving(struct tier_conn *conn)
@@ -201,18 +244,19 @@ static void the_watchdog_is_fed_at_twice_its_pace(void **state)
 	service_start();
 	conn = service_connect();
 	before = test_now_ns();
-	wait_until("the watchdog to be fed", (manager_read(&manager), manager.n_watchdogs >= 6));
+	wait_until("the watchdog to be fed", (read_messages(), manager.n_watchdogs >= 6));
 	assert_true(test_now_ns() - before > 5 * WATCHDOG_US / 2 * 1000ull - 50000000);
 	tier_disconnect(conn);
 	/* a loop that stands still does not feed it */
 	assert_int_equal(kill(service.pid, SIGSTOP), 0);
-	manager_read(&manager);
+	wait_until("the service to stand still", stands());
+	read_messages();
 	unsigned int n = manager.n_watchdogs;
 	usleep(WATCHDOG_US);
-	manager_read(&manager);
+	read_messages();
 	assert_int_equal(manager.n_watchdogs, n);
 	assert_int_equal(kill(service.pid, SIGCONT), 0);
-	wait_until("the watchdog to be fed again", (manager_read(&manager), manager.n_watchdogs > n));
+	wait_until("the watchdog to be fed again", (read_messages(), manager.n_watchdogs > n));
 }
 
 /* The manager decides whether a stop is a restart. */
@@ -240,11 +284,17 @@ static void a_stopped_service_leaves_all_to_the_manager(void **state)
 	tier_disconnect(conn);
 }
 
-static void assert_names_are_single(void)
+static bool names_are_single(void)
 {
+	bool are = true;
+
+	pthread_mutex_lock(&lock);
+	manager_read(&manager);
 	for (int i = 0; i < manager.n_fds; i++)
 		for (int j = 0; j < i; j++)
-			assert_string_not_equal(manager.fds[i].name, manager.fds[j].name);
+			are = are && strcmp(manager.fds[i].name, manager.fds[j].name);
+	pthread_mutex_unlock(&lock);
+	return are;
 }
 
 static void what_is_stored_is_passed_to_each_successor(void **state)
@@ -266,8 +316,7 @@ static void what_is_stored_is_passed_to_each_successor(void **state)
 		conn = service_connect();
 		assert_int_equal(serving(conn), service.pid);
 		tier_disconnect(conn);
-		manager_read(&manager);
-		assert_names_are_single();
+		assert_true(names_are_single());
 	}
 }
 
@@ -278,7 +327,7 @@ static void leftovers_are_removed_from_the_store(void **state)
 
 	if (!is_installed())
 		skip();
-	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) { /* before there is a service */
 		manager.fds[i].fd = memfd_create(names[i], MFD_CLOEXEC);
 		strcpy(manager.fds[i].name, names[i]);
 		manager.n_fds++;
@@ -288,7 +337,7 @@ static void leftovers_are_removed_from_the_store(void **state)
 	conn = service_connect();
 	tier_disconnect(conn);
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
-		wait_until("a leftover to be removed", (manager_read(&manager), manager_find(&manager, names[i]) < 0));
+		wait_until("a leftover to be removed", (read_messages(), manager_find(&manager, names[i]) < 0));
 }
 
 int main(int argc, char **argv)
