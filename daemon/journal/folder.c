@@ -28,12 +28,27 @@ struct finds {
 };
 
 /* -- Opening --- */
+/* A folder that is made is one after a loss of power, too. */
+static int make_synced(const char *path, mode_t mode)
+{
+	_cleanup_(closep) int fd = -1;
+	char above[PATH_MAX + 4];
+
+	if (mkdir(path, mode) < 0)
+		return -1;
+	snprintf(above, sizeof(above), "%s/..", path);
+	fd = open(above, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd >= 0)
+		segment_io.sync(fd);	/* as far as we may: it is not ours */
+	return 0;
+}
+
 static int make_folder(const char *path)
 {
 	char parent[PATH_MAX];
 	char *slash;
 
-	if (!mkdir(path, 0700) || errno == EEXIST)
+	if (!make_synced(path, 0700) || errno == EEXIST)
 		return 0;
 	if (errno != ENOENT || (size_t)snprintf(parent, sizeof(parent), "%s", path) >= sizeof(parent))
 		return -errno;
@@ -41,9 +56,9 @@ static int make_folder(const char *path)
 	if (!slash || slash == parent)
 		return -ENOENT;
 	*slash = '\0';
-	if (mkdir(parent, 0755) && errno != EEXIST)
+	if (make_synced(parent, 0755) && errno != EEXIST)
 		return -errno;
-	return mkdir(path, 0700) ? -errno : 0;
+	return make_synced(path, 0700) ? -errno : 0;
 }
 
 /* Another boot means that what was not synced may be lost. Where the kernel does not say, every start is another boot. */
