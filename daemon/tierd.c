@@ -19,6 +19,7 @@
 #include "host_kept.h"
 #include "parts.h"
 #include "tierd.h"
+#include "journal/ring.h"
 #include "tiering/ledger.h"
 #include "util/base.h"
 #include "util/error.h"
@@ -466,6 +467,7 @@ int tierd_new(struct tierd **ret, const struct options *options, struct store *s
 
 	fault_begin();
 	fault_hook(&ledger_crash_point);
+	fault_hook(&ring_crash_point);
 	tierd = calloc(1, sizeof(*tierd));
 	if (!tierd) {
 		store_free(store);
