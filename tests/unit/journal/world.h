@@ -47,7 +47,8 @@ static inline int teardown(void **state)
 {
 	struct world *world = *state;
 
-	fault_countdown = fault_stays = false;
+	fault_countdown = 0;
+	fault_stays = false;
 	journal_free(world->journal);
 	faults_end();
 	umount2(world->place.path, MNT_DETACH);
