@@ -188,8 +188,9 @@ void nursery_ask(struct nursery *nursery, uint64_t id, uid_t uid, uint64_t memor
 {
 	struct zygote_request request = { .id = id, .memory_limit = memory_limit, .uid = uid };
 
-	/* Its patience begins with the first question; a question that cannot be sent waits for nothing else either. */
+	/* Its patience begins with the first question; for one that cannot even be sent nobody waits. */
 	if (!nursery->n_asked++)
 		dispatch_timer_arm(&nursery->timer, clock_now_ns() + NURSERY_PATIENCE_NS);
-	channel_send(nursery->fd, &request, sizeof(request), NULL, 0);
+	if (channel_send(nursery->fd, &request, sizeof(request), NULL, 0))
+		dispatch_timer_arm(&nursery->timer, clock_now_ns());
 }
