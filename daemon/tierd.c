@@ -470,6 +470,7 @@ int tierd_new(struct tierd **ret, const struct options *options, struct store *s
 	fault_hook(&ring_crash_point);
 	tierd = calloc(1, sizeof(*tierd));
 	if (!tierd) {
+		log_line(LOG_ERROR, "cannot start: %s", strerrordesc_np(ENOMEM));
 		store_free(store);
 		return error_origin(-ENOMEM);
 	}
