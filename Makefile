@@ -207,8 +207,8 @@ $(B)/libtier.so.0: $(call objects,lib) lib/libtier.map
 # -- Faults on purpose (daemon/util/fault.h): the daemon once more. What knows of them is compiled for that, all else is the same; and the
 # linker leads what it asks of the system through daemon/util/fault_wrap.c.
 FAULT_WRAPS := malloc calloc realloc reallocarray strdup fdopendir mmap pthread_create posix_spawn epoll_ctl \
-	memfd_create eventfd epoll_create1 accept4 socketpair open openat fcntl \
-	pwrite write fsync ftruncate renameat unlinkat sendmsg send
+	memfd_create eventfd epoll_create1 accept4 socket socketpair open openat fcntl \
+	pwrite write fsync ftruncate renameat unlinkat sendmsg send store_put store_remove
 FAULT_OBJECTS := $(patsubst %.c,$(F)/obj/%.o,daemon/util/fault.c daemon/util/fault_wrap.c \
 	$(sort $(shell grep -l '^\#include "util/fault.h"' daemon/*.c daemon/*/*.c daemon/*/*/*.c)))
 FAULT_OF_WORKER := $(filter $(F)/obj/daemon/worker/child/%,$(FAULT_OBJECTS)) $(F)/obj/daemon/util/fault.o
@@ -218,7 +218,14 @@ $(F)/obj/daemon/trace/programs.o: private ALL_CFLAGS += -I$(F)
 $(F)/obj/daemon/trace/programs.o: | $(F)/tracer.skel.h
 $(F)/obj/%.o: %.c
 	@mkdir -p $(@D)
-	$(call say,CC,$< with faults)$(CC) $(ALL_CFLAGS) -DTIER_FAULTS -Idaemon -I$(B) -c $< -o $@
+	$(call say,CC,$< with faults)$(CC) $(ALL_CFLAGS) -DTIER_FAULTS -Idaemon -Ilib -I$(B) -c $< -o $@
+
+$(F)/obj/%.o: %.S
+	@mkdir -p $(@D)
+	$(call say,AS,$< with faults)$(CC) $(ALL_CFLAGS) -c $< -o $@
+
+$(F)/libtier.o: $(patsubst %,$(F)/obj/%.o,$(basename $(call sources,lib)))
+	$(call say,LD,$@)ld -r -o $@ $^
 
 $(F)/tierd: $(FAULT_OF_DAEMON) $(filter-out $(FAULT_OF_DAEMON:$(F)/%=$(B)/%),$(call objects,daemon)) $(DAEMON_ARCHIVES)
 	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) $(FAULT_WRAPS:%=-Wl,--wrap=%) -o $@.new $(filter %.o,$^) \
@@ -339,6 +346,13 @@ SUPPORT_OBJECTS := $(patsubst %.c,$(B)/obj/%.o,$(filter-out tests/system/test_%,
 $(B)/tests/system/%: $(B)/obj/tests/system/%.o $(SUPPORT_OBJECTS) $(B)/libtier.a
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lcmocka -lseccomp -lpthread -lm
+
+# The fault schedule's client may fail, too.
+$(B)/obj/tests/system/test_schedule.o: private ALL_CFLAGS += -DTIER_FAULTS
+$(B)/tests/system/test_schedule: $(B)/obj/tests/system/test_schedule.o $(SUPPORT_OBJECTS) $(F)/libtier.o \
+		$(F)/obj/daemon/util/fault.o $(F)/obj/daemon/util/fault_wrap.o
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) $(FAULT_WRAPS:%=-Wl,--wrap=%) -o $@ $^ -lcmocka -lseccomp -lpthread -lm
 
 $(B)/tests/bench/%: $(B)/obj/tests/bench/%.o $(SUPPORT_OBJECTS) $(B)/libtier.a
 	@mkdir -p $(@D)

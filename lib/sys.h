@@ -26,7 +26,7 @@
 #define SYS_futex_waitv 449
 #endif
 
-static inline long sys_call(long number, long a, long b, long c, long d, long e, long f)
+static inline long sys_enter(long number, long a, long b, long c, long d, long e, long f)
 {
 	register long r10 __asm__("r10") = d;
 	register long r8 __asm__("r8") = e;
@@ -38,6 +38,20 @@ static inline long sys_call(long number, long a, long b, long c, long d, long e,
 			 : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
 			 : "rcx", "r11", "memory");
 	return r;
+}
+
+/* In a build with faults on purpose a test says which calls fail: 0, or the negative errno. @b is the second argument. */
+#ifdef TIER_FAULTS
+long sys_fault(long number, long b);
+#else
+#define sys_fault(number, b) 0l
+#endif
+
+static inline long sys_call(long number, long a, long b, long c, long d, long e, long f)
+{
+	long r = sys_fault(number, b);
+
+	return r ? r : sys_enter(number, a, b, c, d, e, f);
 }
 
 /* -- Memory --- */

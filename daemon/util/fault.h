@@ -15,7 +15,7 @@
  *
  * What the C library and the kernel are asked for is intercepted by the linker (--wrap, fault_wrap.c), so all other
  *code is the very code of the production build. That build has nothing of this: no option, no symbol, no instruction.
-*/
+ */
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include "util/fault.h"
 
@@ -95,6 +96,10 @@ WRAP(int, epoll_create1, int flags)
 WRAP(int, accept4, int fd, struct sockaddr *address, socklen_t *n, int flags)
 {
 	return DUE(FAULT_OPEN, "accept4", EMFILE) ? -1 : __real_accept4(fd, address, n, flags);
+}
+WRAP(int, socket, int domain, int type, int protocol)
+{
+	return DUE(FAULT_OPEN, "socket", EMFILE) ? -1 : __real_socket(domain, type, protocol);
 }
 WRAP(int, socketpair, int domain, int type, int protocol, int fds[2])
 {
@@ -196,7 +201,7 @@ WRAP(int, renameat, int folder, const char *from, int other, const char *to)
 WRAP(int, unlinkat, int folder, const char *path, int flags)
 {
 	fault_exit();
-	return DUE(FAULT_WRITE, "unlinkat", EROFS) ? -1 : __real_unlinkat(folder, path, flags);
+	return __real_unlinkat(folder, path, flags);
 }
 
 /* -- Sockets: a message arrives whole or not at all --- */
@@ -208,6 +213,56 @@ WRAP(ssize_t, sendmsg, int fd, const struct msghdr *message, int flags)
 WRAP(ssize_t, send, int fd, const void *bytes, size_t n, int flags)
 {
 	return DUE(FAULT_SEND, "send", EAGAIN) ? -1 : __real_send(fd, bytes, n, flags);
+}
+
+/* -- The descriptor store: a daemon may die on either side of each change, and a test's program has none --- */
+struct store;
+int __real_store_put(struct store *store, const char *name, int fd) __attribute__((weak));
+void __real_store_remove(struct store *store, const char *name) __attribute__((weak));
+
+WRAP(int, store_put, struct store *store, const char *name, int fd)
+{
+	int r;
+
+	if (due(FAULT_SEND, "store_put", __builtin_return_address(0)))
+		return -EAGAIN;
+	fault_exit();
+	r = __real_store_put(store, name, fd);
+	fault_exit();
+	return r;
+}
+
+WRAP(void, store_remove, struct store *store, const char *name)
+{
+	fault_exit();
+	__real_store_remove(store, name);
+	fault_exit();
+}
+
+/* -- libtier asks the kernel directly, but for a build like this one it asks here first (lib/sys.h) --- */
+long sys_fault(long number, long argument);
+long sys_fault(long number, long argument)
+{
+	const void *caller = __builtin_return_address(0);
+
+	switch (number) {
+	case SYS_mmap:
+	case SYS_madvise:
+		return due(FAULT_ALLOC, "a mapping of libtier's", caller) ? -ENOMEM : 0;
+	case SYS_socket:
+	case SYS_process_vm_readv:
+		return due(FAULT_OPEN, "a descriptor of libtier's", caller) ? -EMFILE : 0;
+	case SYS_fcntl:
+		return (argument == F_DUPFD || argument == F_DUPFD_CLOEXEC) &&
+		                       due(FAULT_OPEN, "a duplicate of libtier's", caller)
+		               ? -EMFILE
+		               : 0;
+	case SYS_connect:
+	case SYS_sendmsg:
+		return due(FAULT_SEND, "a message of libtier's", caller) ? -EAGAIN : 0;
+	default:
+		return 0;
+	}
 }
 
 #endif
