@@ -2,7 +2,6 @@
 #include "connection.h"
 #include "error.h"
 #include "fork.h"
-#include "module.h"
 #include "sync.h"
 #include "sys.h"
 
@@ -13,7 +12,8 @@
  *   probe page                not there (MADV_DONTFORK): a fresh one, at another address
  *   locks                     in wiped pages: free
  *   slots of the program's    its own copies: a handler of fork()'s makes them lead to their methods (slots.c)
- *   sockets                   the parent's session: closed, and a session of the fork's own opened
+ *   sockets                   the parent's session: closed; then it is as when the daemon has gone (session.c), and whoever
+ *                             needs a lane makes a session of the fork's own
  *   lists of modules          each change is one store, so every snapshot of them is whole
  *
  * A fork that never has a cold call nor crosses a threshold nor asks anything costs nothing. Recovery may run in a signal
@@ -83,50 +83,22 @@ void fork_forget_lane(struct lane *lane)
 	if (lane_is_copy(lane))
 		lane_close(lane);
 	lane->fd = -1;
+	lane->is_broken = true;
 }
 
+/* Pages of probes are unmapped by the fork itself. */
 void fork_forget(struct tier_conn *conn)
 {
-	struct lane *const lanes[] = { &conn->api, &conn->prestub, &conn->slots.lane };
+	struct lane *const lanes[] = { &conn->api, &conn->prestub, &conn->slots.lane, &conn->fresh };
 
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; i < 4; i++)
 		fork_forget_lane(lanes[i]);
 	conn->epoch++;
-	conn->probes = NULL;	/* unmapped by the fork itself */
-}
-
-/* The session holds again what the program has open. Others may open and close meanwhile, so look anew each time. What the
- * daemon refuses (the module is gone, or the fork runs as somebody else) concerns that module's cold calls only. */
-static int fork_attach(struct tier_conn *conn, uint64_t deadline_ns)
-{
-	struct wire_attach attach = { .flags = WIRE_ATTACH_HOLD_ONLY };
-	int r;
-
-	while ((attach.ref.module = module_next_unattached(conn))) {
-		r = lane_request(&conn->api, &(struct request){ .type = WIRE_ATTACH, .body = &attach, .fd = -1,
-								.reply_type = WIRE_MODULE, .deadline_ns = deadline_ns });
-		if (r == -ETIMEDOUT || conn->api.is_broken)
-			return r;
-		module_attached(conn, attach.ref.module);
-	}
-	return 0;
-}
-
-static int fork_recover_locked(struct tier_conn *conn, uint64_t deadline_ns)
-{
-	int r;
-
-	fork_forget(conn);
-	r = session_start(conn, deadline_ns, NULL);
-	if (!r)
-		r = fork_attach(conn, deadline_ns);
-	if (r < 0) {
-		session_end(conn);
-		return r;
-	}
-	/* Synchronizes with the acquire load below: the session before the word that says it is ours. */
-	__atomic_store_n(&conn->page->mine, 1, __ATOMIC_RELEASE);
-	return 0;
+	conn->session[0] = conn->session[1] = 0;
+	conn->pages = conn->probes = NULL;
+	conn->path = WIRE_PATH_SOCKET;
+	conn->sites = 0;
+	conn->note_ns = 0;
 }
 
 int fork_recover(struct tier_conn *conn, uint64_t deadline_ns)
@@ -139,8 +111,11 @@ int fork_recover(struct tier_conn *conn, uint64_t deadline_ns)
 	if (r < 0)
 		return error_set(r, "another thread of this fork is still connecting to the daemon at %s",
 				 conn->address.sun_path);
-	if (!conn->page->mine)
-		r = fork_recover_locked(conn, deadline_ns);
+	if (!conn->page->mine) {
+		fork_forget(conn);
+		/* Synchronizes with the acquire load above: what is forgotten before the word that the rest is ours. */
+		__atomic_store_n(&conn->page->mine, 1, __ATOMIC_RELEASE);
+	}
 	lock_give(&conn->page->recovery);
-	return r;
+	return 0;
 }

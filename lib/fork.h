@@ -14,7 +14,7 @@ struct tier_conn;
  * All locks live in such pages: whoever held them exists in the parent only. */
 struct conn_page {
 	uint32_t mine;		/* 1: the connection's lanes and probe page are this process's own; 0: a fork's copies */
-	uint32_t recovery;	/* lock: one thread of the fork recovers */
+	uint32_t recovery;	/* lock: one thread at a time connects; innermost but for process_page's, all signals blocked */
 	uint32_t api, prestub;	/* locks of the lanes */
 	uint32_t watch;		/* lock: one thread at a time registers a slot */
 	uint32_t has_thread;	/* 1: the slots thread runs in this process */
@@ -40,9 +40,8 @@ void wiped_page_free(union wiped_page *page);
 int process_init(void);
 struct process_page *process_page(void);
 
-/* Makes sure that the connection is this process's own: one load when it is. In a fork it starts a new session, maps a
- * fresh probe page and attaches the modules that the parent had open. All signals are blocked. 0, or a negative errno
- * with a sentence; then the next call tries again. */
+/* Makes sure that the connection is this process's own: one load when it is. A fork lets go of its parent's session; its lanes
+ * are broken then, and get a new one when they are needed. All signals are blocked. 0, or a negative errno with a sentence. */
 int fork_recover(struct tier_conn *conn, uint64_t deadline_ns);
 /* In a fork: lets go of what it inherited of the parent's session; of one lane of it. */
 void fork_forget(struct tier_conn *conn);

@@ -34,8 +34,11 @@ static int instance_open(struct tier_module *module, const struct tier_value *va
 	r = values_fill(&instantiate, module, values, n);
 	if (r < 0)
 		return r;
-	r = conn_ask(module->conn, WIRE_INSTANTIATE, &instantiate, WIRE_LOADED, &ref);
-	return r < 0 ? r : module_open(module->conn, &ref, ret);
+	r = conn_ask_about(module, WIRE_INSTANTIATE, &instantiate, WIRE_LOADED, &ref);
+	if (r < 0)
+		return r;
+	ref.name[sizeof(ref.name) - 1] = 0;
+	return module_open(module->conn, &ref, ret);
 }
 
 int tier_module_instantiate(struct tier_module *module, const struct tier_value *values, uint32_t n,

@@ -28,7 +28,9 @@ static uint64_t socket_cookie(int fd)
 
 bool lane_is_intact(const struct lane *lane)
 {
-	return lane->fd >= 0 && socket_cookie(lane->fd) == lane->cookie;
+	const int fd = __atomic_load_n(&lane->fd, __ATOMIC_ACQUIRE);
+
+	return fd >= 0 && socket_cookie(fd) == __atomic_load_n(&lane->cookie, __ATOMIC_SEQ_CST);
 }
 
 /* A record lock belongs to the descriptor table through which it was taken, and lives no longer than that. So it tells a
@@ -63,7 +65,7 @@ bool lane_is_alive(const struct lane *lane)
 	struct pollfd poll = { .fd = lane->fd, .events = POLLRDHUP };
 	struct timespec zero = { 0 };
 
-	if (lane->is_broken || !lane_is_intact(lane))
+	if (lane_is_broken(lane) || !lane_is_intact(lane))
 		return false;
 	return sys_ppoll(&poll, 1, &zero, NULL) <= 0 || !(poll.revents & (POLLRDHUP | POLLHUP | POLLERR));
 }
@@ -77,7 +79,7 @@ void lane_close(struct lane *lane)
 
 void lane_shut(struct lane *lane)
 {
-	__atomic_store_n(&lane->is_broken, true, __ATOMIC_RELAXED);
+	__atomic_store_n(&lane->is_broken, true, __ATOMIC_RELEASE);
 	if (lane_is_intact(lane))
 		sys_shutdown(lane->fd, SHUT_RDWR);
 }
@@ -125,18 +127,36 @@ int lane_open(struct lane *lane, uint64_t deadline_ns)
 	fd = socket_lift(sys_socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC));
 	if (fd < 0)
 		return error_set(fd, "cannot make a socket: %s", error_word(fd));
-	r = socket_connect(fd, lane->address, deadline_ns);
-	if (r < 0) {
-		sys_close(fd);
-		return error_set(r, "cannot connect to the daemon at %s: %s; start it with `sudo tierd`, or "
-				    "`tierd --user` for yourself, or name its socket in TIERD_SOCKET",
-				 lane->address->sun_path, error_word(r));
-	}
+	/* in the lane before it leads anywhere: a fork in the middle of this closes its copy */
 	lane->cookie = socket_cookie(fd);
 	lane->is_marked = socket_mark(fd);
 	lane->is_broken = false;
 	lane->fd = fd;
+	r = socket_connect(fd, lane->address, deadline_ns);
+	if (r < 0) {
+		lane_close(lane);
+		return error_set(r, "cannot connect to the daemon at %s: %s; start it with `sudo tierd`, or "
+				    "`tierd --user` for yourself, or name its socket in TIERD_SOCKET",
+				 lane->address->sun_path, error_word(r));
+	}
 	return 0;
+}
+
+/* The number stays, since others may be about to use it; what they send before this goes to the old connection, which is dead,
+ * and between the two stores nowhere. If the program has put something of its own there, the number is its. A mark goes with the
+ * first descriptor of its socket that is closed, so it is made again. */
+void lane_adopt(struct lane *lane, struct lane *fresh)
+{
+	if (lane_is_intact(lane) && sys_dup3(fresh->fd, lane->fd, O_CLOEXEC) >= 0)
+		sys_close(fresh->fd);
+	else
+		__atomic_store_n(&lane->fd, fresh->fd, __ATOMIC_RELEASE);
+	__atomic_store_n(&lane->cookie, fresh->cookie, __ATOMIC_SEQ_CST);
+	fresh->fd = -1;
+	lane->is_marked = socket_mark(lane->fd);
+	if (lane->serial < fresh->serial)
+		lane->serial = fresh->serial;
+	__atomic_store_n(&lane->is_broken, false, __ATOMIC_RELEASE);
 }
 
 /* -- Sleeping --- */
@@ -188,7 +208,7 @@ static int lane_send(struct lane *lane, enum wire_type type, const void *body, u
 
 int lane_ring(struct lane *lane, enum wire_type type, const void *body, uint64_t serial)
 {
-	if (__atomic_load_n(&lane->is_broken, __ATOMIC_RELAXED) || !lane_is_intact(lane))
+	if (lane_is_broken(lane) || !lane_is_intact(lane))
 		return -ECONNRESET;
 	return lane_send(lane, type, body, serial, -1);
 }
@@ -197,7 +217,8 @@ int lane_post(struct lane *lane, const struct request *request)
 {
 	int r;
 
-	if (lane->is_broken)
+	lane->is_sent = false;
+	if (lane_is_broken(lane))
 		return error_set(-ECONNRESET, "the connection to the daemon at %s is lost", lane->address->sun_path);
 	if (!lane_is_intact(lane))
 		return lane_break(lane, -ECONNRESET, "the program closed libtier's descriptor");
@@ -205,6 +226,7 @@ int lane_post(struct lane *lane, const struct request *request)
 	lane->header.serial = 0;
 	for (;;) {
 		r = lane_send(lane, request->type, request->body, lane->serial, request->fd);
+		lane->is_sent = r == 0;
 		/* EPIPE: why the daemon hung up may still be there to read */
 		if (r == 0 || r == -EPIPE || r == -ECONNRESET)
 			return 0;
@@ -344,14 +366,16 @@ int lane_request(struct lane *lane, const struct request *request)
 	return r < 0 ? r : lane_await(lane, request);
 }
 
-int lane_listen(struct lane *lane)
+int lane_listen(struct lane *lane, uint64_t deadline_ns)
 {
 	struct pollfd poll = { .fd = lane->fd, .events = POLLIN };
 	struct parcel parcel = { .n = 0 };
+	struct timespec left;
 	int r = -EAGAIN;
 
 	while (r == -EAGAIN) {
-		sys_ppoll(&poll, 1, NULL, NULL);
+		if (sys_ppoll(&poll, 1, deadline_left(deadline_ns, &left), NULL) == 0)
+			return error_set(-ETIMEDOUT, "the daemon at %s did not answer in time", lane->address->sun_path);
 		if (!lane_is_intact(lane))
 			return lane_break(lane, -ECONNRESET, "the program closed libtier's descriptor");
 		r = lane_receive(lane, &parcel);
@@ -364,6 +388,6 @@ void lane_drain(struct lane *lane)
 {
 	struct parcel parcel = { .n = 0 };
 
-	while (!lane->is_broken && lane_is_intact(lane) && !lane_receive(lane, &parcel))
+	while (!lane_is_broken(lane) && lane_is_intact(lane) && !lane_receive(lane, &parcel))
 		parcel_drop(&parcel);
 }

@@ -5,8 +5,9 @@
 #include "object.h"
 #include "sys.h"
 
-/* Leaves no name behind when the module cannot be opened, so that the same load can be tried again. */
-static int load_open(struct tier_conn *conn, const struct wire_module_ref *loaded, struct tier_module **ret)
+/* Leaves no name behind when the module cannot be opened, so that the same load can be tried again; but a daemon that came
+ * after the one that loaded it may have given the number to another. */
+static int load_open(struct tier_conn *conn, const struct wire_module_ref *loaded, uint32_t session, struct tier_module **ret)
 {
 	char text[WIRE_TEXT_MAX];
 	int r;
@@ -14,7 +15,8 @@ static int load_open(struct tier_conn *conn, const struct wire_module_ref *loade
 	r = module_open(conn, loaded, ret);
 	if (r < 0) {
 		text_copy(text, sizeof(text), tier_error_text());
-		conn_ask(conn, WIRE_UNLOAD, loaded, WIRE_DONE, NULL);
+		conn_request(conn, &(struct request){ .type = WIRE_UNLOAD, .body = loaded, .fd = -1, .reply_type = WIRE_DONE,
+						      .only_in = session });
 		error_set(r, "%s", text);
 	}
 	return r;
@@ -24,6 +26,7 @@ static int load_send(struct tier_conn *conn, int fd, const char *name, unsigned 
 {
 	struct wire_load load = { .flags = flags & TIER_LOAD_SHARED ? WIRE_LOAD_SHARED : 0 };
 	struct wire_module_ref ref = { 0 };
+	struct request request = { .type = WIRE_LOAD, .body = &load, .fd = fd, .reply_type = WIRE_LOADED, .reply = &ref };
 	int r;
 
 	if (flags & ~(unsigned int)TIER_LOAD_SHARED)
@@ -32,11 +35,11 @@ static int load_send(struct tier_conn *conn, int fd, const char *name, unsigned 
 	if (r < 0)
 		return r;
 	text_copy(load.name, sizeof(load.name), name);
-	r = conn_request(conn, &(struct request){ .type = WIRE_LOAD, .body = &load, .fd = fd, .reply_type = WIRE_LOADED,
-						  .reply = &ref });
+	r = conn_request(conn, &request);
 	if (r < 0 || !ret)
 		return r;
-	return load_open(conn, &ref, ret);
+	ref.name[sizeof(ref.name) - 1] = 0;
+	return load_open(conn, &ref, request.session, ret);
 }
 
 /* "dir/filter.bpf.o" is "filter". */

@@ -20,7 +20,7 @@ int tier_describe(const struct tier_method *method, struct wire_description *ret
 	const struct wire_method_ref ref = { .module = method->module->mapping->module, .method = method->index };
 	int r;
 
-	r = conn_ask(method->module->conn, WIRE_DESCRIBE, &ref, WIRE_DESCRIPTION, ret);
+	r = conn_ask_about(method->module, WIRE_DESCRIBE, &ref, WIRE_DESCRIPTION, ret);
 	if (r < 0)
 		return r;
 	ret->signature[sizeof(ret->signature) - 1] = ret->section[sizeof(ret->section) - 1] = ret->note[sizeof(ret->note) - 1] = 0;
@@ -34,7 +34,7 @@ int tier_versions(const struct tier_method *method, int (*fn)(const struct wire_
 	int r;
 
 	do {
-		r = conn_ask(method->module->conn, WIRE_HISTORY, &look, WIRE_VERSIONS, &page);
+		r = conn_ask_about(method->module, WIRE_HISTORY, &look, WIRE_VERSIONS, &page);
 		if (r < 0)
 			return r;
 		if (page.n > WIRE_VERSIONS_MAX || (page.more && !page.n))
@@ -56,7 +56,7 @@ static int related_page(const struct tier_method *method, const struct wire_look
 {
 	int r;
 
-	r = conn_ask(method->module->conn, WIRE_RELATED, look, WIRE_NAMES, ret);
+	r = conn_ask_about(method->module, WIRE_RELATED, look, WIRE_NAMES, ret);
 	if (r < 0)
 		return r;
 	if (ret->n > WIRE_NAMES_MAX || (ret->more && !ret->n))
@@ -99,7 +99,7 @@ int tier_bytecode(const struct tier_method *method, uint64_t *insns, uint32_t n_
 
 	*ret_n = 0;
 	do {
-		r = conn_ask(method->module->conn, WIRE_BYTECODE, &look, WIRE_INSNS, &page);
+		r = conn_ask_about(method->module, WIRE_BYTECODE, &look, WIRE_INSNS, &page);
 		if (r < 0)
 			return r;
 		if (page.n > WIRE_INSNS_MAX || (page.more && !page.n) || page.n > UINT32_MAX - *ret_n)
@@ -141,7 +141,7 @@ int tier_lines(const struct tier_method *method, int (*fn)(const struct tier_lin
 	int r;
 
 	do {
-		r = conn_ask(method->module->conn, WIRE_LINES, &look, WIRE_SOURCE, &page);
+		r = conn_ask_about(method->module, WIRE_LINES, &look, WIRE_SOURCE, &page);
 		if (r < 0)
 			return r;
 		if (page.n > WIRE_LINES_MAX || (page.more && !page.n))

@@ -364,16 +364,21 @@ void mapping_free(struct mapping *mapping)
 	sys_munmap(mapping, mapping->n_bytes);
 }
 
-struct mapping *mapping_find(int records_fd)
+bool mapping_is_of(const struct mapping *mapping, int records_fd)
 {
 	struct stat status;
 
-	if (sys_fstat(records_fd, &status) < 0)
-		return NULL;
-	for (struct mapping *mapping = mappings; mapping; mapping = mapping->next)
-		if (mapping->device == status.st_dev && mapping->inode == status.st_ino)
-			return mapping;
-	return NULL;
+	return records_fd >= 0 && sys_fstat(records_fd, &status) == 0 && mapping->device == status.st_dev
+	    && mapping->inode == status.st_ino;
+}
+
+struct mapping *mapping_find(int records_fd)
+{
+	struct mapping *mapping = mappings;
+
+	while (mapping && !mapping_is_of(mapping, records_fd))
+		mapping = mapping->next;
+	return mapping;
 }
 
 /* A span whose mapping is in the list is whole, however the fork caught it. */
@@ -421,22 +426,55 @@ struct mapping *mapping_of_code(uint64_t address)
 	return mapping;
 }
 
-/* Connections that work are preferred, but one that is lost still says what is wrong. */
-struct tier_conn *mapping_conn(struct mapping *mapping)
+static bool module_is_orphan(const struct tier_module *module)
 {
-	struct tier_conn *found = NULL;
+	return __atomic_load_n(&module->is_orphan, __ATOMIC_RELAXED);
+}
+
+/* The better, the larger: those that are lost still say what is wrong. */
+static int holder_rank(const struct tier_module *module)
+{
+	return 2 * !module_is_orphan(module) + !lane_is_broken(&module->conn->prestub);
+}
+
+static struct tier_conn *mapping_find_conn(struct mapping *mapping, bool for_note)
+{
+	struct tier_module *found = NULL;
+	struct tier_conn *conn = NULL;
 
 	lock_take(&process_page()->links, UINT64_MAX);
 	for (struct tier_module *module = mapping->holders; module; module = module->next_holder) {
-		struct tier_conn *const conn = module->conn;
-
-		if (__atomic_load_n(&conn->is_closed, __ATOMIC_RELAXED))
+		if (__atomic_load_n(&module->conn->is_closed, __ATOMIC_RELAXED) || (for_note && module_is_orphan(module)))
 			continue;
-		if (!found || (found->prestub.is_broken && !conn->prestub.is_broken))
-			found = conn;
+		if (!found || holder_rank(module) > holder_rank(found))
+			found = module;
 	}
-	if (found)
-		conn_ref(found);
+	if (found) {	/* the module may be closed as soon as the lock is given */
+		conn = found->conn;
+		conn_ref(conn);
+	}
 	lock_give(&process_page()->links);
-	return found;
+	return conn;
+}
+
+struct tier_conn *mapping_conn(struct mapping *mapping)
+{
+	return mapping_find_conn(mapping, false);
+}
+
+struct tier_conn *mapping_conn_for_note(struct mapping *mapping)
+{
+	return mapping_find_conn(mapping, true);
+}
+
+int mapping_check(const struct mapping *mapping, const struct tier_conn *conn)
+{
+	int r = 0;
+
+	lock_take(&process_page()->links, UINT64_MAX);
+	for (const struct tier_module *module = mapping->holders; module && !r; module = module->next_holder)
+		if (module->conn == conn)
+			r = module_check(module);
+	lock_give(&process_page()->links);
+	return r;
 }

@@ -10,6 +10,7 @@
 #include "tier/wire.h"
 #include "tier/tier.h"
 
+struct tier_conn;
 struct tier_module;
 
 struct mapping_import {
@@ -58,6 +59,7 @@ void mapping_free(struct mapping *mapping);
 
 /* Identity; the caller holds the registry lock. NULL: not mapped. */
 struct mapping *mapping_find(int records_fd);
+bool mapping_is_of(const struct mapping *mapping, int records_fd);
 /* What a fork finds half mapped, because the thread that did it is the parent's, goes. Holding the registry lock. */
 void mapping_tidy(void);
 
@@ -75,3 +77,7 @@ struct mapping *mapping_of_code(uint64_t address);	/* NULL: not inside any modul
 
 /* A connection that can answer about the module, with a reference; NULL: all are closed. Signals are blocked. */
 struct tier_conn *mapping_conn(struct mapping *mapping);
+/* The same, for what concerns only a daemon that knows the module. */
+struct tier_conn *mapping_conn_for_note(struct mapping *mapping);
+/* Whether the daemon that @conn leads to now knows the module: as module_check(). */
+int mapping_check(const struct mapping *mapping, const struct tier_conn *conn);

@@ -15,7 +15,7 @@ int tier_find(struct tier_module *module, const char *name, struct tier_method *
 	if (!*name || strlen(name) >= sizeof(find.method))
 		return error_set(-ENOENT, "module '%s' has no method '%s'", mapping->name, name);
 	text_copy(find.method, sizeof(find.method), name);
-	r = conn_ask(module->conn, WIRE_FIND, &find, WIRE_FOUND, &found);
+	r = conn_ask_about(module, WIRE_FIND, &find, WIRE_FOUND, &found);
 	if (r < 0)
 		return r;
 	if (found.method >= mapping->layout.n_methods)
@@ -71,7 +71,7 @@ int tier_status_ask(const struct tier_method *method, struct tier_answer *ret)
 	struct wire_answer answer;
 	int r;
 
-	r = conn_ask(method->module->conn, WIRE_STATUS, &ref, WIRE_ANSWER, &answer);
+	r = conn_ask_about(method->module, WIRE_STATUS, &ref, WIRE_ANSWER, &answer);
 	if (r < 0)
 		return r;
 	*ret = (struct tier_answer){ .status = answer.status, .stage = answer.stage, .tier = answer.tier,

@@ -9,8 +9,13 @@
 /* Opening and closing
  *
  * Both run under the process's registry lock, requests included: a close that tells the daemon must not overtake an open
- * of the same module. What others read without that lock (cold calls look for a connection, a fork's recovery for
- * modules) changes under the links lock, with signals blocked, one store at a time. */
+ * of the same module. What others read without that lock (cold calls look for a connection, a new session for
+ * modules) changes under the links lock, with signals blocked, one store at a time.
+ *
+ * A session may end at any moment, and with it what it holds. The next one holds what stands in the list then. So an open that
+ * finds, when its module stands there, that the session is another one than that which answered it has it held again. */
+
+#define OPEN_TRIES 3	/* while daemons that know nothing of each other come and go */
 
 /* -- The registry lock --- */
 static int registry_enter(uint64_t timeout_ns)
@@ -72,22 +77,37 @@ uint64_t module_next_unattached(struct tier_conn *conn)
 	uint64_t id;
 
 	lock_take(&process_page()->links, UINT64_MAX);
-	for (module = conn->modules; module && module->epoch == conn->epoch; module = module->next)
+	for (module = conn->modules; module && module->session == session_number(conn); module = module->next)
 		;
 	id = module ? module->mapping->module : 0;
 	lock_give(&process_page()->links);
 	return id;
 }
 
-void module_attached(struct tier_conn *conn, uint64_t id)
+/* One number may be that of two: a module whose daemon is gone, and another one that a successor loaded. */
+bool module_attached(struct tier_conn *conn, uint64_t id, int r, int records_fd)
 {
+	bool is_known = false;
+
 	lock_take(&process_page()->links, UINT64_MAX);
 	for (struct tier_module *module = conn->modules; module; module = module->next)
 		if (module->mapping->module == id) {
-			module->epoch = conn->epoch;
+			const bool is_it = r ? r != -ENOENT : mapping_is_of(module->mapping, records_fd);
+
+			is_known |= is_it;
+			__atomic_store_n(&module->is_orphan, !is_it, __ATOMIC_RELAXED);
+			__atomic_store_n(&module->session, session_number(conn), __ATOMIC_RELAXED);
 			mapping_hear(module->mapping);
 		}
 	lock_give(&process_page()->links);
+	return is_known;
+}
+
+int module_check(const struct tier_module *module)
+{
+	if (!__atomic_load_n(&module->is_orphan, __ATOMIC_RELAXED))
+		return 0;
+	return error_set(-ESTALE, "the daemon that knew module '%s' is gone, and its successor does not know it", module->mapping->name);
 }
 
 /* -- Names --- */
@@ -167,7 +187,7 @@ static int imports_fetch(struct tier_conn *conn, struct mapping *mapping)
 }
 
 /* -- Opening --- */
-static struct tier_module *module_new(struct tier_conn *conn, struct mapping *mapping)
+static struct tier_module *module_new(struct tier_conn *conn, struct mapping *mapping, uint32_t session)
 {
 	const uint32_t n_methods = mapping->layout.n_methods;
 	const size_t n = sizeof(struct tier_module) + n_methods * sizeof(struct tier_method);
@@ -182,28 +202,36 @@ static struct tier_module *module_new(struct tier_conn *conn, struct mapping *ma
 	module->mapping = mapping;
 	module->conn = conn;
 	module->n_opens = 1;
-	module->epoch = conn->epoch;
+	module->session = session;
 	for (uint32_t i = 0; i < n_methods; i++)
 		module->methods[i] = (struct tier_method){ .module = module, .index = i };
 	conn_ref(conn);
 	return module;
 }
 
+/* What the daemon answered to ATTACH */
+struct attachment {
+	struct wire_module reply;
+	uint32_t session;	/* which holds it since then */
+	uint32_t n_fds;
+	int fds[LANE_FDS_MAX];
+};
+
 /* The mapping for what the daemon sent: the process's own if it has one, else a fresh one. */
-static int module_map(struct tier_conn *conn, const struct wire_module *reply, const int fds[_TIER_SEGMENT_N],
-		      struct mapping **ret)
+static int module_map(struct tier_conn *conn, const struct attachment *attachment, struct mapping **ret)
 {
+	const int *const fds = attachment->fds;
 	struct mapping *mapping;
 	uint64_t mask;
 	int r;
 
-	r = layout_check(reply, fds);
+	r = layout_check(&attachment->reply, fds);
 	if (r < 0)
 		return r;
 	*ret = mapping_find(fds[TIER_SEGMENT_RECORDS]);
 	if (*ret)
 		return 0;
-	mapping = mapping_new(reply);
+	mapping = mapping_new(&attachment->reply);
 	if (!mapping)
 		return -ENOMEM;
 	r = imports_fetch(conn, mapping);
@@ -220,17 +248,19 @@ static int module_map(struct tier_conn *conn, const struct wire_module *reply, c
 	return r;
 }
 
-static void module_detach(struct tier_conn *conn, uint64_t id)
+/* Another session than the one that holds it need not be told. */
+static void module_detach(struct tier_conn *conn, uint64_t id, uint32_t session)
 {
 	const struct wire_module_ref ref = { .module = id };
 
 	if (conn->page->mine && !conn->is_closed)
-		conn_ask(conn, WIRE_DETACH, &ref, WIRE_DONE, NULL);
+		conn_request(conn, &(struct request){ .type = WIRE_DETACH, .body = &ref, .fd = -1, .reply_type = WIRE_DONE,
+						      .only_in = session });
 }
 
 /* Gives the program its handle on @mapping. The session holds each module once: the daemon counts, and a fork's session
  * would not know how often. */
-static int module_hold(struct tier_conn *conn, struct mapping *mapping, struct tier_module **ret)
+static int module_hold(struct tier_conn *conn, struct mapping *mapping, uint32_t session, struct tier_module **ret)
 {
 	struct tier_module *module = module_of(conn, mapping);
 	uint64_t mask;
@@ -238,12 +268,12 @@ static int module_hold(struct tier_conn *conn, struct mapping *mapping, struct t
 
 	if (module) {
 		module->n_opens++;
-		module_detach(conn, mapping->module);
+		module_detach(conn, mapping->module, session);
 		*ret = module;
 		return 0;
 	}
 	mask = signals_block();
-	module = module_new(conn, mapping);
+	module = module_new(conn, mapping, session);
 	if (module) {
 		module_link(module);
 		*ret = module;
@@ -256,35 +286,46 @@ static int module_hold(struct tier_conn *conn, struct mapping *mapping, struct t
 	return r;
 }
 
-static int module_attach(struct tier_conn *conn, const struct wire_module_ref *ref, struct wire_module *reply,
-			 int fds[LANE_FDS_MAX], uint32_t *n_fds)
+/* A number alone says nothing to a daemon that came after the one that gave it; its name must fit. */
+static int module_attach(struct tier_conn *conn, const struct wire_module_ref *ref, struct attachment *ret)
 {
 	const struct wire_attach attach = { .ref = *ref };
+	struct wire_module *const reply = &ret->reply;
+	struct request request = { .type = WIRE_ATTACH, .body = &attach, .fd = -1, .reply_type = WIRE_MODULE, .reply = reply,
+				   .fds = ret->fds, .n_fds = &ret->n_fds };
 	int r;
 
-	r = conn_request(conn, &(struct request){ .type = WIRE_ATTACH, .body = &attach, .fd = -1, .reply_type = WIRE_MODULE,
-						  .reply = reply, .fds = fds, .n_fds = n_fds });
+	r = conn_request(conn, &request);
 	if (r < 0)
 		return r;
+	ret->session = request.session;
 	reply->name[sizeof(reply->name) - 1] = 0;
-	if (*n_fds != _TIER_SEGMENT_N)
-		return error_set(-EPROTO, "module '%s': the daemon sent %u descriptors instead of %d", reply->name, *n_fds,
+	if (ret->n_fds != _TIER_SEGMENT_N)
+		return error_set(-EPROTO, "module '%s': the daemon sent %u descriptors instead of %d", reply->name, ret->n_fds,
 				 _TIER_SEGMENT_N);
+	if (ref->module && ref->name[0] && strcmp(ref->name, reply->name) != 0)
+		return error_set(-ESTALE, "the daemon that knew module '%s' is gone, and its successor does not know it", ref->name);
 	return 0;
+}
+
+static void attachment_drop(struct attachment *attachment)
+{
+	while (attachment->n_fds)
+		sys_close(attachment->fds[--attachment->n_fds]);
 }
 
 static void module_close_locked(struct tier_module *module);
 
 /* @base: what the module is an instantiation of, open; or NULL */
-static int module_open_attached(struct tier_conn *conn, const struct wire_module *reply, const int fds[_TIER_SEGMENT_N],
-				struct tier_module *base, struct tier_module **ret)
+static int module_open_attached(struct tier_conn *conn, const struct attachment *attachment, struct tier_module *base,
+				struct tier_module **ret)
 {
 	struct mapping *mapping = NULL;
 	int r;
 
-	r = module_map(conn, reply, fds, &mapping);
+	r = module_map(conn, attachment, &mapping);
 	if (!r)
-		r = module_hold(conn, mapping, ret);
+		r = module_hold(conn, mapping, attachment->session, ret);
 	if (!r)
 		(*ret)->base = base;
 	return r;
@@ -294,60 +335,82 @@ static int module_open_attached(struct tier_conn *conn, const struct wire_module
 static int module_open_base(struct tier_conn *conn, const struct wire_module *reply, struct tier_module **ret)
 {
 	struct wire_module_ref ref = { .module = reply->base };
-	struct wire_module base = { 0 };
-	int fds[LANE_FDS_MAX], r;
-	uint32_t n_fds = 0;
+	struct attachment base = { .n_fds = 0 };
+	int r;
 
 	if (!reply->base)
 		return 0;
-	r = module_attach(conn, &ref, &base, fds, &n_fds);
-	if (!r && base.base)
+	r = module_attach(conn, &ref, &base);
+	if (!r && base.reply.base)
 		r = error_set(-EPROTO, "the daemon says that module '%s' was made of '%s', which was made of another one", reply->name,
-			      base.name);
+			      base.reply.name);
 	if (!r)
-		r = module_open_attached(conn, &base, fds, NULL, ret);
-	while (n_fds)
-		sys_close(fds[--n_fds]);
-	if (r < 0 && base.module)
-		module_detach(conn, base.module);
+		r = module_open_attached(conn, &base, NULL, ret);
+	attachment_drop(&base);
+	if (r < 0 && base.session)
+		module_detach(conn, base.reply.module, base.session);
 	return r;
 }
 
 static int module_open_locked(struct tier_conn *conn, const struct wire_module_ref *ref, struct tier_module **ret)
 {
-	struct wire_module reply = { 0 };
+	struct attachment attachment = { .n_fds = 0 };
 	struct tier_module *base = NULL;
-	int fds[LANE_FDS_MAX], r;
-	uint32_t n_fds = 0;
+	int r;
 
-	r = module_attach(conn, ref, &reply, fds, &n_fds);
+	r = module_attach(conn, ref, &attachment);
 	if (!r)
-		r = module_open_base(conn, &reply, &base);
+		r = module_open_base(conn, &attachment.reply, &base);
 	if (!r)
-		r = module_open_attached(conn, &reply, fds, base, ret);
-	while (n_fds)
-		sys_close(fds[--n_fds]);
-	if (r < 0 && reply.module) {
+		r = module_open_attached(conn, &attachment, base, ret);
+	attachment_drop(&attachment);
+	if (r < 0 && attachment.session) {
 		char text[WIRE_TEXT_MAX];
 
 		/* the first failure is the one to tell */
 		text_copy(text, sizeof(text), tier_error_text());
 		if (base)
 			module_close_locked(base);
-		module_detach(conn, reply.module);
+		module_detach(conn, attachment.reply.module, attachment.session);
 		error_set(r, "%s", text);
 	}
 	return r;
 }
 
+/* In the list already, so a session that comes from now on holds it; one that has come since the daemon answered may not. */
+static int module_settle(struct tier_module *module)
+{
+	int r = 0;
+
+	if (__atomic_load_n(&module->session, __ATOMIC_RELAXED) != session_number(module->conn))
+		r = conn_hold(module->conn);
+	return r < 0 ? r : module_check(module);
+}
+
 int module_open(struct tier_conn *conn, const struct wire_module_ref *ref, struct tier_module **ret)
 {
+	struct tier_module *module;
+	char text[WIRE_TEXT_MAX];
 	int r;
 
 	r = registry_enter(conn->timeout_ns);
 	if (r < 0)
 		return r;
-	r = module_open_locked(conn, ref, ret);
+	for (int i = 0; i < OPEN_TRIES; i++) {
+		r = module_open_locked(conn, ref, &module);
+		if (r < 0)
+			break;
+		r = module_settle(module);
+		if (!r) {
+			*ret = module;
+			break;
+		}
+		text_copy(text, sizeof(text), tier_error_text());
+		module_close_locked(module);
+		error_set(r, "%s", text);
+		if (r != -ESTALE)
+			break;
+	}
 	registry_leave();
 	return r;
 }
@@ -382,7 +445,8 @@ static void module_close_locked(struct tier_module *module)
 
 	if (--module->n_opens == 0) {
 		module_free(module);
-		module_detach(conn, id);
+		if (!module->is_orphan)		/* else the number is somebody else's */
+			module_detach(conn, id, module->session);
 		sys_munmap(module, module->n_bytes);
 		conn_unref(conn);
 	}

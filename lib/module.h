@@ -19,14 +19,20 @@ struct tier_module {
 	struct tier_module *base;		/* an instantiation's: opened as often as it is, since its .data lies there; or NULL */
 	struct tier_conn *conn;
 	uint32_t n_opens;
-	uint32_t epoch;		/* the session (tier_conn.epoch) that holds the module */
+	uint32_t session;	/* the number of the one that was last asked to hold it */
+	uint32_t is_orphan;	/* that one's daemon does not know it: what it calls so, if anything, is another module */
+	uint32_t freeze_session, freeze_epoch;	/* in which the program froze it, and the connection's epoch then */
 	size_t n_bytes;
 	struct tier_method methods[];
 };
 
-/* For a fork's recovery: a module that the new session does not hold yet (0: none is left), and that it does now. */
+/* For a new session: the number of a module that it was not asked for yet (0: none is left), and what became of that: @r of the
+ * request, and the descriptor of the records. False: the daemon has another module of that number. */
 uint64_t module_next_unattached(struct tier_conn *conn);
-void module_attached(struct tier_conn *conn, uint64_t module);
+bool module_attached(struct tier_conn *conn, uint64_t module, int r, int records_fd);
+
+/* Whether the daemon that is there now knows the module. 0, or -ESTALE with a sentence. */
+int module_check(const struct tier_module *module);
 
 /* Fetches names of the methods [from, ...) as far as one message goes. */
 int method_fetch_names(struct tier_conn *conn, struct mapping *mapping, uint32_t from);

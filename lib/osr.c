@@ -22,7 +22,7 @@ static void osr_tell(struct mapping *mapping, const struct tier_patchpoint *patc
 {
 	const struct wire_osr osr = { .module = mapping->module, .patchpoint = patchpoint->number };
 	const uint64_t mask = signals_block();
-	struct tier_conn *conn = mapping_conn(mapping);
+	struct tier_conn *conn = mapping_conn_for_note(mapping);
 
 	if (conn) {
 		conn_osr(conn, &osr, patchpoint->method);

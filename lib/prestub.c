@@ -120,7 +120,7 @@ static bool way_count(const struct mapping *mapping, const struct way *way)
 static void prestub_ring(struct mapping *mapping, const struct tier_record *record, uint64_t version)
 {
 	const uint64_t mask = signals_block();
-	struct tier_conn *conn = mapping_conn(mapping);
+	struct tier_conn *conn = mapping_conn_for_note(mapping);
 
 	if (conn) {
 		conn_threshold(conn, mapping->module, record->index, version);
@@ -145,7 +145,7 @@ static int slot_tell(struct mapping *mapping, const struct tier_record *record, 
 {
 	const struct wire_slot slot = { .module = mapping->module, .cell = cell, .method = record->index };
 	const uint64_t mask = signals_block();
-	struct tier_conn *conn = mapping_conn(mapping);
+	struct tier_conn *conn = mapping_conn_for_note(mapping);
 	int r = -ENOTCONN;
 
 	if (conn) {
@@ -184,7 +184,7 @@ static int prestub_ask(struct mapping *mapping, const struct tier_record *record
 	conn = mapping_conn(mapping);
 	if (!conn)
 		return error_set(-ENOTCONN, "it has no code yet, and every connection that opened it was closed");
-	r = conn_prepare(conn, record, mapping->module, record->index);
+	r = conn_prepare(conn, mapping, record);
 	conn_unref(conn);
 	return r;
 }

@@ -3,38 +3,73 @@
 #include "connection.h"
 #include "sys.h"
 
+/* Private, because the kernel probes no shared mappings. Not inherited by forks: a site that the kernel has optimized is a
+ * call into a page that fork does not copy (DESIGN §3).
+ *
+ * A successor of the daemon may hand out the page of its predecessor, which is mapped already, or another one. Older pages stay
+ * as long as the connection: a thread may be on its way into one. What lies there is code in any case, and a call that the
+ * kernel does not see any more is a bell that got lost.
+ *
+ *	| struct probe_page | guard | sites | guard |		pages */
+
 /* A page that another version made has its sites elsewhere: then there is the socket. */
-static bool probe_is_known(const uint8_t *page)
+static bool probe_is_known(const uint8_t *sites)
 {
-	const struct tier_probe_header *header = (const void *)(page + TIER_PROBE_HEADER_OFFSET);
+	const struct tier_probe_header *header = (const void *)(sites + TIER_PROBE_HEADER_OFFSET);
 
 	return header->magic == TIER_PROBE_MAGIC && header->version == TIER_PROBE_VERSION && header->n_slots >= TIER_PROBE_SLOTS;
 }
 
-/* Private, because the kernel probes no shared mappings. Not inherited by forks: a site that the kernel has optimized is a
- * call into a page that fork does not copy (DESIGN §3). */
-uint8_t *probe_map(int fd)
+static struct probe_page *probe_find(struct probe_page *page, const struct stat *status)
 {
-	const size_t n = 3 * TIER_PROBE_PAGE_SIZE;
+	while (page && (page->device != status->st_dev || page->inode != status->st_ino))
+		page = page->older;
+	return page;
+}
+
+static struct probe_page *probe_map_new(int fd, const struct stat *status)
+{
+	const size_t n = 4 * TIER_PROBE_PAGE_SIZE;
+	uint8_t *span;
+	void *head, *sites;
+
+	span = sys_mmap(NULL, n, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (sys_is_error(span))
+		return NULL;
+	head = sys_mmap(span, TIER_PROBE_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	sites = sys_mmap(span + 2 * TIER_PROBE_PAGE_SIZE, TIER_PROBE_PAGE_SIZE, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_FIXED, fd, 0);
+	if (sys_is_error(head) || sys_is_error(sites) || sys_madvise(span, n, MADV_DONTFORK) < 0 || !probe_is_known(sites)) {
+		sys_munmap(span, n);
+		return NULL;
+	}
+	*(struct probe_page *)head = (struct probe_page){ .device = status->st_dev, .inode = status->st_ino, .sites = sites };
+	return head;
+}
+
+struct probe_page *probe_map(struct probe_page **pages, int fd)
+{
+	struct probe_page *page;
 	struct stat status;
-	uint8_t *guard;
-	void *page;
 
 	if (sys_fstat(fd, &status) < 0 || status.st_size < (off_t)TIER_PROBE_PAGE_SIZE)
 		return NULL;
-	guard = sys_mmap(NULL, n, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (sys_is_error(guard))
-		return NULL;
-	page = sys_mmap(guard + TIER_PROBE_PAGE_SIZE, TIER_PROBE_PAGE_SIZE, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_FIXED, fd, 0);
-	if (sys_is_error(page) || sys_madvise(guard, n, MADV_DONTFORK) < 0 || !probe_is_known(page)) {
-		sys_munmap(guard, n);
-		return NULL;
+	page = probe_find(*pages, &status);
+	if (page)
+		return page;
+	page = probe_map_new(fd, &status);
+	if (page) {
+		page->older = *pages;
+		*pages = page;
 	}
 	return page;
 }
 
-void probe_unmap(uint8_t *probes)
+void probe_unmap_all(struct probe_page **pages)
 {
-	if (probes)
-		sys_munmap(probes - TIER_PROBE_PAGE_SIZE, 3 * TIER_PROBE_PAGE_SIZE);
+	while (*pages) {
+		struct probe_page *const page = *pages;
+
+		*pages = page->older;
+		sys_munmap(page, 4 * TIER_PROBE_PAGE_SIZE);
+	}
 }

@@ -5,13 +5,15 @@
 
 /* Questions about the daemon. Lists come in pages: each asks for what lies behind the last row. */
 
-static int pending_ask(struct tier_conn *conn, enum wire_scope scope, uint64_t module, uint32_t *ret)
+/* @module NULL: of all, or of all that are the caller's */
+static int pending_ask(struct tier_conn *conn, enum wire_scope scope, const struct tier_module *module, uint32_t *ret)
 {
-	const struct wire_pending pending = { .module = module, .scope = scope };
+	const struct wire_pending pending = { .module = module ? module->mapping->module : 0, .scope = scope };
 	struct wire_count count;
 	int r;
 
-	r = conn_ask(conn, WIRE_PENDING, &pending, WIRE_COUNT, &count);
+	r = conn_request(conn, &(struct request){ .type = WIRE_PENDING, .body = &pending, .fd = -1, .reply_type = WIRE_COUNT,
+						  .reply = &count, .module = module });
 	if (!r)
 		*ret = count.count < UINT32_MAX ? count.count : UINT32_MAX;
 	return r;
@@ -19,17 +21,17 @@ static int pending_ask(struct tier_conn *conn, enum wire_scope scope, uint64_t m
 
 int tier_pending_module(struct tier_module *module, uint32_t *ret)
 {
-	return pending_ask(module->conn, WIRE_SCOPE_MODULE, module->mapping->module, ret);
+	return pending_ask(module->conn, WIRE_SCOPE_MODULE, module, ret);
 }
 
 int tier_pending_mine(struct tier_conn *conn, uint32_t *ret)
 {
-	return pending_ask(conn, WIRE_SCOPE_MINE, 0, ret);
+	return pending_ask(conn, WIRE_SCOPE_MINE, NULL, ret);
 }
 
 int tier_pending_all(struct tier_conn *conn, uint32_t *ret)
 {
-	return pending_ask(conn, WIRE_SCOPE_ALL, 0, ret);
+	return pending_ask(conn, WIRE_SCOPE_ALL, NULL, ret);
 }
 
 int tier_stats(struct tier_conn *conn, struct wire_stats *ret)

@@ -17,7 +17,7 @@ static int rejit_send(const struct tier_method *method, int fd, const char *symb
 
 	text_copy(rejit.symbol, sizeof(rejit.symbol), symbol ? symbol : "");
 	r = conn_request(method->module->conn, &(struct request){ .type = WIRE_REJIT, .body = &rejit, .fd = fd,
-								  .reply_type = WIRE_DONE });
+								  .reply_type = WIRE_DONE, .module = method->module });
 	sys_close(fd);
 	return r;
 }
@@ -58,7 +58,7 @@ int tier_revert(const struct tier_method *method)
 {
 	const struct wire_method_ref ref = { .module = method->module->mapping->module, .method = method->index };
 
-	return conn_ask(method->module->conn, WIRE_REVERT, &ref, WIRE_DONE, NULL);
+	return conn_ask_about(method->module, WIRE_REVERT, &ref, WIRE_DONE, NULL);
 }
 
 int tier_counters(struct tier_conn *conn, struct wire_counters *ret)

@@ -29,7 +29,7 @@ int tier_settled(const struct tier_method *method, struct tier_settlement *ret)
 	struct wire_settlement reply;
 	int r;
 
-	r = conn_ask(method->module->conn, WIRE_SETTLED, &ref, WIRE_SETTLEMENT, &reply);
+	r = conn_ask_about(method->module, WIRE_SETTLED, &ref, WIRE_SETTLEMENT, &reply);
 	if (r < 0)
 		return r;
 	if (reply.n > WIRE_UNSETTLED_MAX || !reply.is_settled != (reply.n > 0))

@@ -14,8 +14,10 @@
  * promised to tell, and under the same lock: so no value that it writes is older than one that the thread wrote.
  *
  * The thread takes no lock but ours, which a fork finds free, and allocates nothing: so it makes no fork unsafe that was
- * safe before. When its connection is lost it ends, and the slots lead to their methods for good, which is right at every
- * stage and one jump slower: the daemon may well live, and replaces bodies without asking whom it cannot reach any more.
+ * safe before. When its lane is lost, the slots lead to their methods, which is right at every stage and one jump slower: the
+ * daemon may well live, and replaces bodies without asking whom it cannot reach any more. The thread looks for the daemon then,
+ * or the next one, has every method with slots watched again, and only then sets them: so what holds for registering holds
+ * for them all. What a daemon does not watch stays at its method.
  *
  * Slots are the process's, whichever connection they came by, in two tables: by method for the thread, by address to see
  * that nobody registers one twice. A fork that finds them empties them; each change is one store, so what it finds is
@@ -30,6 +32,8 @@ struct slot {
 	struct slot *next_at;		/* of the address's */
 	const struct tier_method *method;
 	tier_fn *at;
+	uint32_t round;			/* in which the daemon was last asked to watch the method, */
+	bool is_watched;		/* and whether it does */
 };
 
 /* process_page()->slots guards them all */
@@ -112,20 +116,23 @@ static struct slot *slot_new(const struct tier_method *method, tier_fn *at)
 	__atomic_store_n(&spare, slot->next, __ATOMIC_RELEASE);
 	slot->method = method;
 	slot->at = at;
+	slot->is_watched = false;
+	slot->round = method->module->conn->slots.round;
 	slot_link(slot);
 	return slot;
 }
 
 /* -- Values --- */
-/* Nobody tells a connection that is over of changes: what it holds must be right whatever the method becomes. */
-static tier_fn slot_value(const struct tier_method *method)
+/* When nobody tells of changes, what it holds must be right whatever the method becomes. */
+static tier_fn slot_value(const struct slot *slot)
 {
+	const struct tier_method *const method = slot->method;
 	const struct tier_layout *layout = &method->module->mapping->layout;
 	/* Synchronizes with the release store in entry.c: the code's bytes before the cell that leads to them. */
 	const uint64_t entry = __atomic_load_n(&method_record(method)->entry, __ATOMIC_ACQUIRE);
 
-	if (entry != tier_layout_precode(layout, method->index)
-	    && !__atomic_load_n(&method->module->conn->slots.is_over, __ATOMIC_ACQUIRE))
+	if (entry != tier_layout_precode(layout, method->index) && slot->is_watched
+	    && !__atomic_load_n(&method->module->conn->slots.is_lost, __ATOMIC_ACQUIRE))
 		return (tier_fn)(uintptr_t)entry;
 	return (tier_fn)(uintptr_t)method_address(method);
 }
@@ -149,7 +156,7 @@ static void slots_change(uint64_t module, uint32_t index)
 {
 	lock_take(&process_page()->slots, UINT64_MAX);
 	for (struct slot *slot = *method_bucket(module, index); slot; slot = slot->next)
-		if (slot_is_of(slot, module, index) && slot_set(slot, slot_value(slot->method)))
+		if (slot_is_of(slot, module, index) && slot_set(slot, slot_value(slot)))
 			__atomic_fetch_add(&slot->method->module->mapping->visits->n_slot_writes, 1, __ATOMIC_RELAXED);
 	lock_give(&process_page()->slots);
 }
@@ -197,14 +204,14 @@ static void slots_forked(void)
 }
 
 /* In that order: what others write from now on is right already, what they wrote before is found here. */
-static void slots_fall_back(struct tier_conn *conn)
+static void slots_set_all(struct tier_conn *conn, bool is_lost)
 {
-	__atomic_store_n(&conn->slots.is_over, 1, __ATOMIC_RELEASE);
+	__atomic_store_n(&conn->slots.is_lost, is_lost, __ATOMIC_RELEASE);
 	lock_take(&process_page()->slots, UINT64_MAX);
 	for (uint32_t i = 0; i < SLOT_BUCKETS; i++)
 		for (struct slot *slot = by_method[i]; slot; slot = slot->next)
 			if (slot->method->module->conn == conn)
-				slot_set(slot, slot_value(slot->method));
+				slot_set(slot, slot_value(slot));
 	lock_give(&process_page()->slots);
 }
 
@@ -252,13 +259,13 @@ static void slots_take_answer(struct slots *slots)
 	slots_answered(slots);
 }
 
-/* False: the daemon does not keep the protocol, or is gone. */
-static bool slots_take(struct slots *slots)
+/* False: the daemon does not keep the protocol, or is gone, or says nothing. */
+static bool slots_take(struct slots *slots, uint64_t deadline_ns)
 {
 	const struct wire_header *header = &slots->lane.header;
 	const struct wire_slot_change *change = &slots->lane.body.as_SLOT_CHANGED;
 
-	if (lane_listen(&slots->lane) < 0)
+	if (lane_listen(&slots->lane, deadline_ns) < 0)
 		return false;
 	if (!header->serial && header->type == WIRE_SLOT_CHANGED) {
 		slots_change(change->module, change->method);
@@ -270,18 +277,112 @@ static bool slots_take(struct slots *slots)
 	return true;
 }
 
+/* -- Getting another lane --- */
+#define SLOTS_ANSWER_NS 5000000000ull	/* a daemon that takes longer to answer about a method is none */
+#define SLOTS_ATTEMPT_NS 250000000ull	/* tier_disconnect() may have to wait so long */
+
+static bool slots_is_ending(const struct slots *slots)
+{
+	return __atomic_load_n(&slots->is_ending, __ATOMIC_ACQUIRE);
+}
+
+/* A method that was not asked about in this round, from bucket *at on: what lies before are all asked about. Its numbers are
+ * enough, and stay true when its module is closed meanwhile. */
+static bool slots_next_unasked(const struct tier_conn *conn, uint32_t *at, struct wire_method_ref *ret)
+{
+	bool is_found = false;
+
+	lock_take(&process_page()->slots, UINT64_MAX);
+	for (; *at < SLOT_BUCKETS && !is_found; *at += !is_found)
+		for (struct slot *slot = by_method[*at]; slot && !is_found; slot = slot->next)
+			if (slot->method->module->conn == conn && slot->round != conn->slots.round) {
+				*ret = (struct wire_method_ref){ slot->method->module->mapping->module, slot->method->index, 0 };
+				is_found = true;
+			}
+	lock_give(&process_page()->slots);
+	return is_found;
+}
+
+/* A number can be that of two modules, of which the daemon knows one (tier_module.is_orphan). */
+static void slots_asked(const struct tier_conn *conn, const struct wire_method_ref *ref, bool is_watched)
+{
+	lock_take(&process_page()->slots, UINT64_MAX);
+	for (struct slot *slot = *method_bucket(ref->module, ref->method); slot; slot = slot->next)
+		if (slot_is_of(slot, ref->module, ref->method) && slot->method->module->conn == conn) {
+			slot->round = conn->slots.round;
+			slot->is_watched = is_watched && !slot->method->module->is_orphan;
+		}
+	lock_give(&process_page()->slots);
+}
+
+static bool slots_watch_again(struct tier_conn *conn, const struct wire_method_ref *ref)
+{
+	const uint64_t deadline_ns = deadline_after(SLOTS_ANSWER_NS);
+	struct slots *const slots = &conn->slots;
+	const uint64_t serial = __atomic_add_fetch(&slots->serial, 1, __ATOMIC_RELAXED);
+
+	if (slots_send(slots, WIRE_SLOT_WATCH, ref, serial, deadline_ns))
+		return false;
+	while (slots->answered != serial)
+		if (!slots_take(slots, deadline_ns))
+			return false;
+	slots_asked(conn, ref, slots->result == 0);
+	return true;
+}
+
+/* Who registers a slot meanwhile, because the lane was not lost yet when it began, finds that the round is another one. */
+static void slots_begin_round(struct tier_conn *conn)
+{
+	lock_take(&process_page()->slots, UINT64_MAX);
+	__atomic_store_n(&conn->slots.round, conn->slots.round + 1, __ATOMIC_RELEASE);
+	lock_give(&process_page()->slots);
+}
+
+static bool slots_resume(struct tier_conn *conn)
+{
+	struct wire_method_ref ref;
+	uint32_t at = 0;
+
+	if (session_renew(conn, &conn->slots.lane, WIRE_LANE_SLOTS, 0, deadline_after(SLOTS_ATTEMPT_NS)) < 0)
+		return false;
+	slots_begin_round(conn);
+	while (slots_next_unasked(conn, &at, &ref))
+		if (slots_is_ending(&conn->slots) || !slots_watch_again(conn, &ref))
+			return false;
+	return true;
+}
+
+/* Until there is a lane again. False: the thread is to end. */
+static bool slots_recover(struct tier_conn *conn)
+{
+	struct retry retry = retry_until(UINT64_MAX);
+
+	for (;;) {
+		if (slots_is_ending(&conn->slots))
+			return false;
+		if (slots_resume(conn))
+			return true;
+		lane_shut(&conn->slots.lane);
+		futex_wait(&conn->slots.is_ending, 0, retry_pause(&retry), false);
+	}
+}
+
 static void *slots_main(void *context)
 {
 	struct tier_conn *const conn = context;
 	struct slots *const slots = &conn->slots;
 
 	thread_begin();
-	while (slots_take(slots))
-		;
-	slots_fall_back(conn);
-	lane_shut(&slots->lane);	/* now the daemon need not wait for an answer of ours */
-	slots_answered(slots);
-	return NULL;
+	do {
+		while (slots_take(slots, UINT64_MAX))
+			;
+		slots_set_all(conn, true);
+		lane_shut(&slots->lane);	/* now the daemon need not wait for an answer of ours */
+		slots_answered(slots);
+		if (!slots_recover(conn))
+			return NULL;
+		slots_set_all(conn, false);
+	} while (true);
 }
 
 static int thread_start(struct tier_conn *conn)
@@ -299,7 +400,7 @@ static int thread_start(struct tier_conn *conn)
 /* -- A connection's lane; page->watch is taken, all signals are blocked --- */
 static int slots_lost(const struct tier_conn *conn)
 {
-	return error_set(-ECONNRESET, "the connection to the daemon at %s is lost: slots are not kept any more",
+	return error_set(-ECONNRESET, "the connection to the daemon at %s is lost: slots are not kept until there is another one",
 			 conn->address.sun_path);
 }
 
@@ -323,14 +424,14 @@ static int slots_start(struct tier_conn *conn, uint64_t deadline_ns)
 	int r;
 
 	if (conn->page->has_thread)
-		return __atomic_load_n(&slots->is_over, __ATOMIC_ACQUIRE) ? slots_lost(conn) : 0;
+		return __atomic_load_n(&slots->is_lost, __ATOMIC_ACQUIRE) ? slots_lost(conn) : 0;
 	slots_link_conn(conn);
 	if (!has_fork_handler)
 		return error_set(-ENOMEM, "out of memory");
 	slots->lane = conn_lane(conn);
-	slots->is_over = 0;
+	slots->is_lost = slots->is_ending = 0;
 	slots->serial = slots->answered = 0;
-	r = session_join(conn, &slots->lane, WIRE_LANE_SLOTS, deadline_ns, NULL);
+	r = session_renew(conn, &slots->lane, WIRE_LANE_SLOTS, 0, deadline_ns);
 	if (!r)
 		r = thread_start(conn);
 	if (r < 0)
@@ -340,21 +441,21 @@ static int slots_start(struct tier_conn *conn, uint64_t deadline_ns)
 	return r;
 }
 
-/* Asks the daemon to tell of changes of the method. */
-static int slots_watch(struct tier_conn *conn, const struct tier_method *method, uint64_t deadline_ns)
+/* Asks the daemon to tell of changes of the method: in this round, in which @conn's lane is not lost. */
+static int slots_watch(struct tier_conn *conn, const struct tier_method *method, uint32_t round, uint64_t deadline_ns)
 {
 	const struct wire_method_ref ref = { .module = method->module->mapping->module, .method = method->index };
 	struct slots *const slots = &conn->slots;
+	const uint64_t serial = __atomic_add_fetch(&slots->serial, 1, __ATOMIC_RELAXED);
 	uint32_t seen;
 
-	slots->serial++;
-	if (slots_send(slots, WIRE_SLOT_WATCH, &ref, slots->serial, deadline_ns))
+	if (slots_send(slots, WIRE_SLOT_WATCH, &ref, serial, deadline_ns))
 		return slots_lost(conn);
 	for (;;) {
 		seen = __atomic_load_n(&slots->n_answers, __ATOMIC_ACQUIRE);
-		if (__atomic_load_n(&slots->answered, __ATOMIC_ACQUIRE) == slots->serial)
+		if (__atomic_load_n(&slots->answered, __ATOMIC_ACQUIRE) == serial)
 			return slots->result ? error_set(slots->result, "%s", slots->text) : 0;
-		if (__atomic_load_n(&slots->is_over, __ATOMIC_ACQUIRE))
+		if (__atomic_load_n(&slots->is_lost, __ATOMIC_ACQUIRE) || __atomic_load_n(&slots->round, __ATOMIC_ACQUIRE) != round)
 			return slots_lost(conn);
 		if (futex_wait(&slots->n_answers, seen, deadline_ns, false) == -ETIMEDOUT)
 			return error_set(-ETIMEDOUT, "the daemon at %s did not answer in time", conn->address.sun_path);
@@ -376,52 +477,75 @@ static int slot_add(const struct tier_method *method, tier_fn *at)
 	return r;
 }
 
-/* The first value; @result: it is not registered after all, and holds what it held. */
-static void slot_settle(tier_fn *at, int result, tier_fn before)
+/* The first value; @result: it is not registered after all, and holds what it held. If another round has begun, the thread has
+ * asked about it, or will. */
+static void slot_settle(tier_fn *at, uint32_t round, int result, tier_fn before)
 {
 	const uint64_t mask = slots_enter();
 	struct slot *const slot = slot_find(at);
 
+	if (slot && slot->method->module->conn->slots.round == round)
+		slot->is_watched = !result;
 	if (slot)
-		slot_set(slot, result ? before : slot_value(slot->method));
+		slot_set(slot, result ? before : slot_value(slot));
 	if (slot && result)
 		slot_unlink(slot);
 	slots_leave(mask);
 }
 
-static int slot_register(struct tier_conn *conn, const struct tier_method *method, tier_fn *at)
+static int slot_register_locked(struct tier_conn *conn, const struct tier_method *method, tier_fn *at, struct retry *retry)
 {
-	const uint64_t deadline_ns = deadline_after(conn->timeout_ns);
 	const tier_fn before = *at;
+	uint32_t round;
 	int r;
 
-	r = conn_ready(conn, deadline_ns);
-	if (!r && lock_take(&conn->page->watch, deadline_ns) < 0)
-		r = error_set(-ETIMEDOUT, "another thread that registers a slot takes too long");
-	if (r < 0)
-		return r;
-	r = slots_start(conn, deadline_ns);
+	r = slots_start(conn, retry_attempt(retry));
+	if (!r)
+		r = module_check(method->module);
+	round = __atomic_load_n(&conn->slots.round, __ATOMIC_ACQUIRE);
+	if (!r && __atomic_load_n(&conn->slots.is_lost, __ATOMIC_ACQUIRE))
+		r = slots_lost(conn);
 	if (!r)
 		r = slot_add(method, at);
 	if (!r) {
-		r = slots_watch(conn, method, deadline_ns);
-		slot_settle(at, r, before);
+		r = slots_watch(conn, method, round, retry->deadline_ns);
+		slot_settle(at, round, r, before);
 	}
+	return r;
+}
+
+static int slot_register(struct tier_conn *conn, const struct tier_method *method, tier_fn *at, struct retry *retry)
+{
+	int r;
+
+	r = conn_ready(conn, retry->deadline_ns);
+	if (!r && lock_take(&conn->page->watch, retry->deadline_ns) < 0)
+		r = error_set(-ETIMEDOUT, "another thread that registers a slot takes too long");
+	if (r < 0)
+		return r;
+	r = slot_register_locked(conn, method, at, retry);
 	lock_give(&conn->page->watch);
 	return r;
 }
 
+#define SLOT_ROUNDS 8	/* what ends the lane so often is the slot */
+
 /* With all signals blocked, so that no handler forks in the middle. */
 int tier_slot_register(const struct tier_method *method, tier_fn *slot)
 {
+	struct tier_conn *const conn = method->module->conn;
+	struct retry retry = retry_until(deadline_after(conn->timeout_ns));
+	const uint32_t first = __atomic_load_n(&conn->slots.round, __ATOMIC_ACQUIRE);
 	uint64_t mask;
 	int r;
 
 	if ((uintptr_t)slot % sizeof(*slot) || !slot)
 		return error_set(-EINVAL, "the slot at 0x%lx is not aligned to 8 bytes", (unsigned long)(uintptr_t)slot);
-	mask = signals_block();
-	r = slot_register(method->module->conn, method, slot);
-	signals_restore(mask);
+	do {
+		mask = signals_block();
+		r = slot_register(conn, method, slot, &retry);
+		signals_restore(mask);
+	} while (r == -ECONNRESET && __atomic_load_n(&conn->slots.round, __ATOMIC_ACQUIRE) - first < SLOT_ROUNDS && retry_sleep(&retry));
 	return r;
 }
 
@@ -479,11 +603,13 @@ void slots_end(struct tier_conn *conn)
 {
 	struct slots *const slots = &conn->slots;
 
+	__atomic_store_n(&slots->is_ending, 1, __ATOMIC_RELEASE);
+	futex_wake(&slots->is_ending, 1);
 	if (conn->page->has_thread)
 		lane_shut(&slots->lane);	/* whoever registers a slot right now does not wait for an answer */
 	lock_take(&conn->page->watch, UINT64_MAX);
 	slots_unlink_conn(conn);
-	if (conn->page->has_thread && lane_is_intact(&slots->lane)) {
+	if (conn->page->has_thread && (lane_is_intact(&slots->lane) || __atomic_load_n(&slots->is_lost, __ATOMIC_ACQUIRE))) {
 		pthread_join(slots->thread, NULL);
 		lane_close(&slots->lane);
 	} else if (conn->page->has_thread) {

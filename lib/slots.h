@@ -17,9 +17,11 @@ struct slots {
 	pthread_t thread;		/* runs while page->has_thread says so */
 	struct tier_conn *next;		/* the next connection that ever had one */
 	bool is_linked;
+	uint32_t round;			/* how often the thread has watched its methods anew */
+	uint32_t is_ending;		/* futex: the thread is to end */
 	/* what the lane's only asker waits for */
-	uint32_t n_answers;		/* futex: grows with each answer, and when the thread ends */
-	uint32_t is_over;		/* the thread has ended, or is about to */
+	uint32_t n_answers;		/* futex: grows with each answer, and when the lane is lost */
+	uint32_t is_lost;		/* nobody tells of changes: until the thread has all methods watched again */
 	uint64_t serial;		/* of the last question */
 	uint64_t answered;		/* of the last answer: written before n_answers grows, like the rest */
 	int result;

@@ -39,6 +39,50 @@ struct timespec *deadline_left(uint64_t deadline_ns, struct timespec *to)
 	return time_split(deadline_ns > now ? deadline_ns - now : 0, to);
 }
 
+/* -- Trying again --- */
+#define RETRY_ATTEMPT_NS 1000000000u
+#define RETRY_ATTEMPT_MAX_NS 8000000000u
+#define RETRY_PAUSE_NS 2000000u
+#define RETRY_PAUSE_MAX_NS 250000000u
+
+static uint64_t smaller(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+struct retry retry_until(uint64_t deadline_ns)
+{
+	return (struct retry){ .deadline_ns = deadline_ns, .attempt_ns = RETRY_ATTEMPT_NS, .pause_ns = RETRY_PAUSE_NS };
+}
+
+uint64_t retry_attempt(struct retry *retry)
+{
+	const uint64_t deadline_ns = smaller(deadline_after(retry->attempt_ns), retry->deadline_ns);
+
+	retry->attempt_ns = smaller(2 * retry->attempt_ns, RETRY_ATTEMPT_MAX_NS);
+	return deadline_ns;
+}
+
+uint64_t retry_pause(struct retry *retry)
+{
+	const uint64_t now = time_now(), due_ns = smaller(now + retry->pause_ns, retry->deadline_ns);
+
+	retry->pause_ns = smaller(2 * retry->pause_ns, RETRY_PAUSE_MAX_NS);
+	return now < retry->deadline_ns ? due_ns : 0;
+}
+
+bool retry_sleep(struct retry *retry)
+{
+	const uint64_t due_ns = retry_pause(retry);
+	struct timespec left;
+
+	if (!due_ns)
+		return false;
+	sys_ppoll(NULL, 0, deadline_left(due_ns, &left), NULL);	/* a signal ends it early, which does no harm */
+	return true;
+}
+
+/* -- Futexes --- */
 int futex_wait(const uint32_t *word, uint32_t value, uint64_t deadline_ns, bool is_shared)
 {
 	const int op = FUTEX_WAIT_BITSET | (is_shared ? 0 : FUTEX_PRIVATE_FLAG);

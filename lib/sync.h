@@ -14,6 +14,17 @@ uint64_t deadline_after(uint64_t timeout_ns);
 /* What remains until @deadline_ns, for system calls that want it: NULL when it is never. */
 struct timespec *deadline_left(uint64_t deadline_ns, struct timespec *to);
 
+/* -- Trying again until a deadline. An attempt blocks signals, so the first is short; each may take twice as long as the one
+ * before, and so may the pause after it. --- */
+struct retry {
+	uint64_t deadline_ns, attempt_ns, pause_ns;
+};
+struct retry retry_until(uint64_t deadline_ns);
+uint64_t retry_attempt(struct retry *retry);	/* the deadline of the attempt that follows */
+uint64_t retry_pause(struct retry *retry);	/* when the next one is due; 0: the deadline is over */
+/* Sleeps so long. False: the deadline is over. */
+bool retry_sleep(struct retry *retry);
+
 /* -- Signals --- */
 /* Blocks all of them, the C library's own too (cancellation is one), and returns the mask to restore. */
 static inline uint64_t signals_block(void)

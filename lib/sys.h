@@ -89,6 +89,7 @@ static inline int sys_futex_waitv(const void *waiters, unsigned int n, const str
 
 /* -- Files and sockets --- */
 static inline int sys_close(int fd) { return sys_call(SYS_close, fd, 0, 0, 0, 0, 0); }
+static inline int sys_dup3(int fd, int to, int flags) { return sys_call(SYS_dup3, fd, to, flags, 0, 0, 0); }
 static inline long sys_write(int fd, const void *p, size_t n) { return sys_call(SYS_write, fd, (long)p, n, 0, 0, 0); }
 static inline long sys_read(int fd, void *p, size_t n) { return sys_call(SYS_read, fd, (long)p, n, 0, 0, 0); }
 static inline int sys_fstat(int fd, struct stat *ret) { return sys_call(SYS_fstat, fd, (long)ret, 0, 0, 0, 0); }

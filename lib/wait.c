@@ -12,14 +12,15 @@
  * The state word in the records is a futex that the daemon wakes; the cancellation token is another one. A kernel that
  * can wait for both at once (5.16) does; with an older one the wait looks at the token every few milliseconds.
  *
- * Between sleeps, at growing intervals, the wait looks whether the daemon is still there, so that it never hangs. And a
- * counter that stands at "reached" while the state word still says "counting" may mean that the crossing thread died
+ * Between sleeps, at growing intervals, the wait looks whether the daemon is still there, so that it never hangs. If not, it
+ * looks for the next one, but never for longer than a cancellation or its own deadline may wait; when none has come for as
+ * long as a request of the connection may take, it gives up. And a counter that stands at "reached" while the state word still says "counting" may mean that the crossing thread died
  * between the two: then the daemon is asked about the method, for that makes it look at the counter. */
 
 #define WAIT_TICK_FIRST_NS 20000000ull
 #define WAIT_TICK_MAX_NS 320000000ull
 #define WAIT_SLICE_NS 2000000ull	/* how late a cancellation may be noticed without futex_waitv() */
-#define WAIT_RECOVERY_NS 1000000000ull	/* in a fork: how long one look at the connection may take */
+#define WAIT_RENEWAL_NS 100000000ull	/* how long one look for a daemon may take */
 
 struct tier_cancel {
 	uint32_t is_canceled;
@@ -98,22 +99,36 @@ struct wait {
 	const struct tier_method *method;
 	uint64_t deadline_ns;
 	uint64_t tick_ns, next_ns;	/* interval; time of the next look */
+	uint64_t lost_ns;		/* since when there is no daemon; 0: there is one */
 };
+
+/* 0: there may be a daemon soon. */
+static int wait_without_daemon(struct wait *wait, int r)
+{
+	const uint64_t now = time_now();
+
+	if (!wait->lost_ns)
+		wait->lost_ns = now;
+	return now - wait->lost_ns < wait->method->module->conn->timeout_ns ? 0 : r;
+}
 
 static int wait_look(struct wait *wait, const struct tier_answer *answer)
 {
 	const struct tier_module *const module = wait->method->module;
 	const struct wire_method_ref ref = { .module = module->mapping->module, .method = wait->method->index };
-	const uint64_t now = time_now(), patience = deadline_after(WAIT_RECOVERY_NS);
+	const uint64_t now = time_now(), patience = deadline_after(WAIT_RENEWAL_NS);
 	int r;
 
 	if (now < wait->next_ns)
 		return 0;
 	wait->next_ns = now + wait->tick_ns;
 	wait->tick_ns = wait->tick_ns * 2 < WAIT_TICK_MAX_NS ? wait->tick_ns * 2 : WAIT_TICK_MAX_NS;
-	r = conn_nudge(module->conn, answer->stage == TIER_STAGE_REACHED ? &ref : NULL,
+	r = conn_nudge(module, answer->stage == TIER_STAGE_REACHED ? &ref : NULL,
 		       patience < wait->deadline_ns ? patience : wait->deadline_ns);
-	return r == -ETIMEDOUT ? 0 : r;	/* a fork that could not connect yet: the wait's own deadline counts */
+	if (r == -ECONNRESET || r == -ETIMEDOUT)
+		return wait_without_daemon(wait, r);
+	wait->lost_ns = 0;
+	return r;
 }
 
 /* The low half of the state word, which changes with each stage and generation */

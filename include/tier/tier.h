@@ -16,7 +16,25 @@
  * calling thread: tier_error_text(). libtier never prints. All functions are thread-safe unless they say otherwise.
  *
  * A method's entry is a plain C function pointer: callable from any thread, from a signal handler, in a forked child,
- * at any time between tier_find() and tier_close(). */
+ * at any time between tier_find() and tier_close().
+ *
+ * A connection outlives its daemon. Code that exists runs on; whoever needs the daemon finds the next one, and has it hold what
+ * is open:
+ *
+ *	questions, tier_open(), first calls	wait for it and are asked again, in all no longer than the connection's timeout;
+ *						then -ECONNRESET, or the failure handler
+ *	tier_wait(), tier_climb_next(),		go on; -ECONNRESET when there was no daemon for that long. Their own deadline and
+ *	tier_drive(), tier_events_next()	cancellation hold meanwhile.
+ *	tier_load(), tier_unload(),		are asked again only if they were not sent yet. Else -ECONNRESET, and the sentence
+ *	tier_rejit(), tier_revert(),		says what may have been done
+ *	tier_module_instantiate(),
+ *	tier_precompile(), tier_freeze()
+ *	tier_thaw()				-ECONNRESET: the freeze has ended with the session
+ *	tier_close(), tier_disconnect()		do not wait
+ *	thresholds, slots, loops		are told as soon as somebody listens; nobody waits
+ *
+ * A daemon that does not know an open module, because nobody kept it: -ESTALE from everything that asks about it, and first
+ * calls of its methods fail. What has code goes on. */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -49,7 +67,7 @@ struct tier_conn_opts {
 	size_t size;		/* sizeof(struct tier_conn_opts) */
 	const char *socket;	/* NULL: $TIERD_SOCKET, else $XDG_RUNTIME_DIR/tierd.sock if there, else the system's */
 	const char *program;	/* how `tierctl stats` names this client; NULL: the program's short name */
-	uint64_t timeout_ns;	/* for a request, and for a cold call; 0: 30 s */
+	uint64_t timeout_ns;	/* for a request, and for a cold call, daemons that come and go included; 0: 30 s */
 };
 
 /* What a cold call does that cannot be served (the daemon is gone, or has no room): called in the calling thread, with
@@ -63,8 +81,8 @@ TIER_API int tier_connect(struct tier_conn **ret, const struct tier_conn_opts *o
 /* Ends the session. Modules that are still open stay mapped and callable as far as they have code; close them first. */
 TIER_API void tier_disconnect(struct tier_conn *conn);
 
-/* true: thresholds travel through the kernel's probes; false: over the socket. @why (may be NULL) is a sentence that lives
- * as long as the connection. */
+/* true: thresholds travel through the kernel's probes; false: over the socket, or there is no daemon. @why (may be NULL) is a
+ * sentence, which holds for the daemon that is there now, and lives until two more have come. */
 TIER_API bool tier_conn_uses_kernel(struct tier_conn *conn, const char **why);
 
 /* -- Modules --- */
@@ -142,8 +160,9 @@ TIER_API uint32_t tier_remaining(const struct tier_method *method);
 
 /* Waits until the method is in a quiet state: final, cold, frozen (is_frozen: its module is, so nothing new of it starts), or
  * counting with calls left; never for a promotion, so a caller that calls too little is never stuck. 0 and *ret; -ETIMEDOUT;
- * -ECANCELED; -ECONNRESET when the connection is lost and -ENOTCONN when it was closed: then nobody would say when the state
- * changes. @cancel and @ret may be NULL. */
+ * -ECANCELED; -ENOTCONN when the connection was closed, -ECONNRESET when it is lost and no daemon has come for the connection's
+ * timeout, -ESTALE when the one that came does not know the module: then nobody would say when the state changes. @cancel and
+ * @ret may be NULL. */
 TIER_API int tier_wait(const struct tier_method *method, uint64_t timeout_ns, struct tier_cancel *cancel, struct tier_answer *ret);
 
 /* A token that ends waits: all that wait with it now or later return -ECANCELED. tier_cancel() is async-signal-safe. */
@@ -205,10 +224,10 @@ TIER_API struct tier_records_mark tier_mark(const struct tier_module *module);
 TIER_API bool tier_changed_since(const struct tier_module *module, const struct tier_records_mark *mark);
 
 /* Holds the module's promotions, for all processes: returns when nothing of it is compiled any more, and nothing starts until
- * tier_thaw(), the last tier_close(), tier_disconnect() or the end of the process. First calls get their code all the same. Calls are
+ * tier_thaw(), the last tier_close(), tier_disconnect() or the end of the process or the daemon. First calls get their code all the same. Calls are
  * counted on; who reaches its threshold is frozen, and queued when it thaws. Freezing twice is freezing once; a fork has frozen
- * nothing. -EACCES: not the module's owner; -EINVAL of tier_thaw(): this connection has not frozen it; -ETIMEDOUT: the compiler is
- * still at it, nothing is frozen. */
+ * nothing. -EACCES: not the module's owner; -EINVAL of tier_thaw(): this connection has not frozen it; -ECONNRESET of it: it did, but
+ * the daemon has gone since, and the freeze with it; -ETIMEDOUT: the compiler is still at it, nothing is frozen. */
 TIER_API int tier_freeze(struct tier_module *module);
 TIER_API int tier_thaw(struct tier_module *module);
 
@@ -228,7 +247,8 @@ TIER_API int tier_revert(const struct tier_method *method);
 /* A pointer in the program's own memory through which it calls the method: from now on libtier keeps in it what is fastest,
  * the method's address or its final code. The slot gets its first value before this returns, is written with one aligned
  * store by a thread of libtier's (which blocks all signals and starts with the first slot), and must stay valid until it is
- * unregistered; then it holds tier_entry() again. A fork has its own slots, reset to tier_entry(). -EINVAL: not aligned, or
+ * unregistered; then it holds tier_entry() again, as it does while there is no daemon. A fork has its own slots, reset to
+ * tier_entry(). -EINVAL: not aligned, or
  * registered; -ENOENT: not registered. Closing the module unregisters its slots. */
 TIER_API int tier_slot_register(const struct tier_method *method, tier_fn *slot);
 TIER_API int tier_slot_unregister(const struct tier_method *method, tier_fn *slot);
@@ -282,10 +302,13 @@ TIER_API int tier_clients(struct tier_conn *conn, int (*fn)(const struct wire_se
  * with a time: from then on. Not thread-safe: one user at a time. */
 TIER_API int tier_events_open(struct tier_conn *conn, uint64_t from, struct tier_events **ret);
 TIER_API void tier_events_close(struct tier_events *events);
-/* Readable when tier_events_next() will not block for long. */
+/* Readable when tier_events_next() will not block for long, or should look for a daemon: always the same descriptor, but in a
+ * fork, which gets its own at the first tier_events_next(). */
 TIER_API int tier_events_fd(const struct tier_events *events);
 /* 0 and one event; -ETIMEDOUT (with a timeout of 0: there is none now); -ENODATA: numbers *gap_first..*gap_last are no
- * longer kept, the next call goes on behind. */
+ * longer kept, the next call goes on behind; -ECONNRESET: no daemon has come for the connection's timeout, the next call looks
+ * again; -ESTALE: the daemon that came has another journal, which ends before, the next call begins at its first event. Over
+ * daemons of one journal nothing is missing and nothing comes twice. */
 TIER_API int tier_events_next(struct tier_events *events, uint64_t timeout_ns, struct tier_event *ret, uint64_t *gap_first,
 			      uint64_t *gap_last);
 

@@ -359,19 +359,30 @@ static void a_signal_handler_of_the_waiting_thread_ends_it(void **state)
 	world_end(&world);
 }
 
+/* It waits for a successor as long as a request of its connection may take. */
 static void the_end_of_the_daemon_ends_it(void **state)
 {
+	struct tier_conn_opts opts = { .size = sizeof(opts), .timeout_ns = 300 * MS };
+	struct tier_module *module;
+	struct tier_method *method;
+	struct tier_conn *hasty;
 	struct waiter waiter;
 	struct world world;
 
 	world_start(&world, ARGS(HELD));
 	call(world.method, 1);
-	waiter = (struct waiter){ .method = world.method };
+	opts.socket = world.daemon.socket;
+	assert_done(tier_connect(&hasty, &opts));
+	assert_done(tier_open(hasty, "fib", &module));
+	assert_done(tier_find(module, tier_method_name(world.method), &method));
+	waiter = (struct waiter){ .method = method };
 	assert_int_equal(pthread_create(&waiter.thread, NULL, wait_for_ever, &waiter), 0);
 	wait_until("the thread to sleep", is_asleep(&waiter.tid));
 	daemon_kill(&world.daemon);
 	pthread_join(waiter.thread, NULL);
-	assert_true(waiter.result < 0 && waiter.result != -ETIMEDOUT && waiter.result != -ECANCELED);
+	assert_int_equal(waiter.result, -ECONNRESET);
+	tier_close(module);
+	tier_disconnect(hasty);
 	world_end(&world);
 }
 

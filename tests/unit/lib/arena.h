@@ -53,6 +53,7 @@ enum twist {
 	TWIST_UNSETTLED,	/* a method that there is not */
 	TWIST_LAST_WORD,	/* ERROR with serial 0, then hangs up */
 	TWIST_HANGUP,
+	TWIST_DIE,		/* the daemon dies, once, and its successor is there at once */
 };
 
 struct fake_module {
@@ -116,6 +117,7 @@ struct fake {
 	bool is_promoting;		/* a bell makes its method final */
 	uint64_t closure;		/* SETTLED: the methods of module 0 that count, whichever is asked for: a bit each */
 	bool is_unnamed[FAKE_MODULES];
+	bool is_gone[FAKE_MODULES];	/* this daemon does not know it */
 	struct tier_event events[FAKE_EVENTS];
 	uint32_t n_events, n_forgotten;	/* events 1..n_forgotten are a gap */
 	struct fake_looks looks[2];

@@ -42,8 +42,9 @@ static inline void fake_done(struct fake_conn *conn, uint64_t serial)
 static inline int fake_module_of(struct fake *fake, const struct wire_module_ref *ref)
 {
 	for (unsigned int i = 0; i < FAKE_MODULES; i++)
-		if (ref->module ? ref->module == fake->modules[i].info.module
-				: !fake->is_unnamed[i] && strcmp(ref->name, fake->modules[i].info.name) == 0)
+		if (!fake->is_gone[i]
+		    && (ref->module ? ref->module == fake->modules[i].info.module
+				    : !fake->is_unnamed[i] && strcmp(ref->name, fake->modules[i].info.name) == 0))
 			return i;
 	return -1;
 }
@@ -54,11 +55,15 @@ static inline void fake_hello(struct fake *fake, struct fake_conn *conn, uint64_
 	uint32_t i = fake->n_sessions;
 
 	if (hello->session[0])
-		for (i = 0; i < fake->n_sessions && fake->sessions[i].token[0] != hello->session[0]; i++)
+		for (i = 0; i < fake->n_sessions
+			    && !(fake->sessions[i].n_lanes && fake->sessions[i].token[0] == hello->session[0]); i++)
 			;
 	else
 		fake->sessions[fake->n_sessions++] = (struct fake_session){ .token = { 1000 + i, 7 }, .nonce = 5000 + i };
-	assert(i < fake->n_sessions);
+	if (i == fake->n_sessions) {
+		fake_error(conn, serial, TIER_ERROR_DENIED, "no such session");
+		return;
+	}
 	if (fake->sessions[i].n_lanes++ == 0)
 		__atomic_fetch_add(&fake->n_live, 1, __ATOMIC_RELEASE);
 	conn->session = i + 1;
@@ -397,6 +402,20 @@ static inline void fake_hang_up(struct fake *fake, struct fake_conn *conn)
 	*conn = (struct fake_conn){ .fd = -1 };
 }
 
+/* The daemon dies, and its successor listens at once: every connection ends, and nobody knows the sessions. The lock is held. */
+static inline void fake_die(struct fake *fake)
+{
+	for (uint32_t i = 0; i < fake->n_conns; i++)
+		if (fake->conns[i].fd >= 0) {
+			shutdown(fake->conns[i].fd, SHUT_RDWR);	/* its thread may be in poll() and hold it open */
+			close(fake->conns[i].fd);
+			fake->conns[i] = (struct fake_conn){ .fd = -1 };
+		}
+	for (uint32_t i = 0; i < fake->n_sessions; i++)
+		fake->sessions[i].n_lanes = 0;
+	__atomic_store_n(&fake->n_live, 0, __ATOMIC_RELEASE);
+}
+
 static inline void fake_twist(struct fake *fake, struct fake_conn *conn, const struct wire_header *header, const void *body,
 			      int fd)
 {
@@ -433,6 +452,10 @@ static inline void fake_twist(struct fake *fake, struct fake_conn *conn, const s
 		fake_hang_up(fake, conn);
 		return;
 	case TWIST_HANGUP: fake_hang_up(fake, conn); return;
+	case TWIST_DIE:
+		fake->twist = TWIST_NONE;
+		fake_die(fake);
+		return;
 	default: fake_answer(fake, conn, header, body, fd, fake->twist); return;
 	}
 	send(conn->fd, bytes, sizeof(bytes), MSG_NOSIGNAL);
@@ -604,10 +627,25 @@ static inline const char *fake_temporary(void)
 	return folder && *folder == '/' && strlen(folder) <= 32 ? folder : "/tmp";
 }
 
+/* It listens from then on. */
+static inline void fake_start(struct fake *fake)
+{
+	sigset_t all, old;
+
+	unlink(fake->address.sun_path);
+	fake->listen_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	assert_int_equal(bind(fake->listen_fd, (struct sockaddr *)&fake->address, sizeof(fake->address)), 0);
+	assert_int_equal(listen(fake->listen_fd, 128), 0);
+	fake->is_stopping = false;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	assert_int_equal(pthread_create(&fake->thread, NULL, fake_main, fake), 0);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+}
+
 static inline int fake_setup(void **state)
 {
 	struct fake *fake = mmap(NULL, sizeof(*fake), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	sigset_t all, old;
 
 	assert_true(fake != MAP_FAILED);
 	pthread_mutex_init(&fake->lock, NULL);
@@ -615,18 +653,12 @@ static inline int fake_setup(void **state)
 	assert_non_null(mkdtemp(fake->folder));
 	fake->address.sun_family = AF_UNIX;
 	snprintf(fake->address.sun_path, sizeof(fake->address.sun_path), "%s/fake.sock", fake->folder);
-	fake->listen_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-	assert_int_equal(bind(fake->listen_fd, (struct sockaddr *)&fake->address, sizeof(fake->address)), 0);
-	assert_int_equal(listen(fake->listen_fd, 128), 0);
 	fake->wake_fd = eventfd(0, EFD_CLOEXEC);
 	fake_make_probes(fake, TIER_PROBE_VERSION);
 	fake_make_module(fake, 0, "demo", 0x300000000000, 8, 2);
 	fake_make_module(fake, 1, "other", 0x300010000000, 40, 2);
 	fake_make_module(fake, 2, "wide", 0x300020000000, 8, 300);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	assert_int_equal(pthread_create(&fake->thread, NULL, fake_main, fake), 0);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	fake_start(fake);
 	*state = fake;
 	return 0;
 }
@@ -639,9 +671,7 @@ static inline void fake_stop(struct fake *fake)
 	__atomic_store_n(&fake->is_stopping, true, __ATOMIC_RELEASE);
 	fake_wake(fake);
 	pthread_join(fake->thread, NULL);
-	for (uint32_t i = 0; i < fake->n_conns; i++)
-		if (fake->conns[i].fd >= 0)
-			close(fake->conns[i].fd);
+	fake_die(fake);
 	close(fake->listen_fd);
 }
 

@@ -11,16 +11,21 @@ struct family {
 	struct tier_method *cold, *warm;
 };
 
-static struct family family_new(void **state, bool is_kernel)
+static struct family family_new_for(void **state, bool is_kernel, uint64_t timeout_ns)
 {
 	struct family family = { .fake = fake_of(state) };
 
 	family.fake->is_kernel = is_kernel;
-	family.conn = client_connect(family.fake);
+	family.conn = client_connect_for(family.fake, timeout_ns);
 	family.module = client_open(family.conn, "demo");
 	family.cold = client_method(family.module, 0);
 	family.warm = client_method(family.module, 2);
 	return family;
+}
+
+static struct family family_new(void **state, bool is_kernel)
+{
+	return family_new_for(state, is_kernel, 10 * FAKE_SECOND);
 }
 
 static void family_end(struct family *family)
@@ -384,7 +389,8 @@ static int child_keeps_no_lane_of_its_parents(void *context)
 {
 	int n = count_sockets();
 
-	return call_works(((struct family *)context)->cold, 1) && count_sockets() == n ? 0 : 1;
+	/* of two lanes it needs one so far */
+	return call_works(((struct family *)context)->cold, 1) && count_sockets() == n - 1 ? 0 : 1;
 }
 
 static void a_fork_closes_its_copies_of_the_parents_lanes(void **state)
@@ -507,9 +513,10 @@ static int child_calls_counted(void *context)
 	return call_works(((struct family *)context)->warm, FAKE_THRESHOLD + 1) ? 0 : 1;
 }
 
+/* After as long as a cold call may take */
 static void a_fork_that_cannot_connect_says_so(void **state)
 {
-	struct family family = family_new(state, true);
+	struct family family = family_new_for(state, true, FAKE_SECOND / 5);
 
 	client_call(family.warm, 1);
 	assert_int_equal(child_run(BY_FORK, child_cannot_connect, &family), 0);

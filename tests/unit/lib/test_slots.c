@@ -251,8 +251,11 @@ static void expect_fallen_back(const struct slots_world *w, tier_fn *slot)
 /* A successor may take the method over and replace its body. */
 static void slots_lead_to_their_methods_when_the_daemon_is_gone(void **state)
 {
-	struct slots_world w = world_begin(state);
+	struct slots_world w = { .fake = fake_of(state), .conn = client_connect_for(fake_of(state), FAKE_SECOND / 10) };
 	tier_fn slot, other = NULL;
+
+	w.module = client_open(w.conn, "demo");
+	w.method = client_method(w.module, 4);
 
 	fake_set_stage(w.fake, 4, TIER_STAGE_FINAL);
 	assert_int_equal(tier_slot_register(w.method, &slot), 0);
@@ -267,8 +270,44 @@ static void slots_lead_to_their_methods_when_the_daemon_is_gone(void **state)
 	world_end(&w);
 }
 
-/* Nobody waits for what a lost connection keeps; another one's changes must not bring it back. */
-static void slots_of_a_lost_connection_stay_out_of_others_changes(void **state)
+static void expect_kept(const struct slots_world *w, tier_fn *slot)
+{
+	for (int i = 0; i < 100000 && slot_load(slot) != code_of(w, 4); i++)
+		usleep(100);
+	assert_ptr_equal(slot_load(slot), code_of(w, 4));
+}
+
+static void slots_are_kept_again_with_the_next_daemon(void **state)
+{
+	struct slots_world w = world_begin(state);
+	static tier_fn slots[600];
+	tier_fn other = NULL;
+
+	fake_set_stage(w.fake, 4, TIER_STAGE_FINAL);
+	for (int i = 0; i < 600; i++)
+		assert_int_equal(tier_slot_register(i % 2 ? w.method : client_method(w.module, 2), &slots[i]), 0);
+	for (uint32_t round = 1; round <= 3; round++) {
+		fake_stop(w.fake);
+		for (int i = 1; i < 600; i += 2)
+			expect_fallen_back(&w, &slots[i]);
+		fake_start(w.fake);
+		for (int i = 1; i < 600; i += 2)
+			expect_kept(&w, &slots[i]);
+		assert_int_equal(w.fake->n_requests[WIRE_SLOT_WATCH], 600 + 2 * round);	/* once for a method */
+	}
+	fake_reset(&w.fake->modules[0], 4);
+	tell(&w, 4);
+	assert_ptr_equal(slot_load(&slots[1]), tier_entry(w.method));
+	fake_set_stage(w.fake, 4, TIER_STAGE_FINAL);
+	tell(&w, 4);
+	assert_ptr_equal(slot_load(&slots[1]), code_of(&w, 4));
+	assert_int_equal(tier_slot_register(w.method, &other), 0);
+	assert_ptr_equal(other, code_of(&w, 4));
+	world_end(&w);
+}
+
+/* Only the lane is lost; the daemon may replace bodies until it is back. */
+static void a_lane_that_is_lost_alone_comes_back_alone(void **state)
 {
 	struct slots_world w = world_begin(state);
 	struct slots_world other = { .fake = w.fake, .conn = client_connect(w.fake) };
@@ -278,19 +317,71 @@ static void slots_of_a_lost_connection_stay_out_of_others_changes(void **state)
 	other.method = client_method(other.module, 4);
 	fake_set_stage(w.fake, 4, TIER_STAGE_FINAL);
 	assert_int_equal(tier_slot_register(w.method, &lost), 0);
+	assert_int_equal(tier_slot_register(other.method, &kept), 0);
+	fake_set_twist(w.fake, WIRE_SLOT_WATCH, TWIST_REFUSE);
 	fake_hang_up_slots(w.fake);
 	expect_fallen_back(&w, &lost);
-	assert_int_equal(tier_slot_register(other.method, &kept), 0);
-	assert_ptr_equal(kept, code_of(&w, 4));
-	tell(&w, 4);
-	assert_ptr_equal(slot_load(&kept), code_of(&w, 4));
+	expect_fallen_back(&w, &kept);
+	fake_expect(&w.fake->n_requests[WIRE_SLOT_WATCH], 4);
+	tell(&w, 4);		/* a daemon that would not watch it */
 	assert_ptr_equal(slot_load(&lost), tier_entry(w.method));
 	assert_int_equal(lost(1, 2, 3, 4, 5), fake_mix(1, 2, 3, 4, 5));
+	fake_set_twist(w.fake, WIRE_SLOT_WATCH, TWIST_NONE);
+	fake_hang_up_slots(w.fake);
+	expect_kept(&w, &lost);
+	expect_kept(&w, &kept);
+	assert_int_equal(w.fake->n_sessions, 2);
 	world_end(&other);
 	world_end(&w);
 }
 
-static void nonsense_on_the_lane_ends_the_thread_only(void **state)
+static void slots_of_what_the_next_daemon_does_not_know_stay_at_the_method(void **state)
+{
+	struct slots_world w = world_begin(state);
+	struct tier_module *module = client_open(w.conn, "other");
+	struct tier_method *method = client_method(module, 4);
+	tier_fn gone, known, more = NULL;
+
+	fake_set_stage(w.fake, 4, TIER_STAGE_FINAL);
+	assert_int_equal(tier_slot_register(w.method, &gone), 0);
+	assert_int_equal(tier_slot_register(method, &known), 0);
+	fake_stop(w.fake);
+	w.fake->is_gone[0] = true;
+	fake_start(w.fake);
+	fake_expect(&w.fake->n_requests[WIRE_SLOT_WATCH], 4);
+	assert_int_equal(tier_slot_register(method, &more), 0);		/* the thread is through */
+	assert_ptr_equal(slot_load(&gone), tier_entry(w.method));
+	assert_int_equal(gone(1, 2, 3, 4, 5), fake_mix(1, 2, 3, 4, 5));
+	assert_int_equal(tier_slot_unregister(w.method, &gone), 0);
+	assert_int_equal(tier_slot_register(w.method, &gone), -ESTALE);
+	tier_close(module);
+	world_end(&w);
+}
+
+static void disconnecting_does_not_wait_for_a_daemon(void **state)
+{
+	struct slots_world w = world_begin(state);
+	tier_fn slot;
+
+	assert_int_equal(tier_slot_register(w.method, &slot), 0);
+	fake_stop(w.fake);
+	expect_fallen_back(&w, &slot);
+	alarm(8);
+	tier_close(w.module);
+	tier_disconnect(w.conn);
+	alarm(0);
+	fake_start(w.fake);
+	w = world_begin(state);
+	assert_int_equal(tier_slot_register(w.method, &slot), 0);
+	fake_set_twist(w.fake, WIRE_HELLO, TWIST_SILENT);
+	fake_hang_up_slots(w.fake);
+	fake_expect(&w.fake->n_held, 1);
+	alarm(8);
+	world_end(&w);
+	alarm(0);
+}
+
+static void nonsense_on_the_lane_costs_the_lane_only(void **state)
 {
 	static const enum twist twists[] = { TWIST_GARBAGE, TWIST_SHORT, TWIST_TYPE, TWIST_LAST_WORD, TWIST_HANGUP };
 
@@ -302,7 +393,7 @@ static void nonsense_on_the_lane_ends_the_thread_only(void **state)
 		assert_int_equal(tier_slot_register(w.method, &slot), -ECONNRESET);
 		assert_null(slot);
 		fake_set_twist(w.fake, WIRE_SLOT_WATCH, TWIST_NONE);
-		assert_int_equal(tier_slot_register(w.method, &slot), -ECONNRESET);
+		assert_int_equal(tier_slot_register(w.method, &slot), 0);
 		client_call(w.method, 1);
 		world_end(&w);
 	}
@@ -496,8 +587,11 @@ int main(void)
 		SLOT_TEST(a_silent_daemon_does_not_hold_up_for_ever),
 		SLOT_TEST(the_thread_comes_with_the_first_slot_and_goes_with_the_connection),
 		SLOT_TEST(slots_lead_to_their_methods_when_the_daemon_is_gone),
-		SLOT_TEST(slots_of_a_lost_connection_stay_out_of_others_changes),
-		SLOT_TEST(nonsense_on_the_lane_ends_the_thread_only),
+		SLOT_TEST(slots_are_kept_again_with_the_next_daemon),
+		SLOT_TEST(a_lane_that_is_lost_alone_comes_back_alone),
+		SLOT_TEST(slots_of_what_the_next_daemon_does_not_know_stay_at_the_method),
+		SLOT_TEST(disconnecting_does_not_wait_for_a_daemon),
+		SLOT_TEST(nonsense_on_the_lane_costs_the_lane_only),
 		SLOT_TEST(changes_of_what_is_not_there_are_answered),
 		SLOT_TEST(a_fork_begins_without_slots),
 		SLOT_TEST(a_clone_lets_go_at_its_first_slot),

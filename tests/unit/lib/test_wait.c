@@ -251,11 +251,16 @@ static void a_crossing_that_nobody_told_of_is_found(void **state)
 	assert_int_equal(waiter.answer.status, TIER_STATUS_FINAL);
 }
 
-static void a_wait_does_not_outlive_the_daemon(void **state)
+/* It waits for another one as long as a request of the connection may take. */
+static void a_wait_does_not_outlive_the_daemon_for_long(void **state)
 {
 	struct fake *fake = fake_of(state);
 	struct waiter waiter = { .r = 1 };
 
+	tier_close(module);
+	tier_disconnect(conn);
+	conn = client_connect_for(fake, FAKE_SECOND / 5);
+	module = client_open(conn, "demo");
 	fake_set_stage(fake, 0, TIER_STAGE_COMPILING);
 	waiter_start(&waiter);
 	assert_true(waiter_sleeps(&waiter));
@@ -266,6 +271,71 @@ static void a_wait_does_not_outlive_the_daemon(void **state)
 	/* what shared memory answers goes on */
 	assert_int_equal(tier_status(client_method(module, 0)).stage, TIER_STAGE_COMPILING);
 	assert_int_equal(tier_wait(client_method(module, 2), TIER_FOREVER, NULL, NULL), 0);
+}
+
+static void a_wait_goes_on_with_the_next_daemon(void **state)
+{
+	struct fake *fake = fake_of(state);
+	struct waiter waiter = { .r = 1 };
+
+	fake_set_stage(fake, 0, TIER_STAGE_COMPILING);
+	waiter_start(&waiter);
+	assert_true(waiter_sleeps(&waiter));
+	fake_stop(fake);
+	usleep(1000);
+	fake_start(fake);
+	fake_expect(&fake->n_sessions, 2);	/* it looks for it by itself */
+	fake_set_stage(fake, 0, TIER_STAGE_FINAL);
+	pthread_join(waiter.thread, NULL);
+	assert_int_equal(waiter.r, 0);
+	assert_int_equal(waiter.answer.stage, TIER_STAGE_FINAL);
+	assert_int_equal(fake->sessions[1].n_held[0], 1);
+}
+
+/* Neither while nobody listens nor while nobody answers. */
+static void without_a_daemon_deadlines_and_cancellations_hold(void **state)
+{
+	struct fake *fake = fake_of(state);
+	struct waiter waiter = { .r = 1 };
+	struct timespec begin;
+
+	fake_set_stage(fake, 0, TIER_STAGE_COMPILING);
+	for (int is_silent = 0; is_silent < 2; is_silent++) {
+		fake_stop(fake);
+		if (is_silent) {
+			fake_set_twist(fake, WIRE_HELLO, TWIST_SILENT);
+			fake_start(fake);
+		}
+		clock_gettime(CLOCK_MONOTONIC, &begin);
+		assert_int_equal(tier_wait(client_method(module, 0), FAKE_SECOND / 10, NULL, NULL), -ETIMEDOUT);
+		assert_true(elapsed_ns(&begin) < 5 * FAKE_SECOND);
+		assert_int_equal(tier_cancel_new(&waiter.cancel), 0);
+		waiter_start(&waiter);
+		assert_true(waiter_sleeps(&waiter));
+		usleep(100000);
+		clock_gettime(CLOCK_MONOTONIC, &begin);
+		tier_cancel(waiter.cancel);
+		pthread_join(waiter.thread, NULL);
+		assert_int_equal(waiter.r, -ECANCELED);
+		assert_true(elapsed_ns(&begin) < 5 * FAKE_SECOND);
+		tier_cancel_free(waiter.cancel);
+	}
+}
+
+static void a_wait_for_what_the_next_daemon_does_not_know_ends(void **state)
+{
+	struct fake *fake = fake_of(state);
+	struct waiter waiter = { .r = 1 };
+
+	fake_set_stage(fake, 0, TIER_STAGE_COMPILING);
+	waiter_start(&waiter);
+	assert_true(waiter_sleeps(&waiter));
+	fake_stop(fake);
+	fake->is_gone[0] = true;
+	fake_start(fake);
+	pthread_join(waiter.thread, NULL);
+	assert_int_equal(waiter.r, -ESTALE);
+	assert_string_equal(waiter.text, "the daemon that knew module 'demo' is gone, and its successor does not know it");
 }
 
 static void a_daemon_that_is_stopped_delays_no_deadline(void **state)
@@ -372,7 +442,10 @@ int main(void)
 		CASE(a_signal_handler_may_cancel_its_own_threads_wait),
 		CASE(old_kernels_without_waitv_cancel_all_the_same),
 		CASE(a_crossing_that_nobody_told_of_is_found),
-		CASE(a_wait_does_not_outlive_the_daemon),
+		CASE(a_wait_does_not_outlive_the_daemon_for_long),
+		CASE(a_wait_goes_on_with_the_next_daemon),
+		CASE(without_a_daemon_deadlines_and_cancellations_hold),
+		CASE(a_wait_for_what_the_next_daemon_does_not_know_ends),
 		CASE(a_daemon_that_is_stopped_delays_no_deadline),
 		CASE(late_replies_to_a_waits_questions_are_skipped),
 		CASE(a_fork_waits_too),
