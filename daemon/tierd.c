@@ -515,7 +515,7 @@ static void tierd_release_modules(struct tierd *tierd)
  * the manager keeps. Threads may still run; the process's end is theirs. */
 static struct tierd *tierd_leave(struct tierd *tierd)
 {
-	static struct tierd *volatile left;	/* no leak: threads have it */
+	_unused_ static struct tierd *volatile left;	/* no leak: threads have it */
 
 	left = tierd;
 	tierd->journal = journal_free(tierd->journal);
