@@ -88,6 +88,17 @@ static bool is_copy(struct dirent *const *entries, int n, int i)
 	return i + 1 < n && !strncmp(entries[i]->d_name, entries[i + 1]->d_name, TIER_SEGMENT_DIGITS);
 }
 
+/* A daemon may work in the folder: what was raw a moment ago is deflated by now. */
+static bool check_file(struct journal_file *file, int folder, char name[static TIER_SEGMENT_NAME_MAX])
+{
+	if (journal_file_check(file, folder, name))
+		return true;
+	if (errno != ENOENT || strcmp(name + TIER_SEGMENT_DIGITS, TIER_SEGMENT_RAW_SUFFIX))
+		return false;
+	strcpy(name + TIER_SEGMENT_DIGITS, TIER_SEGMENT_DEFLATED_SUFFIX);
+	return journal_file_check(file, folder, name);
+}
+
 static int verify(struct ctl *ctl, const char *path, DIR *folder, struct dirent **entries, int n)
 {
 	static const struct column columns[] = {
@@ -100,15 +111,18 @@ static int verify(struct ctl *ctl, const char *path, DIR *folder, struct dirent 
 
 	for (int i = 0; i < n; i++) {
 		struct journal_file file;
+		char name[TIER_SEGMENT_NAME_MAX];
 
-		if (!journal_file_check(&file, dirfd(folder), entries[i]->d_name)) {
-			r = fail("%s/%s: %s", path, entries[i]->d_name, strerror(errno));
+		strcpy(name, entries[i]->d_name);	/* is_segment() knows its length */
+		if (is_copy(entries, n, i) && (!journal_file_check(&file, dirfd(folder), name) || !*file.problem))
+			continue;
+		if (!check_file(&file, dirfd(folder), name)) {
+			if (errno != ENOENT || totals.n_segments)	/* the oldest may be gone by now */
+				r = fail("%s/%s: %s", path, name, strerror(errno));
 			continue;
 		}
-		if (is_copy(entries, n, i) && !*file.problem)
-			continue;
 		check_order(&totals, &file);
-		row(table, entries[i]->d_name, &file);
+		row(table, name, &file);
 		add(&totals, &file);
 	}
 	table_end(table);
