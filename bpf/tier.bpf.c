@@ -15,16 +15,11 @@
  * full all the same, because the daemon is busy or there is none at the moment. What has no place in it is counted, and for a
  * threshold the newest event of each method is still in a map, put there before.
  *
- * Maps and counts outlive the daemon in its descriptor store, and the programs run on while there is none. A successor attaches
- * programs of its own to the same maps, and for a moment both write: nothing here is told apart by program. */
+ * Maps outlive the daemon in its descriptor store, and the programs run on while there is none. A successor that has the same
+ * programs leaves them attached; another one attaches its own to the same maps, and for a moment both write: nothing here is told
+ * apart by program. */
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
-/* -- What the daemon decides before it loads this --- */
-const volatile uint64_t limit_cost_ns = 0;	/* what a hit costs a process, in time; 0: nothing */
-const volatile uint64_t limit_burst_ns = 0;	/* how much of that it may owe */
-const volatile uint64_t daemon_dev = 0, daemon_ino = 0;	/* the daemon's pid namespace, */
-const volatile uint32_t daemon_pid = 0;		/* and its process there */
 
 /* -- What is left behind --- */
 struct {
@@ -40,7 +35,7 @@ struct {
 	__type(value, struct tier_kernel_event);
 } newest SEC(".maps");
 
-/* Per process, the time at which it owes nothing any more: each hit adds its price to that. Bounded,
+/* Per process, the time at which it owes nothing any more: each hit adds its cost to that. Bounded,
  * and a process that is forgotten begins anew: who forks that often fills the ring, which costs others the map's way. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -49,8 +44,8 @@ struct {
 	__type(value, uint64_t);
 } limits SEC(".maps");
 
-/* In .bss, which the daemon maps and looks at for nothing; written only when something goes wrong. */
-struct tier_kernel_counts counts = {};
+/* In .bss, which the daemon maps and looks at for nothing; written here only when something goes wrong. */
+struct tier_kernel_shared shared = {};
 
 static __always_inline void count(uint64_t *n)
 {
@@ -63,7 +58,7 @@ const volatile uint64_t fault_reserve = 0;
 
 static __always_inline int is_full(void)
 {
-	return __sync_fetch_and_add(&counts.n_reserved, 1) + 1 == fault_reserve;
+	return __sync_fetch_and_add(&shared.n_reserved, 1) + 1 == fault_reserve;
 }
 #else
 #define is_full() 0
@@ -85,22 +80,24 @@ static __always_inline void stamp(struct tier_kernel_event *event, enum tier_pro
  * back, so a neighbour may now and then be refused a hit that it could have had. */
 static __always_inline int is_allowed(const struct tier_kernel_event *event)
 {
-	uint64_t now = event->time_ns, first = now + limit_cost_ns, *debt, seen;
+	uint64_t now = event->time_ns, *debt, seen, first;
+	const uint64_t cost = shared.limit_cost_ns;
 	uint32_t pid = event->pid;
 
-	if (!limit_cost_ns)
+	if (!cost)
 		return 1;
 	debt = bpf_map_lookup_elem(&limits, &pid);
 	if (!debt) {
+		first = now + cost;
 		bpf_map_update_elem(&limits, &pid, &first, BPF_ANY);
 		return 1;
 	}
 	seen = *(volatile uint64_t *)debt;
 	if (seen < now)
 		__sync_val_compare_and_swap(debt, seen, now);
-	if (__sync_fetch_and_add(debt, limit_cost_ns) + limit_cost_ns <= now + limit_burst_ns)
+	if (__sync_fetch_and_add(debt, cost) + cost <= now + shared.limit_burst_ns)
 		return 1;
-	__sync_fetch_and_add(debt, -limit_cost_ns);
+	__sync_fetch_and_add(debt, -cost);
 	return 0;
 }
 
@@ -110,7 +107,7 @@ static __always_inline int submit(const struct tier_kernel_event *event)
 	struct tier_kernel_event *record = is_full() ? NULL : bpf_ringbuf_reserve(&ring, sizeof(*record), 0);
 
 	if (!record) {
-		count(&counts.n_dropped);
+		count(&shared.n_dropped);
 		return 0;
 	}
 	*record = *event;
@@ -122,7 +119,7 @@ static __always_inline int tell(struct tier_kernel_event *event)
 {
 	if (is_allowed(event))
 		return submit(event);
-	count(&counts.n_limited);
+	count(&shared.n_limited);
 	return 0;
 }
 
@@ -130,7 +127,8 @@ static __always_inline int is_daemon(void)
 {
 	struct bpf_pidns_info self = {};
 
-	return !bpf_get_ns_current_pid_tgid(daemon_dev, daemon_ino, &self, sizeof(self)) && self.tgid == daemon_pid;
+	return !bpf_get_ns_current_pid_tgid(shared.daemon_dev, shared.daemon_ino, &self, sizeof(self))
+	    && self.tgid == shared.daemon_pid;
 }
 
 /* -- Sites --- */
@@ -143,7 +141,7 @@ int BPF_KPROBE(on_threshold, uint64_t module, uint32_t method, uint64_t version)
 	stamp(&event, TIER_PROBE_THRESHOLD);
 	bpf_map_update_elem(&newest, &key, &event, BPF_ANY);
 	if (!tell(&event))
-		count(&counts.n_missed);
+		count(&shared.n_missed);
 	return 0;
 }
 
@@ -158,7 +156,7 @@ int BPF_KPROBE(on_publish, uint64_t module, uint32_t method, uint64_t version, u
 	if (is_daemon())
 		submit(&event);
 	else
-		count(&counts.n_refused);
+		count(&shared.n_refused);
 	return 0;
 }
 

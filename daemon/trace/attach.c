@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <assert.h>
 #include <bpf/bpf.h>
 #include <errno.h>
 #include <linux/perf_event.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include "tier/events.h"
 #include "trace/attach.h"
 #include "util/base.h"
 
@@ -61,4 +65,45 @@ int attach_uprobe(int program_fd, int file_fd, uint64_t offset)
 	if (ioctl(event_fd, PERF_EVENT_IOC_SET_BPF, program_fd) < 0 || ioctl(event_fd, PERF_EVENT_IOC_ENABLE, 0) < 0)
 		return -errno;
 	return TAKE_FD(event_fd);
+}
+
+static void *end_run(void *fd)
+{
+	close((int)(intptr_t)fd);
+	return NULL;
+}
+
+/* False: there is no thread for it. Signals are the loop's. */
+static bool end_start(pthread_t *thread, int fd)
+{
+	sigset_t all, before;
+	bool r;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	r = !pthread_create(thread, NULL, end_run, (void *)(intptr_t)fd);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return r;
+}
+
+void attach_end(int *fds, size_t n, bool wait)
+{
+	pthread_t threads[TIER_PROBE_SLOTS];
+	size_t n_threads = 0;
+
+	assert(n <= TIER_PROBE_SLOTS);
+	for (size_t i = 0; i < n; i++) {
+		const int fd = TAKE_FD(fds[i]);
+
+		if (fd < 0)
+			continue;
+		if (!end_start(&threads[n_threads], fd))
+			close(fd);
+		else if (wait)
+			n_threads++;
+		else
+			pthread_detach(threads[n_threads]);
+	}
+	while (n_threads)
+		pthread_join(threads[--n_threads], NULL);
 }

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <assert.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
@@ -8,170 +7,67 @@
 #include <sys/stat.h>
 #include "trace/attach.h"
 #include "trace/keep.h"
+#include "trace/left.h"
 #include "trace/programs.h"
 #include "util/base.h"
 #include "util/fault.h"
+#include "util/hash.h"
 #include "util/log.h"
 #include "tracer.skel.h"
 
 /* The kernel programs
  *
- *   open ──► reuse what was left ──► load ──► put the maps ──► attach to each site, put its link ──► remove the old links
- *                  │ nothing, or not to be used
- *                  └──► size the ring, make all anew
+ *   open ──► reuse the maps ──► load ──► the same programs are attached: keep the links
+ *                │ not to be used       └──► attach to each site, put the links ──► remove the old links
+ *                └──► make them anew, put them
  *
- * Maps are taken over all together or not at all: what one says of the others must be true. A link has two names that take turns,
- * since the new one is put before the old one goes: between the two a hit is told twice, which the daemon notices, and nowhere is
- * it told not at all. A daemon that dies on the way leaves both, or some maps without the others; its successor tidies up. */
+ * Maps are taken over all together or not at all: what one says of the others must be true. Attaching takes the kernel a tenth of
+ * a second, detaching longer, so it is done only if the programs are others, as between versions. A link has two names that take
+ * turns, since the new one is put before the old one goes: between the two a hit is told twice, which the daemon notices, and
+ * nowhere is it told not at all. What is attached is noted last; a daemon that dies on the way leaves both links, or some maps
+ * without the others, and its successor attaches anew and tidies up. */
 
-enum { MAP_RING, MAP_NEWEST, MAP_LIMITS, MAP_COUNTS, N_MAPS };
-static const char *const map_names[N_MAPS] = { "ring", "newest", "limits", "bss" };
-
-struct left {
-	int maps[N_MAPS];
-	int links[TIER_PROBE_SLOTS][2];
-};
-
-/* -- What a predecessor left --- */
-static const char *link_name(char name[KEEP_NAME_MAX], unsigned int site, unsigned int turn)
+static void programs_maps(const struct tracer_bpf *skel, struct bpf_map *maps[_LEFT_MAP_N])
 {
-	snprintf(name, KEEP_NAME_MAX, "link.%u.%u", site, turn);
-	return name;
+	maps[LEFT_MAP_RING] = skel->maps.ring;
+	maps[LEFT_MAP_NEWEST] = skel->maps.newest;
+	maps[LEFT_MAP_LIMITS] = skel->maps.limits;
+	maps[LEFT_MAP_SHARED] = skel->maps.bss;
 }
 
-static struct left left_take(const struct tracer_keep *keep)
+static const struct bpf_program *site_program(const struct tracer_bpf *skel, unsigned int site)
 {
-	char name[KEEP_NAME_MAX];
-	struct left left;
-
-	for (unsigned int i = 0; i < N_MAPS; i++)
-		left.maps[i] = keep_take(keep, map_names[i]);
-	for (unsigned int i = 0; i < TIER_PROBE_SLOTS; i++)
-		for (unsigned int turn = 0; turn < 2; turn++)
-			left.links[i][turn] = keep_take(keep, link_name(name, i, turn));
-	return left;
-}
-
-static void left_drop(int *fd, const struct tracer_keep *keep, const char *name)
-{
-	if (*fd < 0)
-		return;
-	keep_remove(keep, name);
-	*fd = close_fd(*fd);
-}
-
-static void left_drop_maps(struct left *left, const struct tracer_keep *keep)
-{
-	for (unsigned int i = 0; i < N_MAPS; i++)
-		left_drop(&left->maps[i], keep, map_names[i]);
-}
-
-static void left_drop_link(struct left *left, const struct tracer_keep *keep, unsigned int site, unsigned int turn)
-{
-	char name[KEEP_NAME_MAX];
-
-	left_drop(&left->links[site][turn], keep, link_name(name, site, turn));
-}
-
-static void left_drop_links(struct left *left, const struct tracer_keep *keep)
-{
-	for (unsigned int i = 0; i < TIER_PROBE_SLOTS; i++)
-		for (unsigned int turn = 0; turn < 2; turn++)
-			left_drop_link(left, keep, i, turn);
-}
-
-void programs_forget(const struct tracer_keep *keep)
-{
-	struct left left = left_take(keep);
-
-	left_drop_links(&left, keep);
-	left_drop_maps(&left, keep);
-}
-
-/* -- Maps --- */
-static struct bpf_map *program_map(const struct tracer_bpf *skel, unsigned int i)
-{
-	struct bpf_map *const maps[N_MAPS] = { skel->maps.ring, skel->maps.newest, skel->maps.limits, skel->maps.bss };
-
-	return maps[i];
-}
-
-/* NULL, or why it is none that these programs can use */
-static const char *map_check(const struct bpf_map *map, int fd, bool is_ring)
-{
-	struct bpf_map_info info = { 0 };
-	uint32_t n = sizeof(info);
-
-	if (bpf_obj_get_info_by_fd(fd, &info, &n))
-		return "it is no map";
-	if (info.type != bpf_map__type(map) || info.map_flags != bpf_map__map_flags(map))
-		return "it is a map of another kind";
-	if (info.key_size != bpf_map__key_size(map) || info.value_size != bpf_map__value_size(map))
-		return "its entries have another size";
-	return is_ring || info.max_entries == bpf_map__max_entries(map) ? NULL : "it has another number of entries";
-}
-
-static const char *counts_check(int fd)
-{
-	struct tracer_bpf__bss bss = { 0 };
-	const uint32_t key = 0;
-
-	static_assert(sizeof(bss) == sizeof(struct tier_kernel_counts), "nothing else is in .bss: what a daemon leaves has one format");
-	if (bpf_map_lookup_elem(fd, &key, &bss))
-		return "it cannot be read";
-	return bss.counts.format == TIER_KERNEL_FORMAT ? NULL : "it has another format";
-}
-
-/* Whether all of them are there and fit; if only some are, the log says which is at fault. */
-static bool left_fits(const struct left *left, const struct tracer_bpf *skel)
-{
-	unsigned int n_missing = 0;
-
-	for (unsigned int i = 0; i < N_MAPS; i++) {
-		const char *fault = NULL;
-
-		if (left->maps[i] < 0) {
-			n_missing++;
-			continue;
-		}
-		fault = map_check(program_map(skel, i), left->maps[i], i == MAP_RING);
-		if (!fault && i == MAP_COUNTS)
-			fault = counts_check(left->maps[i]);
-		if (fault) {
-			log_line(LOG_WARNING, "the kernel map '%s' of the daemon before is not used: %s", map_names[i], fault);
-			return false;
-		}
+	switch (site) {
+	case TIER_PROBE_THRESHOLD: return skel->progs.on_threshold;
+	case TIER_PROBE_PUBLISH: return skel->progs.on_publish;
+	case TIER_PROBE_HELLO: return skel->progs.on_hello;
+	case TIER_PROBE_OSR_REQUESTED: return skel->progs.on_osr_requested;
+	default: return NULL;	/* for other tracers only */
 	}
-	if (n_missing && n_missing < N_MAPS)
-		log_line(LOG_WARNING, "kernel maps of the daemon before are not used: %u of %u are missing", n_missing, N_MAPS);
-	return !n_missing;
 }
 
-static int left_reuse(const struct left *left, const struct tracer_bpf *skel)
+static uint32_t programs_sites(const struct tracer_bpf *skel)
 {
-	int r = 0;
+	uint32_t sites = 0;
 
-	for (unsigned int i = 0; i < N_MAPS && !r; i++)
-		r = bpf_map__reuse_fd(program_map(skel, i), left->maps[i]);
-	return r;
+	for (unsigned int i = 0; i < TIER_PROBE_SLOTS; i++)
+		if (site_program(skel, i))
+			sites |= UINT32_C(1) << i;
+	return sites;
 }
 
-static void ring_compare(const struct tracer_bpf *skel, uint32_t bytes)
+/* Which programs these are, on which page: never 0 */
+static uint64_t programs_identity(int page_fd)
 {
-	const uint32_t has = bpf_map__max_entries(skel->maps.ring);
+	struct stat page = { 0 };
+	size_t n;
+	const void *bytes = tracer_bpf__elf_bytes(&n);
+	uint64_t identity = hash_fnv(HASH_FNV_BASIS, bytes, n);
 
-	if (has != bytes)
-		log_line(LOG_WARNING, "the ring buffer keeps the size that it had before, %u bytes: it holds what was not read yet", has);
+	fstat(page_fd, &page);
+	return hash_fnv(identity, &page.st_ino, sizeof(page.st_ino)) | 1;
 }
 
-static void maps_put(const struct tracer_bpf *skel, const struct tracer_keep *keep)
-{
-	skel->bss->counts.format = TIER_KERNEL_FORMAT;
-	for (unsigned int i = 0; i < N_MAPS; i++)
-		keep_put(keep, map_names[i], bpf_map__fd(program_map(skel, i)));
-}
-
-/* -- Programs --- */
 struct refusal {
 	char *status;
 	size_t n_status;
@@ -189,63 +85,78 @@ static int refuse(const struct refusal *refusal, const char *step, const char *w
 /* Which reservation fails on purpose is the kernel program's to count. */
 #ifdef TIER_FAULTS
 #define programs_arm_fault(skel) ((skel)->rodata->fault_reserve = fault_at(FAULT_RESERVE))
-#define programs_count_faults(skel) fault_set(FAULT_RESERVE, (skel)->bss->counts.n_reserved)
+#define programs_count_faults(skel) fault_set(FAULT_RESERVE, (skel)->bss->shared.n_reserved)
 #else
 #define programs_arm_fault(skel) ((void)0)
 #define programs_count_faults(skel) ((void)0)
 #endif
 
-/* A process that hits all the time may fill a quarter of the ring at once. */
-static void programs_configure(struct tracer_bpf *skel, const struct tracer_config *config)
+/* -- Maps --- */
+static int maps_reuse(struct bpf_map *const maps[_LEFT_MAP_N], const struct left *left)
 {
-	const uint64_t n_burst = config->ring_bytes / 4 / (sizeof(struct tier_kernel_event) + BPF_RINGBUF_HDR_SZ);
-	struct stat namespace;
+	int r = 0;
 
-	programs_arm_fault(skel);
-	if (config->per_second) {
-		skel->rodata->limit_cost_ns = UINT64_C(1000000000) / config->per_second;
-		skel->rodata->limit_burst_ns = MAX(n_burst, UINT64_C(1)) * skel->rodata->limit_cost_ns;
-	}
-	if (stat("/proc/self/ns/pid", &namespace) < 0)
-		return;		/* then nobody is the daemon: what it publishes is for others' tracers only */
-	skel->rodata->daemon_dev = namespace.st_dev;
-	skel->rodata->daemon_ino = namespace.st_ino;
-	skel->rodata->daemon_pid = getpid();
+	for (unsigned int i = 0; i < _LEFT_MAP_N && !r; i++)
+		r = bpf_map__reuse_fd(maps[i], left->maps[i]);
+	return r;
+}
+
+static void maps_put(struct bpf_map *const maps[_LEFT_MAP_N], const struct tracer_keep *keep)
+{
+	for (unsigned int i = 0; i < _LEFT_MAP_N; i++)
+		keep_put(keep, left_map_names[i], bpf_map__fd(maps[i]));
+}
+
+static void ring_compare(const struct bpf_map *ring, uint32_t bytes)
+{
+	const uint32_t has = bpf_map__max_entries(ring);
+
+	if (has != bytes)
+		log_line(LOG_WARNING, "the ring buffer keeps the size that it had before, %u bytes: it holds what was not read yet", has);
+}
+
+/* A process that hits all the time may fill a quarter of the ring at once. */
+static void shared_configure(struct tier_kernel_shared *shared, uint32_t ring_bytes, uint32_t per_second)
+{
+	const uint64_t n_burst = ring_bytes / 4 / (sizeof(struct tier_kernel_event) + BPF_RINGBUF_HDR_SZ);
+	struct stat namespace = { 0 };
+
+	shared->format = TIER_KERNEL_FORMAT;
+	shared->limit_cost_ns = per_second ? UINT64_C(1000000000) / per_second : 0;
+	shared->limit_burst_ns = MAX(n_burst, UINT64_C(1)) * shared->limit_cost_ns;
+	/* without a namespace nobody is the daemon: what it publishes is for other tracers only */
+	stat("/proc/self/ns/pid", &namespace);
+	shared->daemon_dev = namespace.st_dev;
+	shared->daemon_ino = namespace.st_ino;
+	shared->daemon_pid = getpid();
 }
 
 static int programs_load(struct tracer_bpf *skel, const struct tracer_config *config, struct left *left, const struct refusal *why)
 {
-	const bool is_left = left_fits(left, skel);
+	struct bpf_map *maps[_LEFT_MAP_N];
+	bool is_left;
 	int r;
 
-	programs_configure(skel, config);
+	programs_maps(skel, maps);
+	programs_arm_fault(skel);
+	is_left = left_fits(left, maps);
 	if (!is_left)
 		left_drop_maps(left, config->keep);
-	r = is_left ? left_reuse(left, skel) : bpf_map__set_max_entries(skel->maps.ring, config->ring_bytes);
+	r = is_left ? maps_reuse(maps, left) : bpf_map__set_max_entries(maps[LEFT_MAP_RING], config->ring_bytes);
 	if (r)
 		return refuse(why, is_left ? "taking over the kernel maps" : "sizing the ring buffer", "", r);
 	r = tracer_bpf__load(skel);
 	if (r)
 		return refuse(why, "loading the kernel programs", "", r);
+	shared_configure(&skel->bss->shared, bpf_map__max_entries(maps[LEFT_MAP_RING]), config->per_second);
 	if (is_left)
-		ring_compare(skel, config->ring_bytes);
+		ring_compare(maps[LEFT_MAP_RING], config->ring_bytes);
 	else
-		maps_put(skel, config->keep);
+		maps_put(maps, config->keep);
 	return 0;
 }
 
 /* -- Links --- */
-static const struct bpf_program *site_program(const struct tracer_bpf *skel, unsigned int site)
-{
-	switch (site) {
-	case TIER_PROBE_THRESHOLD: return skel->progs.on_threshold;
-	case TIER_PROBE_PUBLISH: return skel->progs.on_publish;
-	case TIER_PROBE_HELLO: return skel->progs.on_hello;
-	case TIER_PROBE_OSR_REQUESTED: return skel->progs.on_osr_requested;
-	default: return NULL;	/* for other tracers only */
-	}
-}
-
 /* The new link is put in the turn that is free, then the old one goes. */
 static void link_keep(const struct tracer_keep *keep, struct left *left, unsigned int site, int fd)
 {
@@ -254,12 +165,11 @@ static void link_keep(const struct tracer_keep *keep, struct left *left, unsigne
 
 	if (turn)
 		left_drop_link(left, keep, site, 1);	/* of a daemon that died between the two steps */
-	keep_put(keep, link_name(name, site, turn), fd);
+	keep_put(keep, left_link_name(name, site, turn), fd);
 	left_drop_link(left, keep, site, !turn);
 }
 
-static int programs_attach(struct programs *programs, int page_fd, const struct tracer_keep *keep, struct left *left,
-			   const struct refusal *why)
+static int programs_attach(struct programs *programs, int page_fd, const struct refusal *why)
 {
 	static const char *const names[] = {
 #define PROBE_NAME(name, number, text) [number] = text,
@@ -276,9 +186,32 @@ static int programs_attach(struct programs *programs, int page_fd, const struct 
 		if (r < 0)
 			return refuse(why, "attaching to the site ", names[i], r);
 		programs->links[i] = r;
-		link_keep(keep, left, i, r);
 		log_event(LOG_TRACE, LOG_INFO100, "attached to the site %s", names[i]);
 	}
+	return 0;
+}
+
+static int programs_link(struct programs *programs, int page_fd, const struct tracer_keep *keep, struct left *left,
+			 const struct refusal *why)
+{
+	struct tier_kernel_shared *shared = &programs->skel->bss->shared;
+	const uint32_t sites = programs_sites(programs->skel);
+	int r;
+
+	if (shared->programs == programs_identity(page_fd) && left_has_links(left, sites)) {
+		for (unsigned int i = 0; i < TIER_PROBE_SLOTS; i++)
+			if (sites >> i & 1)
+				programs->links[i] = left_take_link(left, i);
+		return 0;
+	}
+	shared->programs = 0;
+	r = programs_attach(programs, page_fd, why);
+	if (r)
+		return r;
+	for (unsigned int i = 0; i < TIER_PROBE_SLOTS; i++)
+		if (programs->links[i] >= 0)
+			link_keep(keep, left, i, programs->links[i]);
+	shared->programs = programs_identity(page_fd);
 	return 0;
 }
 
@@ -294,11 +227,11 @@ void programs_unkeep(const struct programs *programs, const struct tracer_keep *
 {
 	char name[KEEP_NAME_MAX];
 
-	for (unsigned int i = 0; i < N_MAPS; i++)
-		keep_remove(keep, map_names[i]);
+	for (unsigned int i = 0; i < _LEFT_MAP_N; i++)
+		keep_remove(keep, left_map_names[i]);
 	for (unsigned int i = 0; i < TIER_PROBE_SLOTS; i++)
 		for (unsigned int turn = 0; turn < 2 && programs->links[i] >= 0; turn++)
-			keep_remove(keep, link_name(name, i, turn));
+			keep_remove(keep, left_link_name(name, i, turn));
 }
 
 int programs_start(struct programs *programs, const struct tracer_config *config, int page_fd, char *status, size_t n_status)
@@ -311,9 +244,9 @@ int programs_start(struct programs *programs, const struct tracer_config *config
 	r = programs->skel ? programs_load(programs->skel, config, &left, &why)
 			   : refuse(&why, "opening the kernel programs", "", -errno);
 	if (!r)
-		r = programs_attach(programs, page_fd, config->keep, &left, &why);
+		r = programs_link(programs, page_fd, config->keep, &left, &why);
 	left_drop_links(&left, config->keep);	/* to sites that we do not listen to, too */
-	for (unsigned int i = 0; i < N_MAPS; i++)
+	for (unsigned int i = 0; i < _LEFT_MAP_N; i++)
 		close_fd(left.maps[i]);
 	if (r) {
 		programs_unkeep(programs, config->keep);
@@ -324,12 +257,19 @@ int programs_start(struct programs *programs, const struct tracer_config *config
 
 void programs_stop(struct programs *programs)
 {
-	for (unsigned int i = 0; i < TIER_PROBE_SLOTS; i++)
-		programs->links[i] = close_fd(programs->links[i]);
+	attach_end(programs->links, TIER_PROBE_SLOTS, true);
 	if (programs->skel && programs->skel->bss)
 		programs_count_faults(programs->skel);
 	tracer_bpf__destroy(programs->skel);
 	programs->skel = NULL;
+}
+
+void programs_forget(const struct tracer_keep *keep)
+{
+	struct left left = left_take(keep);
+
+	left_drop_links(&left, keep);
+	left_drop_maps(&left, keep);
 }
 
 int programs_ring(const struct programs *programs)
@@ -342,7 +282,7 @@ int programs_newest(const struct programs *programs)
 	return bpf_map__fd(programs->skel->maps.newest);
 }
 
-struct tier_kernel_counts *programs_counts(const struct programs *programs)
+struct tier_kernel_shared *programs_shared(const struct programs *programs)
 {
-	return programs->skel ? &programs->skel->bss->counts : NULL;
+	return programs->skel ? &programs->skel->bss->shared : NULL;
 }

@@ -21,6 +21,6 @@ void programs_stop(struct programs *programs);	/* ours only: what is kept works 
 void programs_unkeep(const struct programs *programs, const struct tracer_keep *keep);	/* so that nothing of it does */
 int programs_ring(const struct programs *programs);	/* the maps' descriptors, borrowed */
 int programs_newest(const struct programs *programs);
-struct tier_kernel_counts *programs_counts(const struct programs *programs);	/* NULL: there are no programs */
+struct tier_kernel_shared *programs_shared(const struct programs *programs);	/* NULL: there are no programs */
 /* What a predecessor left is given back, because nobody will listen. */
 void programs_forget(const struct tracer_keep *keep);

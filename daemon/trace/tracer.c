@@ -40,7 +40,7 @@ struct tracer {
 	struct ring_buffer *ring;
 	int32_t n_left;			/* records that may still be delivered */
 	uint32_t n_delivered;
-	bool is_consuming;
+	bool is_consuming;		/* the callback is being called */
 	struct recovery {
 		uint64_t n_missed;		/* thresholds that the present pass is about; 0: there is none */
 		uint64_t n_limited;		/* as counted when the last pass began */
@@ -273,17 +273,19 @@ static bool tracer_deliver_newest(struct tracer *tracer)
 		log_line(LOG_WARNING, "reading the newest events from the kernel: %s", strerrordesc_np(-r));
 		return false;
 	}
+	tracer->is_consuming = true;
 	for (uint32_t i = 0; i < n; i++)
 		tracer->fn(tracer->context, &events[i]);
+	tracer->is_consuming = false;
 	recovery->has_cursor = true;
 	return !r;
 }
 
 /* Whether a pass is under way now; a new one deals with what was counted before it began. */
-static bool recovery_begin(struct recovery *recovery, const struct tier_kernel_counts *counts, uint64_t *ret_when)
+static bool recovery_begin(struct recovery *recovery, const struct tier_kernel_shared *shared, uint64_t *ret_when)
 {
-	const uint64_t n_limited = __atomic_load_n(&counts->n_limited, __ATOMIC_ACQUIRE);
-	const uint64_t n_missed = __atomic_load_n(&counts->n_missed, __ATOMIC_ACQUIRE) - counts->n_answered;
+	const uint64_t n_limited = __atomic_load_n(&shared->n_limited, __ATOMIC_ACQUIRE);
+	const uint64_t n_missed = __atomic_load_n(&shared->n_missed, __ATOMIC_ACQUIRE) - shared->n_answered;
 	uint64_t now;
 
 	if (recovery->n_missed || !n_missed)
@@ -303,12 +305,12 @@ static bool recovery_begin(struct recovery *recovery, const struct tier_kernel_c
 
 uint64_t tracer_recover(struct tracer *tracer, uint64_t *ret_when)
 {
-	struct tier_kernel_counts *counts = programs_counts(&tracer->programs);
+	struct tier_kernel_shared *shared = programs_shared(&tracer->programs);
 	struct recovery *recovery = &tracer->recovery;
 	uint64_t n_missed;
 
 	*ret_when = 0;
-	if (!counts || !recovery_begin(recovery, counts, ret_when))
+	if (!shared || !recovery_begin(recovery, shared, ret_when))
 		return 0;
 	if (tracer_deliver_newest(tracer)) {
 		*ret_when = clock_now_ns();
@@ -316,7 +318,7 @@ uint64_t tracer_recover(struct tracer *tracer, uint64_t *ret_when)
 	}
 	n_missed = recovery->n_missed;
 	recovery->n_missed = 0;
-	counts->n_answered += n_missed;		/* a successor goes on from there */
+	shared->n_answered += n_missed;		/* a successor goes on from there */
 	log_event(LOG_TRACE, LOG_INFO100, "the ring had no room for %llu thresholds: the newest were read from the map",
 		  (unsigned long long)n_missed);
 	return n_missed;
@@ -324,13 +326,13 @@ uint64_t tracer_recover(struct tracer *tracer, uint64_t *ret_when)
 
 void tracer_stats(struct tracer *tracer, struct tracer_stats *ret)
 {
-	const struct tier_kernel_counts *counts = programs_counts(&tracer->programs);
+	const struct tier_kernel_shared *shared = programs_shared(&tracer->programs);
 
 	*ret = (struct tracer_stats){ 0 };
 	memcpy(ret->n_events, tracer->n_events, sizeof(ret->n_events));
-	if (!counts)
+	if (!shared)
 		return;
-	ret->n_dropped = __atomic_load_n(&counts->n_dropped, __ATOMIC_ACQUIRE);
-	ret->n_limited = __atomic_load_n(&counts->n_limited, __ATOMIC_ACQUIRE);
-	ret->n_refused = __atomic_load_n(&counts->n_refused, __ATOMIC_ACQUIRE);
+	ret->n_dropped = __atomic_load_n(&shared->n_dropped, __ATOMIC_ACQUIRE);
+	ret->n_limited = __atomic_load_n(&shared->n_limited, __ATOMIC_ACQUIRE);
+	ret->n_refused = __atomic_load_n(&shared->n_refused, __ATOMIC_ACQUIRE);
 }

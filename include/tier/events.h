@@ -80,22 +80,32 @@ struct tier_newest_key {
 	uint32_t pad;
 };
 
-/* What the kernel programs count, in memory that a daemon leaves to its successor, and what daemons note there */
-#define TIER_KERNEL_FORMAT 1u	/* of these counts, the record and the key; another one is another daemon's */
-struct tier_kernel_counts {
-	uint64_t format;	/* the daemon's; 0: not in use yet */
+/* What the kernel programs and the daemon tell each other, in memory that a daemon leaves to its successor, as it does the
+ * programs while they are the same */
+#define TIER_KERNEL_FORMAT 1u	/* of this, the record and the key; another one is another daemon's */
+struct tier_kernel_shared {
+	/* the daemon's */
+	uint64_t format;	/* 0: not in use yet */
+	uint64_t programs;	/* which programs are attached; 0: some, maybe */
+	uint64_t limit_cost_ns;	/* what a hit costs a process, in time; 0: nothing */
+	uint64_t limit_burst_ns; /* how much of that it may owe */
+	uint64_t daemon_dev, daemon_ino;	/* the daemon's pid namespace, */
+	uint32_t daemon_pid;			/* and its process there */
+	uint32_t reserved;
+	uint64_t n_answered;	/* of n_missed, those that were dealt with */
+
+	/* the programs' */
 	uint64_t n_dropped;	/* hits for which the ring had no room */
 	uint64_t n_limited;	/* hits of processes that had too many */
 	uint64_t n_refused;	/* hits of the daemon's own sites by others */
 	uint64_t n_missed;	/* thresholds among those: they are in the map only */
-	uint64_t n_answered;	/* the daemon's: of n_missed, those that it has dealt with */
 	uint64_t n_reserved;	/* of a build with faults on purpose: records that were to be written */
-	uint64_t reserved;
+	uint64_t more[3];
 };
 
 #ifndef __bpf__
 _Static_assert(sizeof(struct tier_kernel_event) == 56, "kernel event format 1");
-_Static_assert(sizeof(struct tier_kernel_counts) == 64, "kernel event format 1");
+_Static_assert(sizeof(struct tier_kernel_shared) == 128, "kernel event format 1: a cache line for each side");
 _Static_assert(TIER_PROBE_OFFSET(TIER_PROBE_SLOTS) == TIER_PROBE_PAGE_SIZE, "slots up to the end of the page");
 _Static_assert(_TIER_PROBE_N <= TIER_PROBE_SLOTS, "each site has a slot");
 

@@ -1,18 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <fcntl.h>
-#include <pthread.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
-#include <unistd.h>
-#include <cmocka.h>
-#include "trace/page.h"
-#include "trace/tracer.h"
-#include "util/base.h"
+#include "kept.h"
 
 /* The tracer against the real kernel. Where the kernel refuses probes (no privilege, no support) the cases that need
  * them are skipped, with the tracer's own sentence as the reason. */
@@ -21,102 +9,26 @@
 #define N_HITS 5000
 #define N_METHODS 200	/* more than a ring of one page holds */
 #define DRAIN_MAX 4096
-#define PATIENCE_MS 5000
-
-typedef void (*site_fn)(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t);
 
 static const struct tier_event published = {
 	.kind = TIER_EVENT_PUBLISHED, .module = 5, .method = 6, .version = 7, .from = TIER_LEVEL_TIER0, .to = TIER_LEVEL_TIER1,
 	.sequence = 8,
 };
 
-struct fixture {
-	struct dispatch dispatch;
-	struct tracer *tracer;
-	struct tier_kernel_event *events;
-	size_t n_events, n_max;
-	uint8_t *page;		/* as a client maps it */
-	uint32_t n_nested;	/* records that a drain inside the callback delivered */
-	bool is_work;		/* what the callback says of every record */
-};
-
-static bool fixture_event(void *context, const struct tier_kernel_event *event)
-{
-	struct fixture *fixture = context;
-
-	if (fixture->n_events == fixture->n_max) {
-		fixture->n_max = fixture->n_max ? 2 * fixture->n_max : 1024;
-		fixture->events = realloc(fixture->events, fixture->n_max * sizeof(*event));
-		assert_non_null(fixture->events);
-	}
-	fixture->events[fixture->n_events++] = *event;
-	fixture->n_nested += tracer_drain(fixture->tracer);
-	return fixture->is_work;
-}
-
 static void fixture_init(struct fixture *fixture, bool kernel, uint32_t ring_bytes)
 {
-	struct tracer_config config = { .kernel = kernel, .ring_bytes = ring_bytes };
-
-	*fixture = (struct fixture){ 0 };
-	assert_int_equal(dispatch_init(&fixture->dispatch), 0);
-	assert_int_equal(tracer_new(&fixture->tracer, &fixture->dispatch, &config, fixture_event, fixture), 0);
-	assert_int_equal(page_map(&fixture->page, tracer_page_fd(fixture->tracer)), 0);
-}
-
-static void fixture_deinit(struct fixture *fixture)
-{
-	assert_int_equal(fixture->n_nested, 0);
-	page_unmap(fixture->page);
-	tracer_free(fixture->tracer);
-	dispatch_deinit(&fixture->dispatch);
-	free(fixture->events);
+	fixture_init_with(fixture, &(struct tracer_config){ .kernel = kernel, .ring_bytes = ring_bytes }, NULL);
 }
 
 static void fixture_init_attached(struct fixture *fixture, uint32_t ring_bytes)
 {
 	fixture_init(fixture, true, ring_bytes);
-	if (tracer_is_attached(fixture->tracer))
-		return;
-	print_message("skipped: %s\n", tracer_status(fixture->tracer));
-	fixture_deinit(fixture);
-	skip();
-}
-
-static void hit(uint8_t *page, enum tier_probe probe, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e)
-{
-	((site_fn)(void *)page_site(page, probe))(a, b, c, d, e);
-}
-
-/* Turns the loop until @n records are there, or nothing has come for a long time. */
-static void expect_events(struct fixture *fixture, size_t n)
-{
-	uint64_t deadline = clock_now_ns() + PATIENCE_MS * 1000000ull;
-
-	while (fixture->n_events < n && clock_now_ns() < deadline)
-		assert_int_equal(dispatch_turn(&fixture->dispatch, 100), 0);
-	assert_int_equal(fixture->n_events, n);
-	assert_int_equal(tracer_drain(fixture->tracer), 0);
+	fixture_need_kernel(fixture);
 }
 
 static pid_t thread_id(void)
 {
 	return syscall(SYS_gettid);
-}
-
-static void child_exit(bool is_right)
-{
-	fflush(NULL);
-	_exit(is_right ? 0 : 1);
-}
-
-static void expect_child(pid_t pid)
-{
-	int status;
-
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	assert_true(WIFEXITED(status));
-	assert_int_equal(WEXITSTATUS(status), 0);
 }
 
 static void a_threshold_hit_arrives_with_its_arguments_and_its_thread(void **state)
@@ -295,18 +207,6 @@ static void records_that_lead_to_work_are_taken_in_smaller_helpings(void **state
 	fixture.is_work = false;
 	assert_int_equal(tracer_drain(fixture.tracer), DRAIN_MAX - DRAIN_MAX / 8);
 	fixture_deinit(&fixture);
-}
-
-/* A whole pass, in as many turns as it takes */
-static uint64_t recover(struct fixture *fixture)
-{
-	uint64_t n_missed, when;
-
-	do {
-		n_missed = tracer_recover(fixture->tracer, &when);
-		assert_true(!when || !n_missed);
-	} while (when);
-	return n_missed;
 }
 
 static void a_full_ring_counts_what_it_lost_and_the_newest_map_has_it(void **state)
