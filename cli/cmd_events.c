@@ -291,6 +291,10 @@ static int events_pass(struct ctl *ctl, struct tier_events *events, const struct
 			output_gap(output, first, last);
 			continue;
 		}
+		if (r == -ESTALE) {	/* a daemon of another history: it begins at its first event */
+			fail_tier("events");
+			continue;
+		}
 		if (r)
 			return r;
 		if (filter_passes(filter, &event))

@@ -186,6 +186,74 @@ static void in_a_folder_neither(void **state)
 	daemon_stop(&world->daemon);
 }
 
+/* -- Subscriptions that live longer than daemons --- */
+/* One cursor, while daemons come and go: every number once, in order, as the journal has them. */
+static void a_subscription_outlives(struct world *world, bool has_folder)
+{
+	const int n_rounds = test_is_long() ? 30 : 4;
+	struct tier_events *events;
+	struct tier_conn *conn;
+	pid_t maker;
+	size_t n = 0;
+
+	start(world, has_folder);
+	conn = daemon_connect(&world->daemon);
+	assert_done(tier_events_open(conn, 1, &events));
+	maker = child_start(make_events, &world->daemon);
+	for (int round = 0; round < n_rounds; round++) {
+		for (size_t end = n + 7 + round * 11 % 30; n < end; n++) {
+			assert_done(tier_events_next(events, TEST_DEADLINE_NS, &world->told[n], NULL, NULL));
+			assert_int_equal(world->told[n].sequence, n + 1);
+		}
+		daemon_kill_main(&world->daemon);
+	}
+	end(maker);
+	while (!tier_events_next(events, 0, &world->told[n], NULL, NULL))
+		n++;
+	assert_int_equal(check_kept(world, n), n);
+	tier_events_close(events);
+	tier_disconnect(conn);
+	daemon_stop(&world->daemon);
+}
+
+static void a_subscription_outlives_daemons_with_memory(void **state)
+{
+	a_subscription_outlives(*state, false);
+}
+
+static void a_subscription_outlives_daemons_with_a_folder(void **state)
+{
+	a_subscription_outlives(*state, true);
+}
+
+static void tierctl_follows_over_a_death(void **state)
+{
+	struct world *world = *state;
+	uint64_t next = 1;
+	char row[1024];
+	pid_t pid, maker;
+	FILE *rows;
+	int fd;
+
+	start(world, false);
+	pid = tierctl_start(&world->daemon, &fd, "events", "--follow", "--from=1", "--json", NULL);
+	rows = fdopen(fd, "r");
+	maker = child_start(make_events, &world->daemon);
+	for (int round = 0; round < 3; round++) {
+		for (uint64_t end = next + 30; next < end; next++) {
+			assert_non_null(fgets(row, sizeof(row), rows));
+			assert_int_equal(json_number(row, "sequence"), next);
+		}
+		daemon_kill_main(&world->daemon);
+	}
+	assert_non_null(fgets(row, sizeof(row), rows));
+	assert_int_equal(json_number(row, "sequence"), next);
+	end(maker);
+	end(pid);
+	fclose(rows);
+	daemon_stop(&world->daemon);
+}
+
 /* -- The disk is full, and then the daemon is killed --- */
 static void what_a_full_disk_refused_the_successor_writes(void **state)
 {
@@ -273,6 +341,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(in_memory_no_kill_takes_anything_back),
 		TEST(in_a_folder_neither),
+		TEST(a_subscription_outlives_daemons_with_memory),
+		TEST(a_subscription_outlives_daemons_with_a_folder),
+		TEST(tierctl_follows_over_a_death),
 		TEST(a_successor_may_have_room_for_fewer_or_more),
 		TEST(what_a_full_disk_refused_the_successor_writes),
 	};
