@@ -165,7 +165,7 @@ static void in_memory_no_kill_takes_anything_back(void **state)
 	size_t n;
 
 	start(world, false);
-	n = follow_over_kills(world, test_is_long() ? 50 : 6);
+	n = follow_over_kills(world, test_is_long() ? 50 : 4);
 	check_kept(world, n);
 	assert_int_equal(said_of_loss(&world->daemon), 0);
 	daemon_stop(&world->daemon);
@@ -177,7 +177,7 @@ static void in_a_folder_neither(void **state)
 	size_t n;
 
 	start(world, true);
-	n = check_kept(world, follow_over_kills(world, test_is_long() ? 50 : 6));
+	n = check_kept(world, follow_over_kills(world, test_is_long() ? 50 : 4));
 	assert_int_equal(said_of_loss(&world->daemon), 0);
 	assert_int_equal(tierctl(&world->daemon, world->out, world->err, "journal", "verify", world->folder, "--json", NULL), 0);
 	assert_int_equal(json_length(world->out, "segments"), 1);
