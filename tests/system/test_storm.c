@@ -4,10 +4,12 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include "system/bodies.h"
 #include "system/harness.h"
 #include "util/base.h"
@@ -32,7 +34,7 @@ struct story {
 	uint8_t bodies[HISTORY_MAX];
 };
 struct storm {
-	uint32_t stop, n_quiet;
+	uint32_t stop, is_calling;
 	uint64_t n_calls[PROCESSES], n_around[PROCESSES];	/* calls; those with a replacement under way */
 	struct story stories[METHODS];
 };
@@ -179,13 +181,14 @@ static void caller_run(void *context)
 static void replace(struct world *world, struct tier_method *method, uint32_t i, unsigned int number, const char objects[][256])
 {
 	struct story *story = &world->storm->stories[i];
+	int r;
 
 	story->bodies[story->asked + 1] = number;
 	__atomic_store_n(&story->asked, story->asked + 1, __ATOMIC_SEQ_CST);
-	if (number)
-		assert_done(tier_rejit(method, objects[number], "fresh", 0));
-	else
-		assert_done(tier_revert(method));
+	do	/* what the daemon did not live to answer may have been done; twice is no harm */
+		r = number ? tier_rejit(method, objects[number], "fresh", 0) : tier_revert(method);
+	while (r == -ECONNRESET);
+	assert_done(r);
 	__atomic_store_n(&story->acknowledged, story->asked, __ATOMIC_SEQ_CST);
 }
 
@@ -216,33 +219,76 @@ static void rage(struct world *world, struct tier_module *module, unsigned int n
 		      PROCESSES, (unsigned long)n_around);
 }
 
-static void every_call_runs_a_body_that_is_in_place(void **state)
+static void storm_run(struct world *world, uint64_t seed, unsigned int n)
 {
 	static char source[65536];
-	uint64_t seed = test_now_ns() | 1;
 	struct start starts[PROCESSES];
 	pid_t processes[PROCESSES];
 	struct tier_module *module;
-	struct world world;
 
-	print_message("seed %lu\n", (unsigned long)seed);
-	daemon_start(&world.daemon, ARGS("--call-counting-delay=0"));
-	world.conn = daemon_connect(&world.daemon);
-	world.storm = mmap(NULL, sizeof(*world.storm), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	assert_true(world.storm != MAP_FAILED);
+	world->conn = daemon_connect(&world->daemon);
 	program_write(source, sizeof(source));
-	assert_done(tier_load(world.conn, bpf_compile(world.daemon.folder, "storm", source, "-g"), NULL, 0, &module));
+	assert_done(tier_load(world->conn, bpf_compile(world->daemon.folder, "storm", source, "-g"), NULL, 0, &module));
 	for (unsigned int i = 0; i < PROCESSES; i++) {
-		starts[i] = (struct start){ &world, i };
+		starts[i] = (struct start){ world, i };
 		processes[i] = child_start(caller_run, &starts[i]);
 	}
-	wait_until("all processes call", world.storm->n_calls[0] && world.storm->n_calls[1] && world.storm->n_calls[2] && world.storm->n_calls[3]);
-	rage(&world, module, test_is_long() ? 10000 : 300, &seed);
-	__atomic_store_n(&world.storm->stop, 1, __ATOMIC_RELEASE);
+	wait_until("all processes call", world->storm->n_calls[0] && world->storm->n_calls[1] && world->storm->n_calls[2] && world->storm->n_calls[3]);
+	__atomic_store_n(&world->storm->is_calling, 1, __ATOMIC_RELEASE);
+	rage(world, module, n, &seed);
+	__atomic_store_n(&world->storm->stop, 1, __ATOMIC_RELEASE);
 	for (unsigned int i = 0; i < PROCESSES; i++)
 		child_end(processes[i]);
+	tier_disconnect(world->conn);
+}
+
+static uint64_t world_init(struct world *world)
+{
+	const uint64_t seed = test_now_ns() | 1;
+
+	print_message("seed %lu\n", (unsigned long)seed);
+	world->storm = mmap(NULL, sizeof(*world->storm), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	assert_true(world->storm != MAP_FAILED);
+	return seed;
+}
+
+static void every_call_runs_a_body_that_is_in_place(void **state)
+{
+	struct world world;
+	const uint64_t seed = world_init(&world);
+
+	daemon_start(&world.daemon, ARGS("--call-counting-delay=0"));
+	storm_run(&world, seed, test_is_long() ? 10000 : 300);
 	munmap(world.storm, sizeof(*world.storm));
-	tier_disconnect(world.conn);
+	daemon_stop(&world.daemon);
+}
+
+/* -- The same while the daemon dies again and again --- */
+static void killer_run(void *context)
+{
+	struct world *world = context;
+	uint64_t random = 2463534242u;
+	unsigned int n = 0;
+
+	wait_until("the storm", __atomic_load_n(&world->storm->is_calling, __ATOMIC_ACQUIRE));
+	for (; !__atomic_load_n(&world->storm->stop, __ATOMIC_ACQUIRE); n++) {
+		nanosleep(&(struct timespec){ .tv_nsec = random_next(&random) % 200000000 }, NULL);
+		daemon_kill_main(&world->daemon);
+	}
+	print_message("the daemon was killed %u times\n", n);
+}
+
+static void deaths_of_the_daemon_bring_no_body_back(void **state)
+{
+	struct world world;
+	const uint64_t seed = world_init(&world);
+	pid_t killer;
+
+	daemon_start_kept(&world.daemon, ARGS("--call-counting-delay=0"));
+	killer = child_start(killer_run, &world);
+	storm_run(&world, seed, test_is_long() ? 1000 : 30);
+	child_end(killer);
+	munmap(world.storm, sizeof(*world.storm));
 	daemon_stop(&world.daemon);
 }
 
@@ -250,6 +296,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_call_runs_a_body_that_is_in_place),
+		cmocka_unit_test(deaths_of_the_daemon_bring_no_body_back),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
