@@ -343,9 +343,10 @@ BENCH_PROGRAMS := demo bench backpatch train
 SUPPORT_OBJECTS := $(patsubst %.c,$(B)/obj/%.o,$(filter-out tests/system/test_%,$(wildcard tests/system/*.c))) \
 	$(patsubst %,$(B)/obj/%.o,$(basename $(filter-out $(BENCH_PROGRAMS:%=tests/bench/%.c),$(wildcard tests/bench/*.c)))) \
 	$(WORKLOADS:%=$(B)/workloads/%.native.o)
+$(B)/tests/system/test_probes: private SYSTEM_LIBS := -lbpf -lelf -lz
 $(B)/tests/system/%: $(B)/obj/tests/system/%.o $(SUPPORT_OBJECTS) $(B)/libtier.a
 	@mkdir -p $(@D)
-	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lcmocka -lseccomp -lpthread -lm
+	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lcmocka -lseccomp -lpthread -lm $(SYSTEM_LIBS)
 
 # The fault schedule's client may fail, too.
 $(B)/obj/tests/system/test_schedule.o: private ALL_CFLAGS += -DTIER_FAULTS
