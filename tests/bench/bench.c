@@ -6,6 +6,7 @@
 #include "bench/ladder.h"
 #include "bench/latency.h"
 #include "bench/sizes.h"
+#include "bench/takeover.h"
 #include "system/harness.h"
 #include "util/base.h"
 
@@ -13,7 +14,7 @@
  *
  * Latencies of the service on a daemon without a call-counting delay (so that climbs do not wait for it), the way of events, then
  * the speed of each tier against the same source built natively by clang -O2: interleaved rounds, medians, ratios of one run. An
- * argument is the part that is wanted: latency, sizes, events, journal, ladder or osr. */
+ * argument is the part that is wanted: latency, sizes, events, takeover, journal, ladder or osr. */
 
 static void bench_latency(void)
 {
@@ -53,7 +54,8 @@ static const struct part {
 	void (*run)(void);
 } parts[] = {
 	{ "latency", bench_latency }, { "sizes", bench_sizes },   { "events", bench_events },
-	{ "journal", journal_bytes }, { "ladder", ladder_speed }, { "osr", ladder_osr },
+	{ "takeover", takeover_time }, { "journal", journal_bytes }, { "ladder", ladder_speed },
+	{ "osr", ladder_osr },
 };
 
 int main(int argc, char **argv)
