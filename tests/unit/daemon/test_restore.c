@@ -149,7 +149,7 @@ static void module_load(struct world *w, struct kept *kept, const char *source)
 	struct object_file object = compile("clang", source == huge_source ? "-O1" : "-O2 -g", source);
 	struct host_plan plan = plan_of(w);
 	struct refusal refusal = { "" };
-	struct host *host;
+	struct host *host = NULL;
 	void *bytes;
 	size_t n;
 

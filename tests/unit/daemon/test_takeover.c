@@ -185,7 +185,7 @@ static struct host *load_module(struct world *w, const char *name)
 	struct object_file object = compile("clang", "-O2 -g", source);
 	struct host_plan plan = plan_of(w);
 	struct refusal refusal = { "" };
-	struct host *host;
+	struct host *host = NULL;
 	void *bytes;
 	size_t n;
 
