@@ -289,9 +289,10 @@ static int recover_deflated(struct folder *folder, uint64_t first, struct segmen
 		return error_origin(fd);
 	r = segment_inspect(fd, first, true, segment, &damage);
 	*ret_is_kept = !r;
-	folder->is_damaged |= r > 0;	/* what it had was told */
-	if (r > 0)
+	if (r > 0) {
+		folder->unread = first;
 		say(folder, first, TIER_SEGMENT_DEFLATED_SUFFIX, &damage, "not read");
+	}
 	return r < 0 ? error_fold(r) : 0;
 }
 
@@ -392,6 +393,7 @@ int folder_recover(struct folder *folder, struct segment_index *index, uint64_t 
 		return error_fold(r);
 	if (index->n)
 		folder->used = MAX(folder->used, index_newest(index)->last);
+	folder->is_damaged |= folder->unread > folder->used;	/* it was the end; behind others it is a gap like any */
 	if (told && index->n && index_newest(index)->last > told)
 		return FOLDER_E_STRANGE;
 	if (told)

@@ -17,7 +17,8 @@ struct folder {
 	const char *path;	/* borrowed */
 	int fd;			/* locked while it is open; -1 */
 	uint64_t used;		/* numbers up to this one may have been told to somebody */
-	bool is_damaged;	/* recovery found less than there should be */
+	uint64_t unread;	/* first number of the latest segment that cannot be read; 0: none */
+	bool is_damaged;	/* recovery found less at the end than there should be */
 	unsigned char boot[16];
 };
 #define FOLDER_NULL { .fd = -1 }
