@@ -268,23 +268,32 @@ static void step_events(struct scenario *s)
 		client_end("events", "fewer than there are");
 }
 
+static const struct {
+	const char *name;
+	void (*run)(struct scenario *s);
+} steps[] = {
+        {"load", step_load},     {"first calls", step_first_calls},
+        {"climb", step_climb},   {"OSR", step_osr},
+        {"rejit", step_rejit},   {"instance", step_instance},
+        {"freeze", step_freeze}, {"second client", step_second_client},
+        {"events", step_events},
+};
+
 static _Noreturn void scenario_run(struct scenario *s)
 {
+	const uint64_t begin_ns = test_now_ns();
+
 	tier_set_failure_handler(client_call_failed);
 	if (s->schedule) {
 		fault_choose(s->schedule);
 		fault_choose_file(s->points);
 		fault_begin();
 	}
-	step_load(s);
-	step_first_calls(s);
-	step_climb(s);
-	step_osr(s);
-	step_rejit(s);
-	step_instance(s);
-	step_freeze(s);
-	step_second_client(s);
-	step_events(s);
+	for (unsigned int i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
+		printf("client: %s, %lu ms\n", steps[i].name, (unsigned long)((test_now_ns() - begin_ns) / 1000000));
+		fflush(stdout);
+		steps[i].run(s);
+	}
 	tier_events_close(s->events);
 	tier_disconnect(s->conn);
 	printf("client: done\n");

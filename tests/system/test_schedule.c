@@ -30,11 +30,13 @@
  * any two of its turns it has checked the core's invariants itself.
  *
  * TIER_TEST_LONG=1 walks all points, otherwise a sample that is spread over them. TIER_SCHEDULE=alloc:17 walks that
- * one, TIER_SCHEDULE=alloc that kind, TIER_SCHEDULE=client.alloc that of the client. */
+ * one, TIER_SCHEDULE=alloc that kind, TIER_SCHEDULE=client.alloc that of the client; TIER_SCHEDULE_KEEP=1
+ * leaves all folders behind. */
 
 #define CLIENTS_MAX 3u          /* one after the other, until one of them has all */
 #define SAMPLE      UINT64_C(3) /* points of a kind */
 #define PARALLEL    2u
+#define SLOW_NS     UINT64_C(4000000000) /* is said, for whoever wonders what waits for what */
 #define RUN_SECONDS 60u
 
 enum outcome { OUTCOME_FINE, OUTCOME_TOLD, OUTCOME_NO_START, OUTCOME_NOT_REACHED, _OUTCOME_N, OUTCOME_BAD = 99 };
@@ -86,7 +88,7 @@ static void run_prepare_points(struct run *run, enum side side)
 	const struct point *point = run->point;
 	int fd;
 
-	if (point && point->side == side)
+	if (point && point->n && point->side == side)
 		snprintf(run->schedules[side], sizeof(run->schedules[side]), "%s:%lu%s", kinds[point->kind], point->n,
 		         point->on ? "+" : "");
 	else
@@ -117,6 +119,9 @@ static void run_prepare(struct run *run, const char *cache)
 		run_prepare_points(run, side);
 }
 
+/* Whoever dies has a keeper, and a successor, which goes on counting. */
+static bool is_kept(const struct run *run) { return run->point && run->point->kind == FAULT_EXIT; }
+
 static void daemon_exec(const struct run *run, int ready_fd)
 {
 	const char *build = getenv("TIER_BUILD");
@@ -130,10 +135,11 @@ static void daemon_exec(const struct run *run, int ready_fd)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	dup2(log, STDERR_FILENO);
 	dup2(log, STDOUT_FILENO);
-	execl(program, program, "--foreground", ready, "--socket", run->socket, "--journal", run->journal,
-	      "--code-cache", run->cache, events_by_kernel() ? "--events=kernel" : "--events=socket",
-	      "--call-counting-delay=1ms", "--delay-single-proc-multiplier=1", "--call-count-threshold=2",
-	      "--osr-hit-limit=1", "--osr-initial-counter=100", "--osr-counter-bump=100", compile_limit,
+	execl(program, program, is_kept(run) ? "--keep" : "--foreground", "--foreground", ready, "--socket",
+	      run->socket, "--journal", run->journal, "--code-cache", run->cache,
+	      events_by_kernel() ? "--events=kernel" : "--events=socket", "--call-counting-delay=1ms",
+	      "--delay-single-proc-multiplier=1", "--call-count-threshold=2", "--osr-hit-limit=1",
+	      "--osr-initial-counter=100", "--osr-counter-bump=100", compile_limit,
 	      hangs ? "--load-limit=500ms" : "--load-limit=5s", "--fault", run->schedules[SIDE_DAEMON], "--fault-file",
 	      run->points[SIDE_DAEMON], NULL);
 	_exit(127);
@@ -269,6 +275,8 @@ static void daemon_end(struct run *run)
 	run->daemon = 0;
 	if (!WIFEXITED(status) || WEXITSTATUS(status))
 		run_bad(run, "the daemon ended otherwise than with 0");
+	if (log_has(run, "died of signal 6") || log_has(run, "died of signal 11"))
+		run_bad(run, "a daemon died otherwise than on purpose");
 	if (!access(run->socket, F_OK))
 		run_bad(run, "the daemon left its socket");
 }
@@ -282,7 +290,7 @@ static void check_journal(struct run *run)
 	         run->journal, run->log);
 	if (access(run->journal, F_OK) || !system(command))
 		return;
-	if (!run->point->on ||
+	if (!run->point || !run->point->on ||
 	    !log_has(run, "there is no journal in this folder")) /* nothing could be written at all */
 		run_bad(run, "the journal does not verify");
 }
@@ -297,12 +305,13 @@ static enum outcome run_all(struct run *run)
 	daemon_end(run);
 	check_nobody_is_left(run);
 	check_journal(run);
-	return run->point && !n_fired(run) ? OUTCOME_NOT_REACHED : outcome;
+	return run->point && run->point->n && !n_fired(run) ? OUTCOME_NOT_REACHED : outcome;
 }
 
 /* In a process of its own, whose exit status is the outcome */
 static _Noreturn void run_main(const char *name, const struct point *point, const char *cache)
 {
+	const uint64_t begin_ns = test_now_ns();
 	struct run run = {.point = point};
 	char command[128];
 	enum outcome outcome;
@@ -314,9 +323,14 @@ static _Noreturn void run_main(const char *name, const struct point *point, cons
 	snprintf(run.folder, sizeof(run.folder), "%s/%s", walk.folder, name);
 	run_prepare(&run, cache);
 	outcome = run_all(&run);
-	for (enum side side = 0; !point && side < _SIDE_N; side++)
-		walk.counts[side] = *run.files[side];
-	if (point) {
+	if (point && !point->on && test_now_ns() - begin_ns > SLOW_NS)
+		fprintf(stderr, "%s: took %lu ms\n", name, (test_now_ns() - begin_ns) / 1000000);
+	if (!point)
+		memcpy(walk.counts, (struct fault_file[]){*run.files[SIDE_DAEMON], *run.files[SIDE_CLIENT]},
+		       _SIDE_N * sizeof(*walk.counts));
+	else if (!point->n)
+		walk.counts[SIDE_DAEMON].n[point->kind] = run.files[SIDE_DAEMON]->n[point->kind];
+	if (point && point->n && !getenv("TIER_SCHEDULE_KEEP")) {
 		snprintf(command, sizeof(command), "rm -rf %s", run.folder);
 		must_run(&run, command);
 	}
@@ -346,14 +360,15 @@ static pid_t run_start(const char *name, const struct point *point, const char *
 /* The scenario without faults: fills the cache, and counts once it is full. */
 static void walk_count(void)
 {
+	static const struct point kept = {SIDE_DAEMON, FAULT_EXIT, 0, false};
 	static char cache[96];
 	int status;
 
-	for (int i = 0; i < 3; i++) {
+	for (int i = 0; i < 4; i++) {
 		char folder[16];
 
 		snprintf(folder, sizeof(folder), "count%d", i);
-		waitpid(run_start(folder, NULL, i ? cache : NULL), &status, 0);
+		waitpid(run_start(folder, i < 3 ? NULL : &kept, i ? cache : NULL), &status, 0);
 		if (status)
 			fail_msg("the scenario fails without faults; see %s/%s/log", walk.folder, folder);
 		snprintf(cache, sizeof(cache), "%s/%s/cache", walk.folder, folder);
@@ -421,6 +436,8 @@ static void walk_end(void)
 	              walk.n_tried, walk.n_outcomes[OUTCOME_FINE], walk.n_outcomes[OUTCOME_TOLD],
 	              walk.n_outcomes[OUTCOME_NO_START], walk.n_outcomes[OUTCOME_NOT_REACHED], walk.n_bad);
 	munmap(walk.counts, _SIDE_N * sizeof(*walk.counts));
+	if (getenv("TIER_SCHEDULE_KEEP"))
+		return;
 	if (walk.n_bad)
 		fail_msg("%u of %u points end badly; see %s", walk.n_bad, walk.n_tried, walk.folder);
 	snprintf(command, sizeof(command), "rm -rf %s", walk.folder);
@@ -449,7 +466,7 @@ static void walk_chosen(const char *chosen)
 static void walk_all(void)
 {
 	for (enum side side = 0; side < _SIDE_N; side++)
-		for (int kind = 0; kind < FAULT_EXIT; kind++) {
+		for (int kind = 0; kind < _FAULT_KIND_N; kind++) {
 			walk_kind(side, kind, false);
 			if (kind == FAULT_ALLOC || kind == FAULT_OPEN || kind == FAULT_WRITE)
 				walk_kind(side, kind, true);
