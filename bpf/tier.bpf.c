@@ -17,7 +17,10 @@
  *
  * Maps outlive the daemon in its descriptor store, and the programs run on while there is none. A successor that has the same
  * programs leaves them attached; another one attaches its own to the same maps, and for a moment both write: nothing here is told
- * apart by program. */
+ * apart by program.
+ *
+ * Takes Linux 5.12, for atomic instructions that return what was there; the ring buffer is of 5.8, telling the daemon in its own
+ * pid namespace of 5.7. */
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 

@@ -34,8 +34,9 @@ struct tracer_config {
 
 /* Takes over what a predecessor put: "page", the maps "ring", "newest", "limits" and "bss", and links "link.SITE.TURN"; what is
  * missing is made and put, and what does not fit replaced, with a line in the log. What was rung while there was no tracer is
- * delivered by the loop, tracer_drain() and tracer_recover(). Never fails for lack of privilege or kernel support, only for lack of memory or descriptors (-errno). @fn is called for
- * every record, from the loop, tracer_drain() and tracer_recover(); it must not free the tracer. */
+ * delivered by the loop, tracer_drain() and tracer_recover(). Never fails for lack of privilege or kernel support, only for lack
+ * of memory or descriptors (-errno). @fn is called for every record, from the loop, tracer_drain() and tracer_recover(); it must
+ * not free the tracer. */
 int tracer_new(struct tracer **ret, struct dispatch *dispatch, const struct tracer_config *config, tracer_event_fn fn,
 	       void *context);
 struct tracer *tracer_free(struct tracer *tracer);	/* what is kept works on. Takes NULL; returns NULL */
