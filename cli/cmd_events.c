@@ -283,10 +283,18 @@ static int events_pass(struct ctl *ctl, struct tier_events *events, const struct
 {
 	struct tier_event event;
 	uint64_t first, last;
+	bool is_sure = ctl->follow;
+	uint32_t pending;
 	int r;
 
 	for (;;) {
 		r = tier_events_next(events, ctl->follow ? TIER_FOREVER : 0, &event, &first, &last);
+		if (r == -ETIMEDOUT && !is_sure) {	/* or there is no daemon just now: this waits for one */
+			is_sure = true;
+			r = tier_pending_all(ctl->conn, &pending);
+			if (!r)
+				continue;
+		}
 		if (r == -ENODATA) {
 			output_gap(output, first, last);
 			continue;

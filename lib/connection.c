@@ -307,7 +307,8 @@ int conn_request(struct tier_conn *conn, struct request *request)
 		epoch = conn->epoch;
 		request->session = session_number(conn);
 		r = lane_request(&conn->api, request);
-		repeats = r == -ECONNRESET && conn_is_of(conn, epoch) && lane_is_broken(&conn->api) && request_repeats(conn, request, &r);
+		repeats = r == -ECONNRESET && conn_is_of(conn, epoch) && lane_is_broken(&conn->api)
+		       && request_repeats(conn, request, &r);
 		if (conn->epoch == epoch)
 			lock_give(&conn->page->api);
 		signals_restore(mask);

@@ -65,7 +65,8 @@ static struct probe_page *session_probe(struct tier_conn *conn, int fd, uint64_t
 }
 
 /* Tells the daemon that the hello site was called, and learns the path. */
-static int session_settle(struct tier_conn *conn, struct probe_page *page, uint64_t nonce, uint64_t deadline_ns, const uint64_t *mask)
+static int session_settle(struct tier_conn *conn, struct probe_page *page, uint64_t nonce, uint64_t deadline_ns,
+			  const uint64_t *mask)
 {
 	const struct wire_probed probed = { .nonce = nonce, .mapped = page != NULL };
 	struct wire_path path;

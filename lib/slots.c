@@ -545,7 +545,8 @@ int tier_slot_register(const struct tier_method *method, tier_fn *slot)
 		mask = signals_block();
 		r = slot_register(conn, method, slot, &retry);
 		signals_restore(mask);
-	} while (r == -ECONNRESET && __atomic_load_n(&conn->slots.round, __ATOMIC_ACQUIRE) - first < SLOT_ROUNDS && retry_sleep(&retry));
+	} while (r == -ECONNRESET && __atomic_load_n(&conn->slots.round, __ATOMIC_ACQUIRE) - first < SLOT_ROUNDS
+		 && retry_sleep(&retry));
 	return r;
 }
 

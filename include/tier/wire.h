@@ -155,7 +155,7 @@ struct wire_module_ref {
 struct wire_object {
 	uint64_t size;		/* bytes */
 };
-enum wire_attach_flags { WIRE_ATTACH_HOLD_ONLY = 1u << 0 };	/* no descriptors: a fork that has the mappings already */
+enum wire_attach_flags { WIRE_ATTACH_HOLD_ONLY = 1u << 0 };	/* no descriptors: for who has the mappings already */
 struct wire_attach {
 	struct wire_module_ref ref;
 	uint32_t flags;
