@@ -143,7 +143,8 @@ static void storm_start_kept(struct storm *storm, struct storm_scale *scale, cha
 		assert_non_null(mkdtemp(folder));
 	}
 	snprintf(option, sizeof(option), "--journal=%s", folder);
-	daemon_start_kept(&storm->daemon, ARGS(STORM_OPTIONS, option, scale->has_delay ? "--call-counting-delay=10ms" : "--call-counting-delay=0"));
+	daemon_start_kept(&storm->daemon,
+			  ARGS(STORM_OPTIONS, option, scale->has_delay ? "--call-counting-delay=10ms" : "--call-counting-delay=0"));
 }
 
 static void check_folder(const struct storm *storm, const char *folder)
