@@ -157,6 +157,25 @@ static void check_folder(const struct storm *storm, const char *folder)
 	assert_int_equal(system(command), 0);
 }
 
+/* It died of nothing but the killer. */
+static void check_log(const struct daemon *daemon)
+{
+	static const char *const bad[] = { "is lost", "ssertion", "Sanitizer", "runtime error" };
+	FILE *file = fopen(daemon->log, "r");
+	char line[1024];
+
+	assert_non_null(file);
+	while (fgets(line, sizeof(line), file)) {
+		bool is_bad = strstr(line, "died of signal") && !strstr(line, "(Killed)");
+
+		for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+			is_bad |= strstr(line, bad[i]) != NULL;
+		if (is_bad)
+			fail_msg("the daemon's log says: %s", line);
+	}
+	fclose(file);
+}
+
 static void survive(const char *store)
 {
 	static struct storm_scale scale;
@@ -179,6 +198,7 @@ static void survive(const char *store)
 	}
 	child_end(pid);
 	storm_end(&storm);
+	check_log(&storm.daemon);
 	if (strcmp(folder, "memory") != 0)
 		check_folder(&storm, folder);
 	storm_finish(&storm);
