@@ -130,7 +130,7 @@ static void prestub_ring(struct mapping *mapping, const struct tier_record *reco
 }
 
 /* -- Vtable slots --- */
-#define SLOT_DEAF_NS 10000000000ull	/* in a fork, finding out that nobody listens may take CONN_NOTE_RECOVERY_NS each time */
+#define SLOT_DEAF_NS 10000000000ull	/* finding out that nobody listens takes system calls, and in a fork CONN_NOTE_FORK_NS */
 
 /* The number of the call cell; -1: what lies there is none of the module's. Machine code may have left anything in r10. */
 static int64_t cell_number(const struct mapping *mapping, uint64_t cell)
@@ -146,13 +146,16 @@ static int slot_tell(struct mapping *mapping, const struct tier_record *record, 
 	const struct wire_slot slot = { .module = mapping->module, .cell = cell, .method = record->index };
 	const uint64_t mask = signals_block();
 	struct tier_conn *conn = mapping_conn_for_note(mapping);
+	const uint32_t session = conn ? session_number(conn) : 0;
+	bool is_other = false;
 	int r = -ENOTCONN;
 
 	if (conn) {
 		r = conn_slot_used(conn, &slot);
+		is_other = session_number(conn) != session;	/* which may be able to hear, though it did not hear this */
 		conn_unref(conn);
 	}
-	if (r && r != -EAGAIN)
+	if (r && r != -EAGAIN && !is_other)
 		__atomic_store_n(&mapping->notes->deaf_until_ns, deadline_after(SLOT_DEAF_NS), __ATOMIC_RELAXED);
 	signals_restore(mask);
 	return r;

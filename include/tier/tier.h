@@ -31,7 +31,7 @@
  *	tier_precompile(), tier_freeze()
  *	tier_thaw()				-ECONNRESET: the freeze has ended with the session
  *	tier_close(), tier_disconnect()		do not wait
- *	thresholds, slots, loops		are told as soon as somebody listens; nobody waits
+ *	thresholds, slots, loops		are told when somebody listens; a call waits for that rarely, and for moments
  *
  * A daemon that does not know an open module, because nobody kept it: -ESTALE from everything that asks about it, and first
  * calls of its methods fail. What has code goes on. */
