@@ -364,12 +364,16 @@ static int tierd_init_server(struct tierd *tierd)
 static void tierd_init_window(struct tierd *tierd)
 {
 	const struct core_window known = core_window(tierd->core);
+	struct window *window = &tierd->loading.window;
 
+	window_init(window, tierd->options->window);
 	if (known.base) {
-		tierd->loading.window = (struct window){ known.base, known.next };
+		if (tierd->options->window && window->base != known.base)
+			log_line(LOG_WARNING, "--window is not followed: modules' spans begin at %#llx, as the daemon before chose",
+				 (unsigned long long)known.base);
+		*window = (struct window){ known.base, known.next };
 		return;
 	}
-	window_init(&tierd->loading.window, tierd->options->window);
 	core_window_choose(tierd->core, tierd->loading.window.base);
 }
 
