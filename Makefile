@@ -208,7 +208,7 @@ $(B)/libtier.so.0: $(call objects,lib) lib/libtier.map
 # linker leads what it asks of the system through daemon/util/fault_wrap.c.
 FAULT_WRAPS := malloc calloc realloc reallocarray strdup fdopendir mmap pthread_create posix_spawn epoll_ctl \
 	memfd_create eventfd epoll_create1 accept4 socket socketpair open openat fcntl \
-	pwrite write fsync ftruncate renameat unlinkat sendmsg send store_put store_remove
+	pwrite write fsync ftruncate renameat unlinkat sendmsg send store_put store_take store_remove
 FAULT_OBJECTS := $(patsubst %.c,$(F)/obj/%.o,daemon/util/fault.c daemon/util/fault_wrap.c \
 	$(sort $(shell grep -l '^\#include "util/fault.h"' daemon/*.c daemon/*/*.c daemon/*/*/*.c)))
 FAULT_OF_WORKER := $(filter $(F)/obj/daemon/worker/child/%,$(FAULT_OBJECTS)) $(F)/obj/daemon/util/fault.o
@@ -349,9 +349,9 @@ $(B)/tests/system/%: $(B)/obj/tests/system/%.o $(SUPPORT_OBJECTS) $(B)/libtier.a
 	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lcmocka -lseccomp -lpthread -lm $(SYSTEM_LIBS)
 
 # The fault schedule's client may fail, too.
-$(B)/obj/tests/system/test_schedule.o: private ALL_CFLAGS += -DTIER_FAULTS
-$(B)/tests/system/test_schedule: $(B)/obj/tests/system/test_schedule.o $(SUPPORT_OBJECTS) $(F)/libtier.o \
-		$(F)/obj/daemon/util/fault.o $(F)/obj/daemon/util/fault_wrap.o
+SCHEDULE_TESTS := $(B)/tests/system/test_schedule $(B)/tests/system/test_schedule_exit
+$(SCHEDULE_TESTS:$(B)/%=$(B)/obj/%.o): private ALL_CFLAGS += -DTIER_FAULTS
+$(SCHEDULE_TESTS): $(B)/%: $(B)/obj/%.o $(SUPPORT_OBJECTS) $(F)/libtier.o $(F)/obj/daemon/util/fault.o $(F)/obj/daemon/util/fault_wrap.o
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) $(FAULT_WRAPS:%=-Wl,--wrap=%) -o $@ $^ -lcmocka -lseccomp -lpthread -lm
 

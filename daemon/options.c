@@ -40,7 +40,7 @@ struct option_row {
 	LOG_FACILITY_LIST(LOG_WORD) "and all; levels are " LOG_LEVEL_LIST(LOG_WORD) "and their numbers, 1 to 10"
 
 #define FAULT_HELP                                                                                                     \
-	"what goes wrong on purpose, and when: KIND:N[,KIND:N], the N-th point of a kind, with N+ all later ones, too; or count, " \
+	"what goes wrong on purpose, and when: KIND:N[,KIND:N], the N-th point of a kind, with N+ all later ones, too, behind the word after counted from the first death on; or count, " \
 	"to learn how many there are; kinds are " FAULT_KIND_LIST(FAULT_WORD)
 #define FAULT_WORD(name, word, text) word " (" text "), "
 

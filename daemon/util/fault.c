@@ -30,6 +30,7 @@ static struct {
 		uint64_t at;
 		bool on;
 	} due[_FAULT_KIND_N];    /* @on: all later ones, too */
+	bool is_after;           /* points count from the first death on */
 	bool is_told;            /* the counts at the end */
 	struct fault_file *file; /* NULL: points do not count */
 	const char *(*check)(void *context);
@@ -50,7 +51,8 @@ static const char *choose_one(const char *text, size_t n)
 		return fault.due[kind].at && end + fault.due[kind].on == text + n ? NULL
 		                                                                  : "without a number that begins at 1";
 	}
-	return "of no kind that there is";
+	fault.is_after = n == strlen("after") && !strncmp(text, "after", n);
+	return fault.is_after ? NULL : "of no kind that there is";
 }
 
 const char *fault_choose(const char *schedule)
@@ -124,11 +126,18 @@ void fault_begin_child(void)
 }
 
 /* -- Points --- */
+static bool counts(enum fault_kind kind)
+{
+	if (!fault.file || kind == FAULT_EXIT || !(fault.is_after || kind == FAULT_AGAIN))
+		return fault.file;
+	return __atomic_load_n(&fault.file->n_fired[FAULT_EXIT], __ATOMIC_RELAXED);
+}
+
 bool fault_due(enum fault_kind kind)
 {
 	uint64_t n;
 
-	if (!fault.file)
+	if (!counts(kind))
 		return false;
 	n = __atomic_add_fetch(&fault.file->n[kind], 1, __ATOMIC_RELAXED);
 	if (n != fault.due[kind].at && !(fault.due[kind].on && n > fault.due[kind].at))
@@ -149,7 +158,8 @@ void fault_set(enum fault_kind kind, uint64_t n)
 
 void fault_die(void)
 {
-	dprintf(STDERR_FILENO, "tierd: fault: dies at place %" PRIu64 "\n", fault.due[FAULT_EXIT].at);
+	dprintf(STDERR_FILENO, "tierd: fault: dies at place %" PRIu64 ", %" PRIu64 " after the first death\n",
+	        fault.file->n[FAULT_EXIT], fault.file->n[FAULT_AGAIN]);
 	kill(getpid(), SIGKILL);
 	for (;;)
 		pause();
@@ -157,7 +167,7 @@ void fault_die(void)
 
 void fault_exit(void)
 {
-	if (fault_due(FAULT_EXIT))
+	if (fault_due(FAULT_EXIT) || fault_due(FAULT_AGAIN))
 		fault_die();
 }
 
@@ -191,6 +201,8 @@ void fault_watch(const char *(*check)(void *context), void *context)
 {
 	fault.context = context;
 	fault.check = check;
+	if (fault.file)
+		memcpy(fault.file->n_ready, fault.file->n, sizeof(fault.file->n_ready));
 }
 
 void fault_turn(void)

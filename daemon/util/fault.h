@@ -4,18 +4,18 @@
 /* Faults on purpose
  *
  * A program that is built with TIER_FAULTS (`make faults`: build/faults/) counts its points, of each kind on its own:
- *places where the system may refuse, or where the process may end. A schedule says which of them go wrong:
+ * places where the system may refuse, or where the process may end. A schedule says which of them go wrong:
  *
- *	tierd --fault=alloc:17,exit:230		the 17th allocation finds no memory; at the 230th place to die the
- *daemon dies tierd --fault=write:9+			from the 9th write on the disk is full tierd --fault=count
- *nothing goes wrong; the counts are on standard error at the end
+ *	tierd --fault=alloc:17,exit:230    the 17th allocation finds no memory; at place 230 the daemon dies
+ *	tierd --fault=write:9+             from the 9th write on the disk is full
+ *	tierd --fault=exit:230,after,alloc:4   behind "after" points count from the first death on: a successor's
+ *	tierd --fault=count                nothing goes wrong; the counts are on standard error at the end
  *
  * --fault-file PATH keeps the counts in a file, which the daemon, its workers and its successors share: what has gone
- *wrong once does not go wrong for the successor again, and a test reads there how far a run came.
+ * wrong once does not go wrong for the successor again, and a test reads there how far a run came.
  *
  * What the C library and the kernel are asked for is intercepted by the linker (--wrap, fault_wrap.c), so all other
- *code is the very code of the production build. That build has nothing of this: no option, no symbol, no instruction.
- */
+ * code is the very code of the production build. That one has nothing of this: no option, symbol or instruction. */
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -31,7 +31,8 @@
 	_(WORKER, "worker", "a step of a compile worker: it dies")                                                     \
 	_(HANG, "hang", "likewise: it hangs")                                                                          \
 	_(GARBAGE, "garbage", "an output of a compile worker: it is scrambled")                                        \
-	_(EXIT, "exit", "a place to die: the daemon is killed")
+	_(EXIT, "exit", "a place to die: the daemon is killed")                                                        \
+	_(AGAIN, "again", "likewise, counted from the first death on: a successor is killed")
 
 #define FAULT_ENUM(name, word, text) FAULT_##name,
 enum fault_kind { FAULT_KIND_LIST(FAULT_ENUM) _FAULT_KIND_N };
@@ -42,6 +43,7 @@ struct fault_file {
 	uint64_t magic;
 	uint64_t n[_FAULT_KIND_N];       /* points that were passed */
 	uint64_t n_fired[_FAULT_KIND_N]; /* of them, that went wrong */
+	uint64_t n_ready[_FAULT_KIND_N]; /* n when a daemon last began to serve */
 	uint64_t n_checks;               /* of the core's invariants */
 };
 
@@ -61,7 +63,8 @@ void fault_scramble(void *bytes, uint64_t n);
 uint64_t fault_at(enum fault_kind kind);          /* the point that goes wrong, for whoever counts elsewhere; 0: none */
 void fault_set(enum fault_kind kind, uint64_t n); /* how many points were passed elsewhere */
 
-/* @check is called at the begin of each of the loop's callbacks: NULL, or what is broken, which ends the daemon. */
+/* The daemon serves. From now on @check is called at the begin of each of the loop's callbacks: NULL, or what is
+ * broken, which ends the daemon. */
 void fault_watch(const char *(*check)(void *context), void *context);
 void fault_turn(void); /* such a begin: also a place to die */
 

@@ -58,6 +58,7 @@ WRAP(DIR *, fdopendir, int fd) { return DUE(FAULT_ALLOC, "fdopendir", ENOMEM) ? 
 
 WRAP(void *, mmap, void *at, size_t n, int prot, int flags, int fd, off_t offset)
 {
+	fault_exit();
 	return DUE(FAULT_ALLOC, "mmap", ENOMEM) ? MAP_FAILED : __real_mmap(at, n, prot, flags, fd, offset);
 }
 
@@ -83,6 +84,7 @@ WRAP(int, epoll_ctl, int epoll_fd, int op, int fd, struct epoll_event *event)
 /* -- Descriptors --- */
 WRAP(int, memfd_create, const char *name, unsigned int flags)
 {
+	fault_exit();
 	return DUE(FAULT_OPEN, "memfd_create", EMFILE) ? -1 : __real_memfd_create(name, flags);
 }
 WRAP(int, eventfd, unsigned int n, int flags)
@@ -162,7 +164,7 @@ WRAP(ssize_t, pwrite, int fd, const void *bytes, size_t n, off_t at)
 	fault_exit();
 	if (n > 1 && due(FAULT_SHORT, "pwrite", __builtin_return_address(0)))
 		return __real_pwrite(fd, bytes, n / 2, at);
-	if (n > 1 && fault_due(FAULT_EXIT)) {
+	if (n > 1 && (fault_due(FAULT_EXIT) || fault_due(FAULT_AGAIN))) {
 		(void)!__real_pwrite(fd, bytes, n / 2, at);
 		fault_die();
 	}
@@ -217,6 +219,7 @@ WRAP(ssize_t, send, int fd, const void *bytes, size_t n, int flags)
 
 /* -- The descriptor store: a daemon may die on either side of each change, and a test's program has none --- */
 struct store;
+int __real_store_take(struct store *store, const char *name) __attribute__((weak));
 int __real_store_put(struct store *store, const char *name, int fd) __attribute__((weak));
 void __real_store_remove(struct store *store, const char *name) __attribute__((weak));
 
@@ -230,6 +233,13 @@ WRAP(int, store_put, struct store *store, const char *name, int fd)
 	r = __real_store_put(store, name, fd);
 	fault_exit();
 	return r;
+}
+
+int __wrap_store_take(struct store *store, const char *name);
+int __wrap_store_take(struct store *store, const char *name)
+{
+	fault_exit();
+	return __real_store_take(store, name);
 }
 
 WRAP(void, store_remove, struct store *store, const char *name)
