@@ -24,6 +24,16 @@ uint32_t storm_progress_max(const struct storm_scale *scale)
 	return n * scale->n_modules;
 }
 
+struct tier_conn *storm_connect(const struct storm *storm)
+{
+	struct tier_conn_opts opts = { .size = sizeof(opts), .socket = storm->daemon.socket, .timeout_ns = STORM_DEADLINE_NS };
+	struct tier_conn *conn;
+
+	if (tier_connect(&conn, &opts))
+		fail_msg("connect: %s", tier_error_text());
+	return conn;
+}
+
 /* -- Beginning --- */
 static void storm_objects(struct storm *storm)
 {
@@ -42,7 +52,7 @@ void storm_begin(struct storm *storm, const struct storm_scale *scale)
 	static struct storm_start starts[STORM_CLIENTS_MAX];
 
 	storm->scale = scale;
-	storm->conn = daemon_connect(&storm->daemon);
+	storm->conn = storm_connect(storm);
 	storm->shared = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	assert_true(storm->shared != MAP_FAILED);
 	storm_objects(storm);

@@ -62,6 +62,8 @@ struct storm_start {
 	struct storm *storm;
 	unsigned int number;
 };
+/* With patience: a storm may have more to do than the machine is good for */
+struct tier_conn *storm_connect(const struct storm *storm);
 /* Reads the journal, prints what there is, and fails the test unless it is what must be. */
 void storm_check(struct storm *storm);
 

@@ -206,7 +206,7 @@ void storm_client_run(void *context)
 	client = (struct client){ .storm = storm, .number = start->number, .random = storm->seed + start->number * 0x9e3779b97f4a7c15u };
 	client.mine = calloc(storm->scale->n_modules * storm->scale->n_methods, sizeof(*client.mine));
 	child_assert(client.mine);
-	client.conn = daemon_connect(&storm->daemon);
+	client.conn = storm_connect(storm);
 	for (unsigned int wave = 0; wave < storm_n_waves(storm->scale); wave++)
 		client_wave(&client, wave);
 	__atomic_fetch_add(&storm->shared->n_calls, client.n_calls, __ATOMIC_RELAXED);

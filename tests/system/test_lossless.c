@@ -20,7 +20,8 @@
  *   and one subscriber is killed again and again. */
 
 #define SEED_VARIABLE "TIER_TEST_SEED"	/* to see a storm again, as far as processes that run side by side allow it */
-#define STORM_OPTIONS "--tiered-pgo=on", "--ring-bytes=4096", "--journal-events=1000000"
+#define STORM_OPTIONS                                                                                                          \
+	"--tiered-pgo=on", "--ring-bytes=4096", "--journal-events=1000000", "--load-limit=3min", "--compile-limit=3min"
 
 static const struct storm_scale reduced = { 4, 10, 100, 4, 3, .has_loops = true };
 static const struct storm_scale full = { 16, 40, 500, 20, 4, .has_loops = true };

@@ -34,7 +34,7 @@ struct story {
 	uint8_t bodies[HISTORY_MAX];
 };
 struct storm {
-	uint32_t stop, is_calling;
+	uint32_t stop, is_calling, n_replaced;
 	uint64_t n_calls[PROCESSES], n_around[PROCESSES];	/* calls; those with a replacement under way */
 	struct story stories[METHODS];
 };
@@ -189,6 +189,7 @@ static void replace(struct world *world, struct tier_method *method, uint32_t i,
 		r = number ? tier_rejit(method, objects[number], "fresh", 0) : tier_revert(method);
 	while (r == -ECONNRESET);
 	assert_done(r);
+	__atomic_fetch_add(&world->storm->n_replaced, 1, __ATOMIC_RELEASE);
 	__atomic_store_n(&story->acknowledged, story->asked, __ATOMIC_SEQ_CST);
 }
 
@@ -272,8 +273,13 @@ static void killer_run(void *context)
 
 	wait_until("the storm", __atomic_load_n(&world->storm->is_calling, __ATOMIC_ACQUIRE));
 	for (; !__atomic_load_n(&world->storm->stop, __ATOMIC_ACQUIRE); n++) {
-		nanosleep(&(struct timespec){ .tv_nsec = random_next(&random) % 200000000 }, NULL);
+		const uint32_t n_replaced = __atomic_load_n(&world->storm->n_replaced, __ATOMIC_ACQUIRE);
+
+		/* one replacement survives, however slow the machine is, and the next may die at any point */
+		nanosleep(&(struct timespec){ .tv_nsec = random_next(&random) % 100000000 }, NULL);
 		daemon_kill_main(&world->daemon);
+		wait_until("a replacement", __atomic_load_n(&world->storm->n_replaced, __ATOMIC_ACQUIRE) != n_replaced
+							|| __atomic_load_n(&world->storm->stop, __ATOMIC_ACQUIRE));
 	}
 	print_message("the daemon was killed %u times\n", n);
 }
