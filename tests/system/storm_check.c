@@ -208,12 +208,15 @@ static bool is_complete(const struct storm *storm, const struct tier_event *even
 
 static size_t read_events(const struct storm *storm, struct tier_event *events)
 {
-	const uint64_t deadline = test_now_ns() + TEST_DEADLINE_NS;
-	size_t n;
+	uint64_t deadline = 0;
+	size_t n = 0, n_before;
 
 	do {
+		n_before = n;
 		n = events_read(storm->conn, 0, UINT32_MAX, events, storm_events_max(storm->scale));
 		assert_true(n <= storm_events_max(storm->scale));
+		if (n > n_before)
+			deadline = test_now_ns() + TEST_DEADLINE_NS;
 	} while (!is_complete(storm, events, n) && test_now_ns() < deadline);
 	return n;
 }
