@@ -96,12 +96,15 @@ static void rest(struct killer *killer, uint64_t ns_max)
 static unsigned int kill_daemon(struct killer *killer)
 {
 	struct daemon *daemon = &killer->storm->daemon;
-	const pid_t pid = daemon_main_pid(daemon);
+	pid_t pid;
 
 	if (storm_random(&killer->random) % 3) {
 		daemon_kill_main(daemon);
 		return 1;
 	}
+	if (storm_random(&killer->random) % 4 == 0)
+		daemon_restart_main(daemon);	/* an upgrade, in between */
+	pid = daemon_main_pid(daemon);
 	child_assert(!kill(pid, SIGKILL));
 	storm_await("another daemon", daemon_main_pid(daemon) != pid);
 	rest(killer, 100000000);

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
+#include "order.h"
 #include "system/bodies.h"
 #include "system/harness.h"
 #include "util/base.h"
@@ -28,6 +29,7 @@
 #define PROCESSES 4
 #define NUMBERS 8u		/* different new bodies */
 #define HISTORY_MAX 1024u
+#define EVENTS_MAX 262144u
 
 struct story {
 	uint32_t asked, acknowledged;	/* index of the newest entry in bodies */
@@ -284,16 +286,40 @@ static void killer_run(void *context)
 	print_message("the daemon was killed %u times\n", n);
 }
 
+/* What it says of the replacements, withdrawals and climbs obeys the rules, without a hole. */
+static void check_order(const struct daemon *daemon)
+{
+	struct tier_event *events = malloc(EVENTS_MAX * sizeof(*events));
+	struct tier_conn *conn = daemon_connect(daemon);
+	struct order *order = order_new(1);
+	const char *broken = NULL;
+	size_t n;
+
+	assert_non_null(events);
+	n = events_read(conn, 0, UINT32_MAX, events, EVENTS_MAX);
+	assert_true(n < EVENTS_MAX);
+	for (size_t i = 0; i < n && !broken; i++)
+		broken = order_hear(order, &events[i]);
+	if (broken)
+		fail_msg("%s", broken);
+	print_message("%zu events, each where it may stand\n", n);
+	order_free(order);
+	tier_disconnect(conn);
+	free(events);
+}
+
 static void deaths_of_the_daemon_bring_no_body_back(void **state)
 {
+	static const char *const policies[] = { "--backpatch=lazy", "--backpatch=eager", "--backpatch=forwarder" };
 	struct world world;
 	const uint64_t seed = world_init(&world);
 	pid_t killer;
 
-	daemon_start_kept(&world.daemon, ARGS("--call-counting-delay=0"));
+	daemon_start_kept(&world.daemon, ARGS("--call-counting-delay=0", policies[seed / 2 % ARRAY_SIZE(policies)]));
 	killer = child_start(killer_run, &world);
 	storm_run(&world, seed, test_is_long() ? 1000 : 30);
 	child_end(killer);
+	check_order(&world.daemon);
 	munmap(world.storm, sizeof(*world.storm));
 	daemon_stop(&world.daemon);
 }
