@@ -181,12 +181,14 @@ static void finds_merge(struct finds *finds)
 
 static int finds_read(struct finds *finds, int dir)
 {
-	DIR *stream = fdopendir(openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+	_cleanup_(closep) int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *stream = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *entry;
 	int r = 0;
 
 	if (!stream)
 		return error_origin(-errno);
+	fd = -1;	/* the stream's */
 	while (!r && (errno = 0, entry = readdir(stream)))
 		r = finds_add(finds, entry->d_name);
 	if (!r && errno)
