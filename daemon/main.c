@@ -17,8 +17,8 @@
 #include "util/journald.h"
 #include "util/log.h"
 
-/* tierd's own exit status: 0 after SIGTERM or SIGINT, 2 for anything that kept it from serving. */
-enum { EXIT_SERVED = 0, EXIT_FAILED = 2 };
+/* tierd's own exit status: 0 after SIGTERM or SIGINT, 2 for anything that kept it from serving, 3 when that may be over soon. */
+enum { EXIT_SERVED = 0, EXIT_FAILED = 2, EXIT_SHORT = 3 };
 
 /* What a caller waits for the end of (a terminal, `x=$(tierd)`, ssh) must not stay open here or in the workers; a file may.
  * Until the daemon serves, or says why it cannot, the log still goes where the caller looks. */
@@ -163,13 +163,20 @@ static void serve_caller(void *context)
 	say_ready(caller->parent);
 }
 
+/* Of what may be there for whoever starts it again, as a keeper does */
+static bool is_short(int r)
+{
+	return r == -ENOMEM || r == -EMFILE || r == -ENFILE || r == -ENOBUFS || r == -EAGAIN;
+}
+
 static int serve(const struct options *options, struct store *store, struct caller *caller)
 {
 	struct tierd *tierd;
 	int r;
 
-	if (tierd_new(&tierd, options, store))
-		return EXIT_FAILED;
+	r = tierd_new(&tierd, options, store);
+	if (r)
+		return is_short(r) ? EXIT_SHORT : EXIT_FAILED;
 	serve_caller(caller);
 	r = tierd_run(tierd);
 	tierd_free(tierd);

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
 #include "host_kept.h"
 #include "parts.h"
 #include "takeover.h"
@@ -71,33 +72,54 @@ static void module_take(struct tierd *tierd, struct module *module, const struct
 	tierd->takeover.n_methods += info->layout.n_methods;
 }
 
-static void takeover_module(struct tierd *tierd, struct module *module)
+/* What the system did not have, as errno still says: whatever succeeds leaves it alone. A module is not given up for what may be
+ * there the next time; to try in vain costs a start. */
+static int what_is_short(void)
+{
+	return errno == ENOMEM || errno == EMFILE || errno == ENFILE || errno == EAGAIN ? -errno : 0;
+}
+
+/* -errno: nothing is lost, but nothing can be taken over now. */
+static int takeover_module(struct tierd *tierd, struct module *module)
 {
 	struct host_remains remains;
 	struct core_module_info info;
 	struct refusal refusal;
 	struct host *host;
+	int r;
 
 	core_module_info(module, &info);
+	errno = 0;
 	remains_take(&remains, tierd, module, info.id);
 	if (host_restore(&host, &remains, &refusal)) {
 		module_take(tierd, module, &info, host);
-		return;
+		return 0;
+	}
+	r = what_is_short();
+	if (r) {
+		log_line(LOG_ERROR, "module %llu '%s' of uid %u cannot be taken over now: %s", (unsigned long long)info.id, info.name,
+			 info.uid, refusal.text);
+		return r;
 	}
 	tierd->takeover.n_lost++;
 	module_lose(tierd, module, &info, refusal.text);
+	return 0;
 }
 
-void takeover_modules(struct tierd *tierd)
+int takeover_modules(struct tierd *tierd)
 {
 	const uint64_t begin = clock_now_ns();
 	struct takeover *takeover = &tierd->takeover;
 	struct module *module, *next;
+	int r;
 
 	for (module = core_module_next(tierd->core, NULL); module; module = next) {
 		next = core_module_next(tierd->core, module);
-		takeover_module(tierd, module);
+		r = takeover_module(tierd, module);
+		if (r)
+			return r;
 	}
 	log_line(LOG_INFO, "taken over from a predecessor: %u modules with %llu methods in %.1f ms; %u were lost", takeover->n_modules,
 		 (unsigned long long)takeover->n_methods, (clock_now_ns() - begin) / 1e6, takeover->n_lost);
+	return 0;
 }

@@ -14,5 +14,6 @@ struct takeover {
 	uint64_t n_methods;
 };
 
-/* Once the core has recovered the ledger, before anybody is served. */
-void takeover_modules(struct tierd *tierd);
+/* Once the core has recovered the ledger, before anybody is served. -errno: there is no memory, or no descriptor, for all of them; the
+ * daemon cannot start then, and all is left for the next one. */
+int takeover_modules(struct tierd *tierd);

@@ -432,9 +432,9 @@ static int tierd_init(struct tierd *tierd)
 	tierd->rejitting.store = tierd->store;
 	tierd->rejitting.charges = &tierd->loading.charges;
 	tierd_init_window(tierd);
-	if (tierd->ledger.is_inherited)
-		takeover_modules(tierd);
-	r = tierd_init_server(tierd);
+	r = tierd->ledger.is_inherited ? takeover_modules(tierd) : 0;
+	if (!r)
+		r = tierd_init_server(tierd);
 	if (r)
 		return error_fold(r);
 	if (tierd->ledger.is_inherited)
