@@ -302,9 +302,8 @@ static void daemon_end(struct run *run)
 		run_bad(run, "the daemon ended otherwise than with 0");
 	if (log_has(run, "died of signal 6") || log_has(run, "died of signal 11"))
 		run_bad(run, "a daemon died otherwise than on purpose");
-	if (is_kept(run) && (run->point->kind == FAULT_EXIT || run->point->kind == FAULT_AGAIN) &&
-	    log_has(run, "taken over") && !log_has(run, "; 0 were lost"))
-		run_bad(run, "a death alone, and a module was lost");
+	if (log_has(run, " is lost: it cannot be taken over"))
+		run_bad(run, "a module was lost");
 	if (!access(run->socket, F_OK))
 		run_bad(run, "the daemon left its socket");
 }
