@@ -396,6 +396,17 @@ void mapping_tidy(void)
 	process_page()->mine = 1;
 }
 
+void mapping_tell_again(struct mapping *mapping)
+{
+	struct mapping_notes *const notes = mapping->notes;
+	const uint64_t n_cells = mapping->layout.n_slots / sizeof(uint64_t);
+
+	if (notes && notes->has_session)
+		for (uint64_t i = 0; i < (n_cells + 63) / 64; i++)
+			__atomic_store_n(&notes->posted[i], 0, __ATOMIC_RELAXED);
+	mapping_hear(mapping);
+}
+
 static struct mapping *mapping_of_header(const struct tier_records_header *header)
 {
 	const struct tier_private *table = (const void *)tier_layout_segment(&header->layout, TIER_SEGMENT_PRIVATE);

@@ -22,9 +22,10 @@ struct mapping_name {		/* of a method, once somebody asked for it */
 	char text[WIRE_METHOD_NAME_MAX];
 };
 
-/* Which call cells the daemon was told of. In memory that a fork finds wiped: its session is another one. */
+/* Which call cells the session's daemon was told of. In memory that a fork finds wiped: its session is another one. */
 struct mapping_notes {
 	uint64_t deaf_until_ns;		/* there was nobody to tell; a new session, or a new holder, is somebody */
+	uint64_t has_session;		/* 1: this process has had one that holds the module */
 	uint64_t posted[];		/* a bit per call cell */
 };
 
@@ -66,9 +67,15 @@ void mapping_tidy(void);
 /* There is a connection that was not there before: notes are worth trying. */
 static inline void mapping_hear(struct mapping *mapping)
 {
-	if (mapping->notes)
-		__atomic_store_n(&mapping->notes->deaf_until_ns, 0, __ATOMIC_RELAXED);
+	if (!mapping->notes)
+		return;
+	__atomic_store_n(&mapping->notes->deaf_until_ns, 0, __ATOMIC_RELAXED);
+	__atomic_store_n(&mapping->notes->has_session, 1, __ATOMIC_RELAXED);
 }
+
+/* The same when there was one before: what its daemon was told may have died with it, and is told again. A note that makes the
+ * session itself may come twice. Holding the links lock. */
+void mapping_tell_again(struct mapping *mapping);
 
 /* From what machine code has in its registers */
 struct mapping *mapping_of_record(const struct tier_record *record);

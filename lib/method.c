@@ -33,7 +33,7 @@ int tier_method_at(struct tier_module *module, uint32_t index, struct tier_metho
 		return error_set(-ENOENT, "module '%s' has %u methods, none of number %u", mapping->name,
 				 mapping->layout.n_methods, index);
 	if (!__atomic_load_n(&mapping->names[index].is_known, __ATOMIC_ACQUIRE)) {
-		r = method_fetch_names(module->conn, mapping, index);
+		r = method_fetch_names(module, index);
 		if (r < 0)
 			return r;
 	}

@@ -97,7 +97,8 @@ bool module_attached(struct tier_conn *conn, uint64_t id, int r, int records_fd)
 			is_known |= is_it;
 			__atomic_store_n(&module->is_orphan, !is_it, __ATOMIC_RELAXED);
 			__atomic_store_n(&module->session, session_number(conn), __ATOMIC_RELAXED);
-			mapping_hear(module->mapping);
+			if (is_it)
+				mapping_tell_again(module->mapping);
 		}
 	lock_give(&process_page()->links);
 	return is_known;
@@ -121,14 +122,16 @@ static const char *names_wrong(const struct wire_names *names, uint64_t n_rows)
 	return NULL;
 }
 
-static int names_fetch(struct tier_conn *conn, const struct mapping *mapping, enum wire_type type, uint64_t from,
-		       uint64_t n_rows, struct wire_names *ret)
+/* @module: whom the names are for; NULL: one that is being opened */
+static int names_fetch(struct tier_conn *conn, const struct mapping *mapping, const struct tier_module *module, enum wire_type type,
+		       uint64_t from, uint64_t n_rows, struct wire_names *ret)
 {
 	const struct wire_cursor cursor = { .module = mapping->module, .cursor = from };
 	const char *wrong;
 	int r;
 
-	r = conn_ask(conn, type, &cursor, WIRE_NAMES, ret);
+	r = conn_request(conn, &(struct request){ .type = type, .body = &cursor, .fd = -1, .reply_type = WIRE_NAMES, .reply = ret,
+						  .module = module });
 	if (r < 0)
 		return r;
 	wrong = names_wrong(ret, n_rows);
@@ -149,17 +152,22 @@ static void name_publish(struct mapping_name *name, const char *text)
 	signals_restore(mask);
 }
 
-int method_fetch_names(struct tier_conn *conn, struct mapping *mapping, uint32_t from)
+static int methods_fetch(struct tier_conn *conn, struct mapping *mapping, const struct tier_module *module, uint32_t from)
 {
 	struct wire_names names;
 	int r;
 
-	r = names_fetch(conn, mapping, WIRE_METHODS, from, mapping->layout.n_methods, &names);
+	r = names_fetch(conn, mapping, module, WIRE_METHODS, from, mapping->layout.n_methods, &names);
 	if (r < 0)
 		return r;
 	for (uint32_t i = 0; i < names.n; i++)
 		name_publish(&mapping->names[names.rows[i].index], names.rows[i].name);
 	return 0;
+}
+
+int method_fetch_names(const struct tier_module *module, uint32_t from)
+{
+	return methods_fetch(module->conn, module->mapping, module, from);
 }
 
 static int imports_fetch(struct tier_conn *conn, struct mapping *mapping)
@@ -170,7 +178,7 @@ static int imports_fetch(struct tier_conn *conn, struct mapping *mapping)
 	int r;
 
 	while (cursor < n_imports) {
-		r = names_fetch(conn, mapping, WIRE_IMPORTS, cursor, n_imports, &names);
+		r = names_fetch(conn, mapping, NULL, WIRE_IMPORTS, cursor, n_imports, &names);
 		if (r < 0)
 			return r;
 		for (uint32_t i = 0; i < names.n; i++) {
@@ -236,7 +244,7 @@ static int module_map(struct tier_conn *conn, const struct attachment *attachmen
 		return -ENOMEM;
 	r = imports_fetch(conn, mapping);
 	if (!r)
-		r = method_fetch_names(conn, mapping, 0);
+		r = methods_fetch(conn, mapping, NULL, 0);
 	/* blocked, so that no handler of this thread forks in the middle */
 	mask = signals_block();
 	if (!r)

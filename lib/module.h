@@ -35,7 +35,7 @@ bool module_attached(struct tier_conn *conn, uint64_t module, int r, int records
 int module_check(const struct tier_module *module);
 
 /* Fetches names of the methods [from, ...) as far as one message goes. */
-int method_fetch_names(struct tier_conn *conn, struct mapping *mapping, uint32_t from);
+int method_fetch_names(const struct tier_module *module, uint32_t from);
 
 static inline const struct tier_record *method_record(const struct tier_method *method)
 {

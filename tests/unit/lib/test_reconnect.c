@@ -278,6 +278,23 @@ static void a_module_that_the_successor_does_not_know_is_nobodys(void **state)
 	tier_disconnect(w.conn);
 }
 
+/* By its number they would be another module's. */
+static void names_are_not_asked_of_whom_does_not_know_the_module(void **state)
+{
+	struct world w = world_new(state);
+	struct tier_module *other = client_open(w.conn, "other");
+	struct tier_method *method;
+	uint32_t n;
+
+	daemon_dies(w.fake);
+	w.fake->is_gone[1] = true;
+	n = w.fake->n_requests[WIRE_METHODS];
+	assert_int_equal(tier_method_at(other, 39, &method), -ESTALE);
+	assert_int_equal(w.fake->n_requests[WIRE_METHODS], n);
+	tier_close(other);
+	world_end(&w);
+}
+
 /* Another module has its number: nothing is asked about it, and it is let go of. */
 static void a_number_that_is_anothers_by_now_is_not_used(void **state)
 {
@@ -711,6 +728,7 @@ int main(void)
 		CASE(a_lane_that_is_lost_alone_joins_its_session),
 		CASE(a_module_that_the_successor_does_not_know_is_nobodys),
 		CASE(a_number_that_is_anothers_by_now_is_not_used),
+		CASE(names_are_not_asked_of_whom_does_not_know_the_module),
 		CASE(an_open_that_loses_its_daemon_is_held_by_the_next),
 		CASE(what_is_opened_twice_is_held_once_by_the_next),
 		CASE(everything_ends_in_bounded_time),

@@ -123,6 +123,29 @@ static void a_call_through_a_slot_is_told_once(void **state)
 	tier_disconnect(conn);
 }
 
+/* What one daemon was told of may have died with it. */
+static void each_daemon_is_told_of_a_slot(void **state)
+{
+	struct fake *fake = fake_of(state);
+	struct tier_conn *conn = client_connect(fake);
+	struct tier_module *module = client_open(conn, "demo");
+
+	fake_set_stage(fake, 4, TIER_STAGE_FINAL);
+	call_slot(fake, 3);
+	fake_expect(&fake->n_requests[WIRE_SLOT_USED], 1);
+	pthread_mutex_lock(&fake->lock);
+	fake_die(fake);
+	pthread_mutex_unlock(&fake->lock);
+	client_call(client_method(module, 0), 1);	/* on the lane of the notes, and as patient as those are not */
+	call_slot(fake, 3);
+	call_slot(fake, 3);
+	everything_has_arrived(conn);
+	fake_expect(&fake->n_requests[WIRE_SLOT_USED], 2);
+	assert_int_equal(n_visits(fake, TIER_VISIT_SLOT), 2);
+	tier_close(module);
+	tier_disconnect(conn);
+}
+
 static void a_slot_of_a_method_that_is_not_final_is_not_told(void **state)
 {
 	struct fake *fake = fake_of(state);
@@ -471,6 +494,7 @@ int main(void)
 		VISIT_TEST(a_first_call_is_a_cold_visit_and_takes_its_time),
 		VISIT_TEST(whoever_finds_the_precode_changed_follows_it_and_is_counted),
 		VISIT_TEST(a_call_through_a_slot_is_told_once),
+		VISIT_TEST(each_daemon_is_told_of_a_slot),
 		VISIT_TEST(a_slot_of_a_method_that_is_not_final_is_not_told),
 		VISIT_TEST(only_call_cells_of_the_module_are_told_of),
 		VISIT_TEST(a_fork_tells_by_itself),
