@@ -305,6 +305,7 @@ static int events_pass(struct ctl *ctl, struct tier_events *events, const struct
 		}
 		if (r)
 			return r;
+		is_sure = ctl->follow;
 		if (filter_passes(filter, &event))
 			output_event(output, &event);
 		if (ferror(stdout))	/* a full disk, or nobody who reads */

@@ -119,6 +119,27 @@ static void events_lose(struct tier_events *events)
 		events->lost_ns = time_now();
 }
 
+/* -- Asking --- */
+static struct request events_request(const struct wire_events_from *body, struct tier_events *events, uint64_t deadline_ns,
+				     const uint64_t *mask)
+{
+	return (struct request){ .type = WIRE_EVENTS, .body = body, .fd = -1, .reply_type = WIRE_BATCH,
+				 .reply = &events->batch, .deadline_ns = deadline_ns, .mask = mask };
+}
+
+static int events_post(struct tier_events *events, uint64_t deadline_ns, const uint64_t *mask)
+{
+	const struct wire_events_from from = { .from = events->next, .timeout_ns = UINT64_MAX };
+	const struct request request = events_request(&from, events, deadline_ns, mask);
+	int r;
+
+	if (events->is_posted)
+		return 0;
+	r = lane_post(&events->lane, &request);
+	events->is_posted = r == 0;
+	return r;
+}
+
 /* Whether the journal that this daemon keeps is the one that the cursor is in, as far as one can see. */
 static int events_compare(struct tier_events *events, uint64_t deadline_ns, const uint64_t *mask)
 {
@@ -136,6 +157,7 @@ static int events_compare(struct tier_events *events, uint64_t deadline_ns, cons
 	if (!next || next & WIRE_EVENTS_SINCE || events->news.next >= next)
 		return 0;
 	events->next = 1;
+	events_post(events, deadline_ns, mask);		/* so that the descriptor tells of it, too */
 	return error_set(-ESTALE, "the journal of the daemon that is now at %s is another one, which ends before event %lu",
 			 events->conn->address.sun_path, (unsigned long)next);
 }
@@ -187,26 +209,6 @@ static int events_ready(struct tier_events *events, uint64_t deadline_ns, const 
 	}
 	if (!r && events->is_strange)
 		r = events_compare(events, deadline_ns, mask);
-	return r;
-}
-
-static struct request events_request(const struct wire_events_from *body, struct tier_events *events, uint64_t deadline_ns,
-				     const uint64_t *mask)
-{
-	return (struct request){ .type = WIRE_EVENTS, .body = body, .fd = -1, .reply_type = WIRE_BATCH,
-				 .reply = &events->batch, .deadline_ns = deadline_ns, .mask = mask };
-}
-
-static int events_post(struct tier_events *events, uint64_t deadline_ns, const uint64_t *mask)
-{
-	const struct wire_events_from from = { .from = events->next, .timeout_ns = UINT64_MAX };
-	const struct request request = events_request(&from, events, deadline_ns, mask);
-	int r;
-
-	if (events->is_posted)
-		return 0;
-	r = lane_post(&events->lane, &request);
-	events->is_posted = r == 0;
 	return r;
 }
 
