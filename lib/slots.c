@@ -441,21 +441,36 @@ static int slots_start(struct tier_conn *conn, uint64_t deadline_ns)
 	return r;
 }
 
+static int slots_answer(const struct slots *slots)
+{
+	const int r = __atomic_load_n(&slots->result, __ATOMIC_ACQUIRE);
+
+	return r ? error_set(r, "%s", slots->text) : 0;
+}
+
 /* Asks the daemon to tell of changes of the method: in this round, in which @conn's lane is not lost. */
 static int slots_watch(struct tier_conn *conn, const struct tier_method *method, uint32_t round, uint64_t deadline_ns)
 {
 	const struct wire_method_ref ref = { .module = method->module->mapping->module, .method = method->index };
 	struct slots *const slots = &conn->slots;
 	const uint64_t serial = __atomic_add_fetch(&slots->serial, 1, __ATOMIC_RELAXED);
+	bool is_answered;
 	uint32_t seen;
+	int r = 0;
 
 	if (slots_send(slots, WIRE_SLOT_WATCH, &ref, serial, deadline_ns))
 		return slots_lost(conn);
 	for (;;) {
 		seen = __atomic_load_n(&slots->n_answers, __ATOMIC_ACQUIRE);
-		if (__atomic_load_n(&slots->answered, __ATOMIC_ACQUIRE) == serial)
-			return slots->result ? error_set(slots->result, "%s", slots->text) : 0;
-		if (__atomic_load_n(&slots->is_lost, __ATOMIC_ACQUIRE) || __atomic_load_n(&slots->round, __ATOMIC_ACQUIRE) != round)
+		is_answered = __atomic_load_n(&slots->answered, __ATOMIC_ACQUIRE) == serial;
+		if (is_answered)
+			r = slots_answer(slots);
+		/* in another round it may be what the thread asked, which asks about this slot only if it was there before */
+		if (__atomic_load_n(&slots->round, __ATOMIC_ACQUIRE) != round)
+			return slots_lost(conn);
+		if (is_answered)
+			return r;
+		if (__atomic_load_n(&slots->is_lost, __ATOMIC_ACQUIRE))
 			return slots_lost(conn);
 		if (futex_wait(&slots->n_answers, seen, deadline_ns, false) == -ETIMEDOUT)
 			return error_set(-ETIMEDOUT, "the daemon at %s did not answer in time", conn->address.sun_path);

@@ -14,8 +14,9 @@
  *
  * Between sleeps, at growing intervals, the wait looks whether the daemon is still there, so that it never hangs. If not, it
  * looks for the next one, but never for longer than a cancellation or its own deadline may wait; when none has come for as
- * long as a request of the connection may take, it gives up. And a counter that stands at "reached" while the state word still says "counting" may mean that the crossing thread died
- * between the two: then the daemon is asked about the method, for that makes it look at the counter. */
+ * long as a request of the connection may take, it gives up. And a counter that stands at "reached" while the state word
+ * still says "counting" may mean that the crossing thread died between the two: then the daemon is asked about the method,
+ * for that makes it look at the counter. */
 
 #define WAIT_TICK_FIRST_NS 20000000ull
 #define WAIT_TICK_MAX_NS 320000000ull
