@@ -73,15 +73,21 @@ static struct memory memory_take(struct store *store)
 	return memory;
 }
 
-/* The journal's own memory takes the place of what a predecessor left. Where it cannot be stored, that stays: better old than none. */
+/* The journal's own memory takes the place of what a predecessor left. Where there is no room for both, that goes first: who got it
+ * again would take it for all that was ever told, and the folder, which has more, for another history's. */
 static void memory_put(struct store *store, const struct memory *before, int fd)
 {
 	struct memory memory = { .number = before->number + 1, .fd = fd };
+	int r;
 
-	memory_name(&memory);
-	if (!store || store_put(store, memory.name, memory.fd) || !before->number)
+	if (!store)
 		return;
-	store_remove(store, before->name);
+	memory_name(&memory);
+	r = store_put(store, memory.name, memory.fd);
+	if (before->number)
+		store_remove(store, before->name);
+	if (r && before->number)
+		store_put(store, memory.name, memory.fd);
 }
 
 static int history_remember(struct journal **ret, struct store *store, uint32_t n_max)

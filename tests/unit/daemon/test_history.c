@@ -23,7 +23,7 @@
 struct store {
 	struct { char name[STORE_NAME_MAX]; int fd; bool is_taken; } stored[NAMES_MAX];
 	char walked[STORE_NAME_MAX];
-	int put_fails;
+	unsigned int n_max;		/* so many fit; 0: all */
 	unsigned int n_steps, dies_at;	/* puts and removals; from that one on nothing reaches the store any more */
 };
 
@@ -32,10 +32,19 @@ static bool step(struct store *store)
 	return !store->dies_at || ++store->n_steps < store->dies_at;
 }
 
+static unsigned int n_stored(const struct store *store)
+{
+	unsigned int n = 0;
+
+	for (int i = 0; i < NAMES_MAX; i++)
+		n += store->stored[i].fd >= 0;
+	return n;
+}
+
 int store_put(struct store *store, const char *name, int fd)
 {
-	if (store->put_fails)
-		return store->put_fails;
+	if (store->n_max && n_stored(store) >= store->n_max)
+		return -E2BIG;
 	for (int i = 0; step(store) && i < NAMES_MAX; i++)
 		if (store->stored[i].fd < 0) {
 			snprintf(store->stored[i].name, sizeof(store->stored[i].name), "%s", name);
@@ -134,15 +143,6 @@ static void has(struct journal *journal, uint64_t first, uint64_t last)
 	}
 }
 
-static unsigned int n_stored(const struct store *store)
-{
-	unsigned int n = 0;
-
-	for (int i = 0; i < NAMES_MAX; i++)
-		n += store->stored[i].fd >= 0;
-	return n;
-}
-
 static void store_has(const struct store *store, const char *name)
 {
 	for (int i = 0; i < NAMES_MAX; i++)
@@ -203,26 +203,60 @@ static void dying_between_the_two_loses_nothing(void **state)
 	}
 }
 
-static void memory_that_cannot_be_stored_leaves_the_old_one(void **state)
+static void where_there_is_no_room_for_both_the_old_one_goes_first(void **state)
 {
 	struct store *store = *state;
 	struct journal *journal = start(store, 100);
 
 	append(journal, 50);
 	journal_free(journal);
-	store->put_fails = -E2BIG;
+	store->n_max = 1;
 	journal = start(store, 60);
+	store_has(store, "journal.2");
 	append(journal, 20);
+	journal_free(journal);
+	journal = start(store, 60);
 	has(journal, 11, 70);
-	store_has(store, "journal.1");
 	journal_free(journal);
-	store->put_fails = 0;
-	journal = start(store, 100);	/* the ledger has 70 events: 51 … 70 are a gap */
-	has(journal, 1, 50);
-	assert_int_equal(journal_go_on(journal, 70), 0);
-	append(journal, 1);
-	has(journal, 71, 71);
+}
+
+static struct journal *start_in_folder(struct store *store, struct dispatch *dispatch, const char *folder, uint32_t n_events)
+{
+	struct options options = { .journal = folder, .journal_events = n_events };
+	struct journal *journal;
+
+	for (int i = 0; i < NAMES_MAX; i++)
+		store->stored[i].is_taken = false;
+	assert_int_equal(history_open(&journal, dispatch, &options, store, readable, NULL), 0);
+	return journal;
+}
+
+/* With memory of the past it would say that the folder, which has more, is another history's. */
+static void a_folder_goes_on_where_no_memory_could_be_stored(void **state)
+{
+	char folder[64], command[96];
+	struct store *store = *state;
+	struct dispatch dispatch;
+	struct journal *journal;
+
+	snprintf(folder, sizeof(folder), "%.32s/tierd-history-XXXXXX", getenv("TMPDIR") ?: "/tmp");
+	assert_non_null(mkdtemp(folder));
+	assert_int_equal(dispatch_init(&dispatch), 0);
+	journal = start_in_folder(store, &dispatch, folder, 70000);
+	append(journal, 50);
 	journal_free(journal);
+	store_put(store, "ledger.1", STDERR_FILENO);
+	store->n_max = 1;
+	for (uint64_t told = 50; told <= 90; told += 20) {
+		journal = start_in_folder(store, &dispatch, folder, 80000);
+		assert_int_equal(journal_newest(journal), told);
+		assert_int_equal(journal_go_on(journal, told), 0);
+		append(journal, 20);
+		journal_free(journal);
+	}
+	dispatch_deinit(&dispatch);
+	snprintf(command, sizeof(command), "rm -rf '%s'", folder);
+	assert_int_equal(system(command), 0);
 }
 
 static void strange_names_and_memory_are_passed_over(void **state)
@@ -276,7 +310,8 @@ int main(void)
 		TEST(the_same_size_goes_on_in_the_same_memory),
 		TEST(another_size_is_stored_before_the_old_one_goes),
 		TEST(dying_between_the_two_loses_nothing),
-		TEST(memory_that_cannot_be_stored_leaves_the_old_one),
+		TEST(where_there_is_no_room_for_both_the_old_one_goes_first),
+		TEST(a_folder_goes_on_where_no_memory_could_be_stored),
 		TEST(strange_names_and_memory_are_passed_over),
 		TEST(without_a_store_there_is_a_journal_all_the_same),
 	};
