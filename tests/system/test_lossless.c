@@ -153,10 +153,17 @@ static void storm_start_kept(struct storm *storm, struct storm_scale *scale, cha
 
 static void check_folder(const struct storm *storm, const char *folder)
 {
-	char out[RUN_TEXT_MAX], err[RUN_TEXT_MAX], command[128];
+	char out[RUN_TEXT_MAX], err[RUN_TEXT_MAX];
 
 	if (tierctl(&storm->daemon, out, err, "journal", "verify", folder, NULL))
 		fail_msg("%s%s", out, err);
+}
+
+/* When nobody is there any more who would make it again */
+static void remove_folder(const char *folder)
+{
+	char command[128];
+
 	snprintf(command, sizeof(command), "rm -rf '%s'", folder);
 	assert_int_equal(system(command), 0);
 }
@@ -206,6 +213,8 @@ static void survive(const char *store)
 	if (strcmp(folder, "memory") != 0)
 		check_folder(&storm, folder);
 	storm_finish(&storm);
+	if (strcmp(folder, "memory") != 0)
+		remove_folder(folder);
 }
 
 static void nothing_is_lost_when_the_daemon_dies_in_a_keepers_care(void **state)
