@@ -173,7 +173,8 @@ static void the_path_is_the_successors(void **state)
 }
 
 /* -- Threads of all kinds, and many deaths --- */
-static bool storm_is_over, storm_is_quiet;
+static bool storm_is_over;
+static uint64_t storm_end;	/* the number that the subscriber reads up to; 0: not known yet */
 
 enum { SUBSCRIBER = 6 };	/* among its threads */
 
@@ -260,6 +261,7 @@ static void *storm_subscribes(void *context)
 	struct storm *storm = context;
 	struct tier_events *events;
 	struct tier_event event;
+	uint64_t end;
 	int r;
 
 	if (tier_events_open(storm->world->conn, 1, &events)) {
@@ -267,10 +269,11 @@ static void *storm_subscribes(void *context)
 		return NULL;
 	}
 	while (!storm->wrong) {
-		r = tier_events_next(events, 100 * MS, &event, NULL, NULL);
-		if (r == -ETIMEDOUT && __atomic_load_n(&storm_is_quiet, __ATOMIC_ACQUIRE))
+		end = __atomic_load_n(&storm_end, __ATOMIC_ACQUIRE);
+		if (end && storm->n >= end)
 			break;
-		if (r == -ETIMEDOUT)
+		r = tier_events_next(events, end ? TEST_DEADLINE_NS : 100 * MS, &event, NULL, NULL);
+		if (r == -ETIMEDOUT && !end)
 			continue;
 		if (r)
 			storm_fails(storm, "a cursor fails");
@@ -314,7 +317,7 @@ static void nobody_minds_a_daemon_that_dies_again_and_again(void **state)
 
 	world_start_kept(&world, ARGS("--call-counting-delay=0"));
 	__atomic_store_n(&storm_is_over, false, __ATOMIC_RELEASE);
-	__atomic_store_n(&storm_is_quiet, false, __ATOMIC_RELEASE);
+	__atomic_store_n(&storm_end, 0, __ATOMIC_RELEASE);
 	for (unsigned int i = 0; i < ARRAY_SIZE(mains); i++) {
 		storms[i] = (struct storm){ .world = &world, .number = i };
 		assert_int_equal(pthread_create(&threads[i], NULL, mains[i], &storms[i]), 0);
@@ -328,15 +331,15 @@ static void nobody_minds_a_daemon_that_dies_again_and_again(void **state)
 	for (unsigned int i = 0; i < ARRAY_SIZE(mains); i++)
 		if (i != SUBSCRIBER)
 			pthread_join(threads[i], NULL);
-	__atomic_store_n(&storm_is_quiet, true, __ATOMIC_RELEASE);	/* it has all that there will be to come */
+	assert_done(tier_stats(world.conn, &stats));
+	__atomic_store_n(&storm_end, stats.sequence, __ATOMIC_RELEASE);
 	pthread_join(threads[SUBSCRIBER], NULL);
 	for (unsigned int i = 0; i < ARRAY_SIZE(mains); i++) {
 		if (storms[i].wrong)
 			fail_msg("thread %u: %s after %llu: %s", i, storms[i].wrong, (unsigned long long)storms[i].n, storms[i].text);
 		assert_true(storms[i].n > 0);
 	}
-	assert_done(tier_stats(world.conn, &stats));
-	assert_int_equal(storms[SUBSCRIBER].n, stats.sequence);
+	assert_true(storms[SUBSCRIBER].n >= stats.sequence);
 	print_message("calls %llu, questions %llu, loads %llu, events %llu, forks %llu\n", (unsigned long long)storms[0].n,
 		      (unsigned long long)storms[2].n, (unsigned long long)storms[4].n, (unsigned long long)storms[SUBSCRIBER].n,
 		      (unsigned long long)storms[7].n);
@@ -541,8 +544,8 @@ static void cold_calls_and_forks_of_the_gap_wait_for_the_successor(void **state)
 	kill(main_pid, SIGKILL);
 	assert_int_equal(pthread_create(&thread, NULL, late_call, &late), 0);
 	child = child_start(storm_forked, &storm);
-	assert_int_equal(tier_wait(world.method, 0, NULL, &answer), 0);		/* cold: quiet */
 	usleep(50000);
+	assert_int_equal(tier_wait(world.method, 0, NULL, &answer), 0);		/* cold: quiet */
 	assert_int_equal(answer.stage, TIER_STAGE_COLD);
 	kill(world.daemon.pid, SIGCONT);
 	pthread_join(thread, NULL);
