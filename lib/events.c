@@ -242,19 +242,39 @@ static int events_gap(struct tier_events *events, uint64_t *gap_first, uint64_t 
 			 (unsigned long)error->last);
 }
 
-/* What an answer brought; then one request is under way again, so that the descriptor tells of news. */
+/* What an answer brought */
+static int events_learn(struct tier_events *events, int r, uint64_t *gap_first, uint64_t *gap_last)
+{
+	events->is_posted = false;
+	if (r == 0)
+		return events_take(events);
+	return r == -ENODATA ? events_gap(events, gap_first, gap_last) : r;
+}
+
+/* The same; then one request is under way again, so that the descriptor tells of news. */
 static int events_accept(struct tier_events *events, int r, uint64_t deadline_ns, const uint64_t *mask, uint64_t *gap_first,
 			 uint64_t *gap_last)
 {
 	int posted;
 
-	events->is_posted = false;
-	if (r == 0)
-		r = events_take(events);
-	else if (r == -ENODATA)
-		r = events_gap(events, gap_first, gap_last);
+	r = events_learn(events, r, gap_first, gap_last);
 	posted = events_post(events, deadline_ns, mask);
 	return r < 0 ? r : posted;
+}
+
+/* What there is from the cursor on. The daemon passes over what this user may not see, and only so much at a time. */
+static int events_ask(struct tier_events *events, uint64_t deadline_ns, const uint64_t *mask, uint64_t *gap_first, uint64_t *gap_last)
+{
+	struct wire_events_from from;
+	const struct request request = events_request(&from, events, deadline_ns, mask);
+	int r;
+
+	do {
+		from = (struct wire_events_from){ .from = events->next };
+		r = lane_request(&events->lane, &request);
+		r = events_learn(events, r, gap_first, gap_last);
+	} while (!r && !events->batch.n && events->next != from.from && time_now() < deadline_ns);
+	return r;
 }
 
 /* Nothing has come so far, but the answer may be on its way: whoever does not want to wait asks the daemon what there is.
@@ -263,19 +283,19 @@ static int events_look(struct tier_events *events, const uint64_t *mask, uint64_
 {
 	const uint64_t deadline_ns = deadline_after(events->conn->timeout_ns);
 	const struct wire_cancel cancel = { .serial = events->lane.serial };
-	const struct wire_events_from from = { .from = events->next };
-	struct request request = { .type = WIRE_CANCEL, .body = &cancel, .fd = -1, .reply_type = WIRE_DONE,
-				   .deadline_ns = deadline_ns, .mask = mask };
-	int r;
+	const struct request request = { .type = WIRE_CANCEL, .body = &cancel, .fd = -1, .reply_type = WIRE_DONE,
+					 .deadline_ns = deadline_ns, .mask = mask };
+	int posted, r;
 
 	events->is_posted = false;
 	r = lane_request(&events->lane, &request);
 	if (r < 0)
 		return r;
-	request = events_request(&from, events, deadline_ns, mask);
-	r = lane_request(&events->lane, &request);
-	r = events_accept(events, r, deadline_ns, mask, gap_first, gap_last);
-	return r == 0 && !events->batch.n ? error_set(-ETIMEDOUT, "there is no newer event") : r;
+	r = events_ask(events, deadline_ns, mask, gap_first, gap_last);
+	posted = events_post(events, deadline_ns, mask);
+	if (r || posted)
+		return r ? r : posted;
+	return events->batch.n ? 0 : error_set(-ETIMEDOUT, "there is no newer event");
 }
 
 /* The next batch */

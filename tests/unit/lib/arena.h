@@ -119,7 +119,7 @@ struct fake {
 	bool is_unnamed[FAKE_MODULES];
 	bool is_gone[FAKE_MODULES];	/* this daemon does not know it */
 	struct tier_event events[FAKE_EVENTS];
-	uint32_t n_events, n_forgotten;	/* events 1..n_forgotten are a gap */
+	uint32_t n_events, n_forgotten, n_hidden;	/* events 1..n_forgotten are a gap, those up to n_hidden others' */
 	struct fake_looks looks[2];
 
 	/* seen by the server */

@@ -229,6 +229,14 @@ static inline void fake_feed(struct fake *fake, struct fake_conn *conn, bool at_
 		conn->events_serial = 0;
 		return;
 	}
+	if (batch.next <= fake->n_hidden) {	/* others' events; it passes over two at a time, and then stops to think */
+		if (!at_once)
+			return;
+		batch.next += batch.next < fake->n_hidden ? 2 : 1;
+		fake_send(conn, conn->events_serial, WIRE_BATCH, &batch, NULL, 0);
+		conn->events_serial = 0;
+		return;
+	}
 	while (batch.next <= fake->n_events && batch.n < WIRE_BATCH_MAX)
 		batch.events[batch.n++] = fake->events[batch.next++ - 1];
 	if (!batch.n && !at_once)

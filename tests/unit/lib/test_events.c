@@ -101,6 +101,22 @@ static void a_gap_is_told_with_its_numbers(void **state)
 	tier_events_close(events);
 }
 
+static void what_belongs_to_others_is_passed_over_without_waiting(void **state)
+{
+	struct fake *fake = fake_of(state);
+	struct tier_events *events;
+	struct tier_event event;
+
+	for (int i = 0; i < 10; i++)
+		fake_add_event(fake);
+	fake->n_hidden = 9;
+	events = cursor_open(1);
+	assert_int_equal(tier_events_next(events, 0, &event, NULL, NULL), 0);
+	assert_int_equal(event.sequence, 10);
+	assert_int_equal(tier_events_next(events, 0, &event, NULL, NULL), -ETIMEDOUT);
+	tier_events_close(events);
+}
+
 static int child_reads_on(void *context)
 {
 	struct tier_event event;
@@ -311,6 +327,7 @@ int main(void)
 		CASE(a_cursor_yields_every_event_in_order),
 		CASE(a_cursor_at_the_end_sees_only_what_is_new),
 		CASE(a_gap_is_told_with_its_numbers),
+		CASE(what_belongs_to_others_is_passed_over_without_waiting),
 		CASE(a_fork_reads_on_from_where_it_was),
 		CASE(a_cursor_ends_when_no_daemon_comes_back),
 		CASE(a_poll_loop_goes_on_with_the_next_daemon),
