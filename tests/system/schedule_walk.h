@@ -296,7 +296,8 @@ static void daemon_end(struct run *run)
 			run_bad(run, "the daemon does not end");
 	}
 	run->daemon = 0;
-	if (is_kept(run) && n_fired(run) != n_before) /* it was killed in its last moments: there is no more to ask */
+	/* killed while it ended, or so late that no successor came: there is no more to ask */
+	if (is_kept(run) && (n_fired(run) != n_before || (n_before && !log_has(run, "is started again"))))
 		return;
 	if (!WIFEXITED(status) || WEXITSTATUS(status))
 		run_bad(run, "the daemon ended otherwise than with 0");
