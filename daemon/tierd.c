@@ -345,12 +345,12 @@ static int tierd_init_cache(struct tierd *tierd)
 	return o->code_cache ? error_fold(r) : 0;
 }
 
-static int tierd_init_server(struct tierd *tierd)
+static int tierd_init_server(struct tierd *tierd, uint64_t n_files)
 {
 	struct server_config config = SERVER_CONFIG_DEFAULT;
 	int r;
 
-	server_config_fit(&config, tierd_raise_files());
+	server_config_fit(&config, n_files);
 	if (tierd->options->user)
 		config.owner = getuid();
 	r = server_new(&tierd->server, &tierd->dispatch, tierd->core, &config, &answers, tierd, tierd->place.fd);
@@ -392,6 +392,7 @@ static struct host_config host_config_of(const struct options *o)
 static int tierd_init(struct tierd *tierd)
 {
 	const struct options *o = tierd->options;
+	const uint64_t n_files = tierd_raise_files();	/* before anything is taken over: a module for which there is none is lost */
 	int r;
 
 	r = listen_open(&tierd->place, o->socket, o->user, tierd->store);
@@ -434,7 +435,7 @@ static int tierd_init(struct tierd *tierd)
 	tierd_init_window(tierd);
 	r = tierd->ledger.is_inherited ? takeover_modules(tierd) : 0;
 	if (!r)
-		r = tierd_init_server(tierd);
+		r = tierd_init_server(tierd, n_files);
 	if (r)
 		return error_fold(r);
 	if (tierd->ledger.is_inherited)

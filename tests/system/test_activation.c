@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -32,6 +33,7 @@
 
 #define STORED_FIRST 300
 #define WATCHDOG_US  300000
+#define FILES_OWN    64 /* that a service may have open besides what is passed, unless it raises its limit */
 
 static struct manager manager;
 static struct daemon service; /* its folder, socket and log; pid: systemd-socket-activate, then tierd */
@@ -41,6 +43,7 @@ static int pass_stored(char **argv)
 {
 	const char *names = getenv("STORED_NAMES");
 	const int n = atoi(getenv("STORED"));
+	struct rlimit files;
 	char text[32];
 
 	for (int i = 0; i < n; i++)
@@ -51,6 +54,11 @@ static int pass_stored(char **argv)
 	setenv("LISTEN_FDNAMES", names, 1);
 	unsetenv("STORED");
 	unsetenv("STORED_NAMES");
+	if (getrlimit(RLIMIT_NOFILE, &files) < 0)
+		return 127;
+	files.rlim_cur = n + FILES_OWN;
+	if (setrlimit(RLIMIT_NOFILE, &files) < 0)
+		return 127;
 	execv(argv[0], argv);
 	return 127;
 }
@@ -320,6 +328,33 @@ static void what_is_stored_is_passed_to_each_successor(void **state)
 	}
 }
 
+/* Each module takes four descriptors more than it is passed with. */
+static void a_successor_with_a_low_limit_of_files_loses_nothing(void **state)
+{
+	const unsigned int n = FILES_OWN / 2;
+	struct tier_module *module;
+	struct wire_stats stats;
+	struct tier_conn *conn;
+	char name[16];
+
+	if (!is_installed())
+		skip();
+	service_start();
+	conn = service_connect();
+	for (unsigned int i = 0; i < n; i++) {
+		snprintf(name, sizeof(name), "m%u", i);
+		assert_done(tier_load(conn, workload_object("fib"), name, 0, &module));
+	}
+	tier_disconnect(conn);
+	assert_int_equal(WTERMSIG(service_end(SIGKILL)), SIGKILL);
+	store_moves_up();
+	service_start();
+	conn = service_connect();
+	assert_done(tier_stats(conn, &stats));
+	assert_int_equal(stats.n_modules, n);
+	tier_disconnect(conn);
+}
+
 static void leftovers_are_removed_from_the_store(void **state)
 {
 	static const char *const names[] = {"C99", "B1.2", "nonsense", "link.nowhere"};
@@ -347,6 +382,7 @@ int main(int argc, char **argv)
 	        cmocka_unit_test_setup_teardown(the_watchdog_is_fed_at_twice_its_pace, setup, teardown),
 	        cmocka_unit_test_setup_teardown(a_stopped_service_leaves_all_to_the_manager, setup, teardown),
 	        cmocka_unit_test_setup_teardown(what_is_stored_is_passed_to_each_successor, setup, teardown),
+	        cmocka_unit_test_setup_teardown(a_successor_with_a_low_limit_of_files_loses_nothing, setup, teardown),
 	        cmocka_unit_test_setup_teardown(leftovers_are_removed_from_the_store, setup, teardown),
 	};
 
