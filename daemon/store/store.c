@@ -3,10 +3,12 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 #include "store/names.h"
 #include "store/store.h"
@@ -105,7 +107,15 @@ static void manager_gone(struct store *store)
 		log_line(LOG_WARNING, "the service manager is gone: nothing is kept for a successor any more");
 }
 
-/* 0; also when nobody is there to be told */
+/* What came of a message: 0, also when nobody is there to be told, or -errno */
+static int told(struct store *store, int r)
+{
+	if (r != -ECONNREFUSED && r != -ENOENT && r != -EPIPE)
+		return MIN(r, 0);
+	manager_gone(store);
+	return 0;
+}
+
 static int tell(struct store *store, const char *text, int fd)
 {
 	int r;
@@ -115,17 +125,45 @@ static int tell(struct store *store, const char *text, int fd)
 	do
 		r = sd_pid_notify_with_fds(0, 0, text, &fd, fd >= 0);
 	while (r == -EINTR);
-	if (r == -ECONNREFUSED || r == -ENOENT || r == -EPIPE) {
-		manager_gone(store);
-		return 0;
-	}
-	return MIN(r, 0);
+	return told(store, r);
 }
 
-bool store_can_be_kept(void)
+/* False: it is of a kind that only libsystemd knows. */
+static bool manager_address(struct sockaddr_un *ret, socklen_t *ret_n)
 {
+	const char *path = getenv("NOTIFY_SOCKET");
+	const size_t n = path ? strlen(path) : 0;
+
+	*ret = (struct sockaddr_un){.sun_family = AF_UNIX};
+	if (!n || n >= sizeof(ret->sun_path) || !strchr("/@", *path))
+		return false;
+	memcpy(ret->sun_path, path, n);
+	*ret_n = offsetof(struct sockaddr_un, sun_path) + n + (*path == '/');
+	if (*path == '@')
+		*ret->sun_path = '\0';
 	return true;
 }
+
+/* Without waiting, which libsystemd cannot: a manager that stands still with a full queue must not stop the loop, and
+ * has messages enough to read. */
+static void tell_now(struct store *store, const char *text)
+{
+	_cleanup_(closep) int fd = -1;
+	struct sockaddr_un address;
+	socklen_t n;
+
+	if (!store_is_kept(store))
+		return;
+	if (!manager_address(&address, &n)) {
+		tell(store, text, -1);
+		return;
+	}
+	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd >= 0 && sendto(fd, text, strlen(text), MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&address, n) < 0)
+		told(store, -errno);
+}
+
+bool store_can_be_kept(void) { return true; }
 
 static void open_manager(struct store *store)
 {
@@ -144,11 +182,9 @@ static void open_manager(struct store *store)
 }
 #else
 static int tell(struct store *store, const char *text, int fd) { return 0; }
+static void tell_now(struct store *store, const char *text) {}
 
-bool store_can_be_kept(void)
-{
-	return false;
-}
+bool store_can_be_kept(void) { return false; }
 
 static void open_manager(struct store *store)
 {
@@ -450,4 +486,4 @@ void store_tell_stopping(struct store *store)
 
 uint64_t store_watchdog_ns(const struct store *store) { return store->watchdog_ns; }
 
-void store_feed_watchdog(struct store *store) { tell(store, "WATCHDOG=1", -1); }
+void store_feed_watchdog(struct store *store) { tell_now(store, "WATCHDOG=1"); }

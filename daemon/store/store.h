@@ -56,4 +56,5 @@ void store_remove(struct store *store, const char *name); /* also one that never
 void store_tell_ready(struct store *store, const char *status); /* @status: one line about what is served */
 void store_tell_stopping(struct store *store); /* a manager that keeps nothing for a successor is found to be gone */
 uint64_t store_watchdog_ns(const struct store *store); /* how often the manager wants to hear; 0: never */
-void store_feed_watchdog(struct store *store);         /* also finds out that the manager is gone */
+/* Also finds out that the manager is gone; never waits. */
+void store_feed_watchdog(struct store *store);

@@ -454,6 +454,22 @@ static void the_watchdog_finds_that_the_manager_is_gone(void **state)
 	assert_int_equal(n_logged, 1);
 }
 
+/* The loop feeds it: were it to wait, no client would get an answer until somebody continues the keeper. */
+static void a_manager_that_reads_nothing_holds_up_nobody(void **state)
+{
+	const unsigned int n = 4096; /* more than any queue of datagrams has room for */
+
+	manager_open();
+	assert_int_equal(store_open(&store), 0);
+	alarm(20);
+	for (unsigned int i = 0; i < n; i++)
+		store_feed_watchdog(store);
+	alarm(0);
+	assert_true(store_is_kept(store));
+	assert_string_equal(manager_hears(NULL), "WATCHDOG=1");
+	assert_int_equal(n_logged, 0);
+}
+
 static void a_manager_that_ends_us_for_good_is_no_news(void **state)
 {
 	manager_open();
@@ -554,6 +570,7 @@ int main(void)
 	        CASE(so_many_names_are_kept_as_a_successor_can_be_given),
 	        CASE(a_manager_that_is_gone_is_told_of_once),
 	        CASE(the_watchdog_finds_that_the_manager_is_gone),
+	        CASE(a_manager_that_reads_nothing_holds_up_nobody),
 	        CASE(a_manager_that_ends_us_for_good_is_no_news),
 	        CASE(the_manager_is_told_of_the_daemons_life),
 	        CASE(threads_wait_for_a_slow_manager),
