@@ -238,6 +238,45 @@ static void a_users_unit_leaves_the_daemon_what_it_needs(void **state)
 	child_end(child_start(live_confined, &(struct confined){USER_UNIT, false}));
 }
 
+/* -- Refusing --- */
+/* Runs what the unit has to be done after a daemon that ended so; false: it could not, where nothing but the shell's
+ * own words is to be found. */
+static bool stop_post(const char *unit, const char *code, const char *status, bool has_programs)
+{
+	char value[1024], command[1200];
+	size_t n;
+
+	assert_true(unit_line(unit, "ExecStopPost", value, sizeof(value)));
+	assert_int_equal(*value, '-'); /* it is no failure of the service's */
+	n = snprintf(command, sizeof(command), "EXIT_CODE=%s EXIT_STATUS=%s %s ", code, status,
+	             has_programs ? "" : "PATH=/nowhere");
+	for (const char *at = value + 1; *at; at++)
+		if (at[0] != '$' || at[1] != '$') /* systemd's way to write one */
+			command[n++] = *at;
+	command[n] = '\0';
+	return !system(command);
+}
+
+/* Where the start limit is reached, systemd drops the store, with all that another program could still take over. */
+static void a_daemon_that_refuses_never_reaches_the_start_limit(void **state)
+{
+	static const char *const units[] = {UNIT, USER_UNIT};
+	char interval[64], burst[64];
+	uint64_t begin;
+
+	for (size_t i = 0; i < ARRAY_SIZE(units); i++) {
+		assert_true(unit_line(units[i], "StartLimitIntervalSec", interval, sizeof(interval)));
+		assert_true(unit_line(units[i], "StartLimitBurst", burst, sizeof(burst)));
+		begin = test_now_ns();
+		assert_true(stop_post(units[i], "exited", "2", true));
+		assert_true(test_now_ns() - begin > 1000000000ull * atoi(interval) / atoi(burst));
+		assert_false(stop_post(units[i], "exited", "3", false));
+		/* who dies has its successor at once */
+		assert_true(stop_post(units[i], "killed", "9", false));
+		assert_true(stop_post(units[i], "exited", "0", false));
+	}
+}
+
 /* -- Installing --- */
 static void every_option_in_them_is_the_daemons(void **state)
 {
@@ -258,6 +297,7 @@ int main(void)
 	        cmocka_unit_test(systemd_has_nothing_to_say_about_them),
 	        cmocka_unit_test(the_systems_unit_leaves_the_daemon_what_it_needs),
 	        cmocka_unit_test(a_users_unit_leaves_the_daemon_what_it_needs),
+	        cmocka_unit_test(a_daemon_that_refuses_never_reaches_the_start_limit),
 	        cmocka_unit_test(every_option_in_them_is_the_daemons),
 	};
 
