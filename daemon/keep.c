@@ -393,16 +393,23 @@ static enum next after_end(struct keep *keep, int status)
 	return keep->n_unready < UNREADY_MAX ? NEXT_START : after_refusal(keep);
 }
 
+static bool is_dead(const struct keep *keep)
+{
+	siginfo_t info = {.si_pid = 0};
+
+	return keep->pid && !waitid(P_PID, keep->pid, &info, WEXITED | WNOHANG | WNOWAIT) && info.si_pid;
+}
+
+/* Its last words are read once it can say no more, and while its number is still its own. */
 static enum next daemon_ended(struct keep *keep)
 {
 	int status;
 	enum next next;
 
-	if (!keep->pid)
+	if (!is_dead(keep))
 		return NEXT_NONE;
 	messages_read(keep);
-	if (waitpid(keep->pid, &status, WNOHANG) != keep->pid)
-		return NEXT_NONE;
+	waitpid(keep->pid, &status, 0);
 	if (keep->relay_fd >= 0)
 		relay_read(keep);
 	say_end(keep, status);
