@@ -4,8 +4,8 @@
 /* Short names for the way through a manager
  *
  * A manager passes all names in one variable, LISTEN_FDNAMES, and the kernel refuses to start a program with a variable
- *of more than 128 KiB: too many names, and no successor could ever be started. A module has five descriptors, so theirs
- *are sent short:
+ * of more than 128 KiB: too many names, and no successor could ever be started. A module has five descriptors, so theirs
+ * are sent short:
  *
  *	m4711.code  C1Dz		letters for the segments, module and body in digits of base 62
  *	m4711.b12   B1Dz.C

@@ -6,7 +6,8 @@
  * One zygote (tierd-worker, started once, LLVM loaded and initialized before it has seen any input) forks a uid's
  * workers on demand: as many as it may have compilations at a time, and another one while it precompiles objects, which may take
  * minutes and must not hold up anybody's promotions. A worker does one job at a time, in the order of submission: what a caller
- * waits for in the middle of a call, then loads, then compiles; loads all go to the first one. Workers that were idle for the idle timeout, or have grown too large, end; a dead zygote is started again (with a growing pause
+ * waits for in the middle of a call, then loads, then compiles; loads all go to the first one. Workers that were idle for
+ * the idle timeout, or have grown too large, end; a dead zygote is started again (with a growing pause
  * when it dies at once). The daemon never waits: everything comes back as a callback from the loop. */
 
 #include <stdint.h>
