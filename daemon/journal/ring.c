@@ -119,7 +119,7 @@ int ring_adopt(struct ring *ring, int fd, uint64_t *ret_damage, const char **ret
 	*ret_why = NULL;
 	if (fstat(fd, &status) < 0)
 		return error_origin(-errno);
-	if (!S_ISREG(status.st_mode) || (fcntl(fd, F_GET_SEALS) & (SEALS | F_SEAL_WRITE)) != SEALS)
+	if (!S_ISREG(status.st_mode) || (fcntl(fd, F_GET_SEALS) & (SEALS | F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)) != SEALS)
 		*ret_why = "it is no memory that is sealed against resizing";
 	else if (status.st_size < (off_t)sizeof(struct ring_memory))
 		*ret_why = "it is too short for a header";

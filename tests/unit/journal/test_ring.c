@@ -179,6 +179,7 @@ static void strange_memory_is_refused(void **state)
 	refuses(copy_of(&ring, 0), "it is no memory that is sealed against resizing");
 	refuses(copy_of(&ring, F_SEAL_GROW), "it is no memory that is sealed against resizing");
 	refuses(copy_of(&ring, SEALS | F_SEAL_WRITE), "it is no memory that is sealed against resizing");
+	refuses(copy_of(&ring, SEALS | F_SEAL_FUTURE_WRITE), "it is no memory that is sealed against resizing");
 	refuses(open("/dev/null", O_RDWR), "it is no memory that is sealed against resizing");
 	fd = copy_of(&ring, SEALS);
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
