@@ -466,3 +466,11 @@ static inline void fake_make_module(struct fake *fake, uint32_t index, const cha
 	memcpy(module->alias[TIER_SEGMENT_PRIVATE] + 3 * FAKE_PAGE, "initial", 8);
 	fake_write_head(module);
 }
+
+/* $TMPDIR, if that leaves room for a socket's path */
+static inline const char *fake_temporary(void)
+{
+	const char *folder = getenv("TMPDIR");
+
+	return folder && *folder == '/' && strlen(folder) <= 32 ? folder : "/tmp";
+}

@@ -627,14 +627,6 @@ static inline void fake_add_event(struct fake *fake)
 	fake_wake(fake);
 }
 
-/* $TMPDIR, if that leaves room for a socket's path */
-static inline const char *fake_temporary(void)
-{
-	const char *folder = getenv("TMPDIR");
-
-	return folder && *folder == '/' && strlen(folder) <= 32 ? folder : "/tmp";
-}
-
 /* It listens from then on. */
 static inline void fake_start(struct fake *fake)
 {
