@@ -137,9 +137,10 @@ install: all  ## install below $(DESTDIR)$(PREFIX)
 	for page in daemon/tierd.8 cli/tierctl.1 lib/libtier.3 lib/tier-wire.7; do \
 		install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit 1; done
 	for unit in system/tierd.service system/tierd.socket user/tierd.service user/tierd.socket; do \
-		install -d $(DESTDIR)$(PREFIX)/lib/systemd/$${unit%/*} && sed 's|/usr/local/|$(PREFIX)/|' systemd/$${unit#system/} \
-			> $(DESTDIR)$(PREFIX)/lib/systemd/$$unit || exit 1; done
-	sed 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' lib/tier.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/tier.pc
+		sed 's|/usr/local/|$(PREFIX)/|' systemd/$${unit#system/} | \
+			install -D -m 644 /dev/stdin $(DESTDIR)$(PREFIX)/lib/systemd/$$unit || exit 1; done
+	sed 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' lib/tier.pc.in | \
+		install -D -m 644 /dev/stdin $(DESTDIR)$(PREFIX)/lib/pkgconfig/tier.pc
 
 clean:  ## remove build/
 	rm -rf build
