@@ -86,13 +86,25 @@ void fork_forget_lane(struct lane *lane)
 	lane->is_broken = true;
 }
 
+/* Whoever comes to slots first lets go of that lane (slots.c): only one may close the number. */
+static void fork_forget_slots(struct tier_conn *conn)
+{
+	const uint64_t mask = signals_block();
+
+	lock_take(&process_page()->slots, UINT64_MAX);
+	fork_forget_lane(&conn->slots.lane);
+	lock_give(&process_page()->slots);
+	signals_restore(mask);
+}
+
 /* Pages of probes are unmapped by the fork itself. */
 void fork_forget(struct tier_conn *conn)
 {
-	struct lane *const lanes[] = { &conn->api, &conn->prestub, &conn->slots.lane, &conn->fresh };
+	struct lane *const lanes[] = { &conn->api, &conn->prestub, &conn->fresh };
 
-	for (int i = 0; i < 4; i++)
+	for (int i = 0; i < 3; i++)
 		fork_forget_lane(lanes[i]);
+	fork_forget_slots(conn);
 	conn->epoch++;
 	conn->session[0] = conn->session[1] = 0;
 	conn->pages = conn->probes = NULL;
