@@ -197,6 +197,8 @@ void hold_release_all(struct session *session)
 		list_append(&server->orphans, first);
 	}
 	session->n_holds = 0;
+	if (!server->is_closing)	/* what rang is no threshold that somebody has to find */
+		server->ops->drain(server->context);
 	hold_release_orphans(server);
 }
 

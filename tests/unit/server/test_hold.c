@@ -200,6 +200,27 @@ static void a_session_that_ends_has_its_counters_looked_at(void **state)
 	assert_non_null(fake_job(world->fake, fm, 0));
 }
 
+/* Whoever rings and ends at once is not taken for somebody who died on the way to the bell. */
+static void what_rang_before_a_session_ended_is_heard_first(void **state)
+{
+	struct world *world = *state;
+	struct fake_module *fm = world_module(world, 1000, "m", false, 1);
+	struct core_stats stats;
+	struct client a;
+
+	client_hello(&a, world, 1000);
+	client_attach(&a, fm->id);
+	fake_call(fm, 0);
+	fake_pass(world->fake, 300);
+	while (fake_call(fm, 0) != FAKE_CROSSED)
+		;
+	world->bell = fm;
+	client_leave(&a);
+	core_stats(world->fake->core, &stats);
+	assert_int_equal(stats.n_thresholds[TIER_SOURCE_KERNEL], 1);
+	assert_int_equal(stats.n_thresholds[TIER_SOURCE_SWEEP], 0);
+}
+
 static void who_waits_for_a_module_that_goes_is_told(void **state)
 {
 	struct world *world = *state;
@@ -281,6 +302,7 @@ int main(void)
 		WORLD_TEST(what_nobody_has_come_back_for_goes_when_the_grace_ends),
 		WORLD_TEST(a_detached_module_with_a_name_stays),
 		WORLD_TEST(a_session_that_ends_has_its_counters_looked_at),
+		WORLD_TEST(what_rang_before_a_session_ended_is_heard_first),
 		WORLD_TEST(who_waits_for_a_module_that_goes_is_told),
 	};
 

@@ -28,7 +28,10 @@ struct world {
 	int probe_page_fd;
 	uint32_t kernel_sites;
 	uint32_t n_drained;
-	uint64_t seen_nonce;		/* told at the next drain, as the ring buffer would */
+	/* told at the next drain, as the ring buffer would: a hello, a threshold of a method's active version */
+	uint64_t seen_nonce;
+	struct fake_module *bell;
+	uint32_t bell_method;
 
 	/* the last load that was begun */
 	struct server_load *load;
@@ -265,6 +268,11 @@ static inline void world_drain(void *context)
 	if (world->seen_nonce)
 		server_hello_seen(world->server, world->seen_nonce);
 	world->seen_nonce = 0;
+	if (world->bell)
+		core_threshold(world->fake->core, world->bell->id, world->bell_method,
+			       world->bell->records[world->bell_method].version, 7, 7, 0,
+			       TIER_SOURCE_KERNEL);
+	world->bell = NULL;
 }
 
 static inline uint32_t world_kernel_sites(void *context, const char **why)

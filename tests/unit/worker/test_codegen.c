@@ -388,20 +388,20 @@ static void the_longest_methods_take_a_third_of_their_time(void **state)
 {
 	const bool all = getenv("TIER_TEST_LONG");
 
-	for (uint32_t n = 1000; n <= (all ? JOB_INSNS_MAX : 4000); n = n == 16000 ? JOB_INSNS_MAX : n * 4)
+	for (uint32_t n = 1000; n <= (all ? JOB_INSNS_MAX : 1000); n = n == 16000 ? JOB_INSNS_MAX : n * 4)
 		TIME_LONG("straight", n, LOAD(BPF_DW, 3, 1, 8), ALU64_X(BPF_XOR, 0, 3), ALU64_K(BPF_MUL, 0, 31),
 			  STORE(BPF_DW, 1, 16, 0), ALU32_X(BPF_ADD, 4, 3));
-	for (uint32_t n = 1000; n <= (all ? JOB_INSNS_SURE : 4000); n = longer(n))
+	for (uint32_t n = 1000; n <= (all ? JOB_INSNS_SURE : 1000); n = longer(n))
 		TIME_LONG("branches", n, LOAD(BPF_DW, 3, 1, 0), ALU64_X(BPF_ADD, 4, 3), JUMP_X(BPF_JGT, 4, 0, 2),
 			  ALU64_K(BPF_ADD, 0, 7), JUMP(1), ALU64_K(BPF_MUL, 0, 31), ALU64_X(BPF_XOR, 0, 4));
-	for (uint32_t n = 1000; n <= (all ? JOB_INSNS_SURE : 4000); n = longer(n))
+	for (uint32_t n = 1000; n <= (all ? JOB_INSNS_SURE : 1000); n = longer(n))
 		TIME_LONG("loops", n, MOV_K(5, 20), LOAD(BPF_DW, 3, 1, 0), ALU64_X(BPF_ADD, 0, 3), ALU64_K(BPF_MUL, 0, 31),
 			  ALU64_K(BPF_ADD, 1, 8), ALU64_K(BPF_ADD, 5, -1), JUMP_K(BPF_JNE, 5, 0, -6));
-	for (uint32_t n = 1000; n <= (all ? 16000 : 4000); n *= 4)
+	for (uint32_t n = 1000; n <= (all ? 16000 : 1000); n *= 4)
 		TIME_LONG("calls", n, CALL(3));
-	for (uint32_t n = 1000; n <= (all ? JOB_INSNS_SURE : 4000); n = longer(n))
+	for (uint32_t n = 1000; n <= (all ? JOB_INSNS_SURE : 1000); n = longer(n))
 		TIME_LONG("calls through slots", n, LOAD(BPF_DW, 3, 6, 8), CALLX(3));
-	for (uint32_t n = 1000; n <= (all ? JOB_INSNS_SURE : 4000); n = longer(n))
+	for (uint32_t n = 1000; n <= (all ? JOB_INSNS_SURE : 1000); n = longer(n))
 		TIME_LONG("knobs", n, LDDW(6, INSN_REF_RODATA, 8, 0), LOAD(BPF_DW, 3, 6, 24), JUMP_K(BPF_JEQ, 3, 0, 1), CALL(3),
 			  ALU64_X(BPF_ADD, 0, 3));
 }
