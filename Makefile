@@ -106,7 +106,7 @@ check-long:  ## the same tests with the full counts that the issues name
 
 faults: $(F)/tierd $(F)/tierd-worker  ## the daemon with a schedule of faults, for tests: build/faults/tierd --help
 
-tests: faults $(UNIT_TESTS) $(COMPILER_TESTS) $(CORPUS_TESTS) $(B)/tests/conformance-plugin $(SYSTEM_TESTS)
+tests: faults $(VARIANTS:%=$(B)/%/tierd) $(UNIT_TESTS) $(COMPILER_TESTS) $(CORPUS_TESTS) $(B)/tests/conformance-plugin $(SYSTEM_TESTS)
 
 bench: all $(B)/tests/bench/bench $(if $(PROFILING),$(B)/workloads/guided.so)  ## medians and ratios: latencies, every tier against native, OSR
 	@$(B)/tests/bench/bench

@@ -246,7 +246,7 @@ static void cells_are_called_by_their_methods_names(void **state)
 static void what_cannot_be_shown_has_a_sentence(void **state)
 {
 	assert_int_equal(tierctl(&daemon_, out, err, "show", "m:nothing", NULL), 2);
-	assert_string_equal(err, "tierctl: m:nothing: module 'm' has no method 'nothing'\n");
+	assert_string_equal(err, "tierctl: module 'm' has no method 'nothing'; `tierctl status 'm'` lists what it has\n");
 	assert_int_equal(tierctl(&daemon_, out, err, "show", "m", NULL), 2);
 	assert_int_equal(tierctl(&daemon_, out, err, "show", NULL), 2);
 	assert_int_equal(tierctl(&daemon_, out, err, "show", "m:leaf", "--count=3", NULL), 2);
