@@ -37,8 +37,8 @@ struct order_ladder {
 	enum tier_stage stage;
 	enum tier_level level, next_level;
 	enum tier_reason reason; /* why final; COLD: why the optimizer failed */
-	uint64_t active, next;   /* versions; 0: none */
-	bool is_guessed;         /* active is one of its tier, perhaps not this one */
+	uint64_t active, next;	 /* versions; 0: none */
+	bool is_guessed;	 /* active is one of its tier, perhaps not this one */
 	struct order_versions live;
 };
 
@@ -46,7 +46,7 @@ struct order_method {
 	uint64_t module;
 	uint32_t index;
 	struct order_ladder now, own; /* own: while another body is there */
-	uint64_t body;                /* 0: its own; else the number of the event that brought it */
+	uint64_t body;		      /* 0: its own; else the number of the event that brought it */
 	struct order_versions jobs;   /* outside */
 	struct order_versions osr;    /* asked for */
 	uint32_t n_events;
@@ -123,7 +123,7 @@ static inline void versions_add(struct order_versions *versions, uint64_t id, ui
 		versions->n_max = 2 * versions->n_max + 4;
 		versions->all = order_memory(realloc(versions->all, versions->n_max * sizeof(*versions->all)));
 	}
-	versions->all[versions->n++] = (struct order_version){.id = id, .body = body, .level = level};
+	versions->all[versions->n++] = (struct order_version){ .id = id, .body = body, .level = level };
 }
 
 static inline struct order_version *versions_find(const struct order_versions *versions, uint64_t id)
@@ -171,8 +171,7 @@ static inline void order_grow(struct order *order)
 	order->methods = order_memory(calloc(order->n_buckets, sizeof(*order->methods)));
 	for (uint32_t i = 0; i < n; i++)
 		for (struct order_method *method = before[i], *next; method; method = next) {
-			struct order_method **bucket =
-			        &order->methods[order_bucket(order, method->module, method->index)];
+			struct order_method **bucket = &order->methods[order_bucket(order, method->module, method->index)];
 
 			next = method->next;
 			method->next = *bucket;
@@ -201,7 +200,7 @@ static inline struct order_method *order_method(struct order *order, uint64_t mo
 		order_grow(order);
 	method = order_memory(calloc(1, sizeof(*method)));
 	bucket = &order->methods[order_bucket(order, module, index)];
-	*method = (struct order_method){.module = module, .index = index, .next = *bucket};
+	*method = (struct order_method){ .module = module, .index = index, .next = *bucket };
 	method->now.level = method->own.level = TIER_LEVEL_NONE;
 	*bucket = method;
 	return method;
@@ -221,24 +220,22 @@ static inline struct order_user *order_user(struct order *order, uint32_t uid)
 		if (order->users[i].uid == uid)
 			return &order->users[i];
 	order->users = order_memory(realloc(order->users, (order->n_users + 1) * sizeof(*order->users)));
-	order->users[order->n_users] = (struct order_user){.uid = uid};
+	order->users[order->n_users] = (struct order_user){ .uid = uid };
 	return &order->users[order->n_users++];
 }
 
 /* -- What is wrong, and what must come next --- */
 static inline const char *order_break(struct order *order, const struct tier_event *event, const char *what)
 {
-	snprintf(order->broken, sizeof(order->broken),
-	         "event %llu, %s of module %llu method %u version %llu (%s to %s, %s): %s",
-	         (unsigned long long)event->sequence, tier_event_name(event->kind), (unsigned long long)event->module,
-	         event->method, (unsigned long long)event->version, tier_level_name(event->from),
-	         tier_level_name(event->to), tier_reason_name(event->reason), what);
+	snprintf(order->broken, sizeof(order->broken), "event %llu, %s of module %llu method %u version %llu (%s to %s, %s): %s",
+		 (unsigned long long)event->sequence, tier_event_name(event->kind), (unsigned long long)event->module,
+		 event->method, (unsigned long long)event->version, tier_level_name(event->from), tier_level_name(event->to),
+		 tier_reason_name(event->reason), what);
 	return order->broken;
 }
 
 /* @version 0: any */
-static inline void order_expect(struct order *order, const struct order_method *method, uint32_t kinds,
-                                uint64_t version)
+static inline void order_expect(struct order *order, const struct order_method *method, uint32_t kinds, uint64_t version)
 {
 	order->expected.kinds = kinds;
 	order->expected.module = method->module;
@@ -248,9 +245,9 @@ static inline void order_expect(struct order *order, const struct order_method *
 
 static inline bool order_is_expected(const struct order *order, const struct tier_event *event)
 {
-	return order->expected.kinds >> event->kind & 1 && order->expected.module == event->module &&
-	       order->expected.method == event->method &&
-	       (!order->expected.version || order->expected.version == event->version);
+	return order->expected.kinds >> event->kind & 1 && order->expected.module == event->module
+	       && order->expected.method == event->method
+	       && (!order->expected.version || order->expected.version == event->version);
 }
 
 static inline bool order_is_final(enum tier_level level)
@@ -286,14 +283,11 @@ static inline bool order_is_active(struct order_ladder *ladder, uint64_t version
 	return true;
 }
 
-static inline uint64_t order_active(const struct order_ladder *ladder)
-{
-	return ladder->is_guessed ? 0 : ladder->active;
-}
+static inline uint64_t order_active(const struct order_ladder *ladder) { return ladder->is_guessed ? 0 : ladder->active; }
 
 /* -- A method's events: NULL, or what is wrong with it --- */
-static inline const char *order_published(struct order *order, struct order_method *method,
-                                          const struct tier_event *event, bool is_expected)
+static inline const char *order_published(struct order *order, struct order_method *method, const struct tier_event *event,
+					  bool is_expected)
 {
 	struct order_ladder *now = &method->now;
 
@@ -302,8 +296,8 @@ static inline const char *order_published(struct order *order, struct order_meth
 	if (!is_expected) {
 		if (now->stage != TIER_STAGE_COLD || now->next)
 			return "it is published without having been compiled";
-		if (event->to != TIER_LEVEL_TIER0 && event->to != TIER_LEVEL_TIER0_INSTRUMENTED &&
-		    event->to != TIER_LEVEL_MIN_OPT_JITTED && event->to != TIER_LEVEL_READY_TO_RUN)
+		if (event->to != TIER_LEVEL_TIER0 && event->to != TIER_LEVEL_TIER0_INSTRUMENTED
+		    && event->to != TIER_LEVEL_MIN_OPT_JITTED && event->to != TIER_LEVEL_READY_TO_RUN)
 			return "no first code is of that tier";
 		if (now->reason && event->to != TIER_LEVEL_MIN_OPT_JITTED)
 			return "the optimizer failed, so its first code is not optimized";
@@ -335,8 +329,7 @@ static inline const char *order_counting(struct order_method *method, const stru
 	return NULL;
 }
 
-static inline const char *order_threshold(struct order *order, struct order_method *method,
-                                          const struct tier_event *event)
+static inline const char *order_threshold(struct order *order, struct order_method *method, const struct tier_event *event)
 {
 	struct order_ladder *now = &method->now, *own = method->body ? &method->own : NULL;
 
@@ -371,16 +364,14 @@ static inline const char *order_queued(struct order_method *method, const struct
 	return NULL;
 }
 
-static inline const char *order_started(struct order *order, struct order_method *method,
-                                        const struct tier_event *event)
+static inline const char *order_started(struct order *order, struct order_method *method, const struct tier_event *event)
 {
 	struct order_ladder *now = &method->now;
 	const struct order_module *module = order_module(order, event->module);
 	const bool is_osr = event->to == TIER_LEVEL_OSR;
 	const bool is_first = !is_osr && now->stage == TIER_STAGE_COLD;
 
-	if (is_osr ? !versions_find(&method->osr, event->version)
-	           : now->next != event->version || now->next_level != event->to)
+	if (is_osr ? !versions_find(&method->osr, event->version) : now->next != event->version || now->next_level != event->to)
 		return "it was not queued";
 	if (!is_osr && !is_first && now->stage != TIER_STAGE_QUEUED)
 		return "it does not wait";
@@ -484,7 +475,7 @@ static inline const char *order_rejitted(struct order_method *method, const stru
 	else
 		method->own = *now;
 	method->body = event->sequence;
-	*now = (struct order_ladder){.stage = TIER_STAGE_COLD, .level = TIER_LEVEL_NONE};
+	*now = (struct order_ladder){ .stage = TIER_STAGE_COLD, .level = TIER_LEVEL_NONE };
 	return NULL;
 }
 
@@ -515,8 +506,7 @@ static inline void order_expect_stage(struct order *order, const struct order_me
 	}
 }
 
-static inline const char *order_reverted(struct order *order, struct order_method *method,
-                                         const struct tier_event *event)
+static inline const char *order_reverted(struct order *order, struct order_method *method, const struct tier_event *event)
 {
 	struct order_ladder *now = &method->now;
 
@@ -526,7 +516,7 @@ static inline const char *order_reverted(struct order *order, struct order_metho
 		return "the body that goes had another tier";
 	free(now->live.all);
 	*now = method->own;
-	method->own = (struct order_ladder){.level = TIER_LEVEL_NONE};
+	method->own = (struct order_ladder){ .level = TIER_LEVEL_NONE };
 	method->body = 0;
 	if (order_is_active(now, event->version) && event->to == now->level) {
 		order_expect_stage(order, method);
@@ -549,8 +539,7 @@ static inline const char *order_reverted(struct order *order, struct order_metho
 	return NULL;
 }
 
-static inline const char *order_withdrawn(struct order *order, struct order_method *method,
-                                          const struct tier_event *event)
+static inline const char *order_withdrawn(struct order *order, struct order_method *method, const struct tier_event *event)
 {
 	struct order_ladder *now = &method->now;
 	const struct order_version *kept;
@@ -626,14 +615,12 @@ static inline const char *order_loaded(struct order *order, const struct tier_ev
 	if (!event->module || order_module(order, event->module))
 		return "an id is given once";
 	if ((order->n_modules & (order->n_modules - 1)) == 0)
-		order->modules =
-		        order_memory(realloc(order->modules, (2 * order->n_modules + 1) * sizeof(*order->modules)));
-	order->modules[order->n_modules++] = (struct order_module){.id = event->module};
+		order->modules = order_memory(realloc(order->modules, (2 * order->n_modules + 1) * sizeof(*order->modules)));
+	order->modules[order->n_modules++] = (struct order_module){ .id = event->module };
 	return NULL;
 }
 
-static inline const char *order_of_module(struct order *order, struct order_module *module,
-                                          const struct tier_event *event)
+static inline const char *order_of_module(struct order *order, struct order_module *module, const struct tier_event *event)
 {
 	switch ((enum tier_event_kind)event->kind) {
 	case TIER_EVENT_MODULE_UNLOADED:
@@ -673,8 +660,7 @@ static inline const char *order_of_event(struct order *order, const struct tier_
 	module = order_module(order, event->module);
 	if (!module)
 		return "no such module was loaded";
-	return event->method == UINT32_MAX ? order_of_module(order, module, event)
-	                                   : order_of_method(order, event, is_expected);
+	return event->method == UINT32_MAX ? order_of_module(order, module, event) : order_of_method(order, event, is_expected);
 }
 
 /* NULL, or what is wrong with it, valid until the next call */
@@ -685,8 +671,7 @@ static inline const char *order_hear(struct order *order, const struct tier_even
 
 	if (event->sequence != order->sequence + 1)
 		return order_break(order, event,
-		                   event->sequence <= order->sequence ? "that number was told before"
-		                                                      : "numbers are missing");
+				   event->sequence <= order->sequence ? "that number was told before" : "numbers are missing");
 	if (!event->kind || event->kind >= _TIER_EVENT_N)
 		return order_break(order, event, "there is no such kind");
 	if (is_awaiting && !is_expected)

@@ -13,7 +13,7 @@ static const char digits[] = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmn
 static const struct {
 	char letter;
 	const char *end;
-} kinds[] = {{'C', ".code"}, {'R', ".records"}, {'N', ".counters"}, {'P', ".private"}, {'H', ".host"}};
+} kinds[] = { { 'C', ".code" }, { 'R', ".records" }, { 'N', ".counters" }, { 'P', ".private" }, { 'H', ".host" } };
 
 bool name_is_valid(const char *name)
 {

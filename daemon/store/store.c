@@ -21,15 +21,15 @@
 #include <systemd/sd-daemon.h>
 #endif
 
-#define PASSED_FIRST  3          /* sd_listen_fds(3) */
-#define PASSED_MAX    (1u << 16) /* more than LISTEN_FDNAMES can name */
-#define N_BUCKETS     4096u
+#define PASSED_FIRST 3	      /* sd_listen_fds(3) */
+#define PASSED_MAX (1u << 16) /* more than LISTEN_FDNAMES can name */
+#define N_BUCKETS 4096u
 #define OWN_FD_PREFIX "/proc/self/fd/"
 
 /* A name in the manager's store */
 struct entry {
 	struct entry *next;
-	int fd;      /* passed to us, and nobody took it; else -1 */
+	int fd;	     /* passed to us, and nobody took it; else -1 */
 	uint32_t n;  /* descriptors stored under it */
 	char sent[]; /* the short name */
 };
@@ -39,13 +39,13 @@ struct store {
 	atomic_bool is_gone; /* the manager, that is */
 	atomic_bool has_complained;
 	uint64_t watchdog_ns;
-	int listener;                   /* passed, and nobody took it; else -1 */
+	int listener;			/* passed, and nobody took it; else -1 */
 	char (*passed)[STORE_NAME_MAX]; /* the short names, for walks */
 	uint32_t n_passed;
 	char walked[STORE_NAME_MAX];
 	pthread_mutex_t lock; /* for what is below */
 	struct entry *buckets[N_BUCKETS];
-	size_t n_bytes;    /* what LISTEN_FDNAMES will need */
+	size_t n_bytes;	   /* what LISTEN_FDNAMES will need */
 	uint64_t n_max, n; /* descriptors */
 };
 
@@ -134,7 +134,7 @@ static bool manager_address(struct sockaddr_un *ret, socklen_t *ret_n)
 	const char *path = getenv("NOTIFY_SOCKET");
 	const size_t n = path ? strlen(path) : 0;
 
-	*ret = (struct sockaddr_un){.sun_family = AF_UNIX};
+	*ret = (struct sockaddr_un){ .sun_family = AF_UNIX };
 	if (!n || n >= sizeof(ret->sun_path) || !strchr("/@", *path))
 		return false;
 	memcpy(ret->sun_path, path, n);
@@ -190,8 +190,8 @@ static void open_manager(struct store *store)
 {
 	if (getenv("NOTIFY_SOCKET"))
 		log_line(LOG_WARNING, "this tierd was built without libsystemd, so nothing is kept for a successor; "
-		                      "install libsystemd-dev "
-		                      "and build it again");
+				      "install libsystemd-dev "
+				      "and build it again");
 }
 #endif
 
@@ -211,9 +211,9 @@ static bool is_our_listener(int fd)
 	int domain, type, listens;
 	socklen_t n = sizeof(int);
 
-	return !getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &n) && domain == AF_UNIX &&
-	       !getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &n) && type == SOCK_SEQPACKET &&
-	       !getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &n) && listens;
+	return !getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &n) && domain == AF_UNIX
+	       && !getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &n) && type == SOCK_SEQPACKET
+	       && !getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &n) && listens;
 }
 
 /* The manager has it from now on, whether we can use it or not. */
@@ -224,7 +224,7 @@ static void passed_add(struct store *store, const char *sent, int fd)
 
 	if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0) {
 		log_line(LOG_WARNING, "descriptor %d, which was to be passed as '%s', is ignored: %s", fd, sent,
-		         strerrordesc_np(errno));
+			 strerrordesc_np(errno));
 		return;
 	}
 	r = entry_add(store, sent, &entry);
@@ -237,8 +237,7 @@ static void passed_add(struct store *store, const char *sent, int fd)
 		snprintf(store->passed[store->n_passed++], STORE_NAME_MAX, "%s", sent);
 		return;
 	}
-	log_line(LOG_WARNING, "descriptor %d is ignored: %s '%s'", fd, r ? "no room for" : "another one was passed as",
-	         sent);
+	log_line(LOG_WARNING, "descriptor %d is ignored: %s '%s'", fd, r ? "no room for" : "another one was passed as", sent);
 	close(fd);
 }
 
@@ -295,8 +294,8 @@ static int open_passed(struct store *store)
 	if (n_unnamed && n_unnamed < n)
 		log_line(LOG_WARNING, "%u of %u passed descriptors have no name", n_unnamed, n);
 	if (names)
-		log_line(LOG_WARNING,
-		         "names of passed descriptors are ignored: '%s', where there is no descriptor any more", names);
+		log_line(LOG_WARNING, "names of passed descriptors are ignored: '%s', where there is no descriptor any more",
+			 names);
 	return 0;
 }
 
@@ -312,7 +311,7 @@ static uint64_t open_limit(void)
 
 int store_open(struct store **ret)
 {
-	static const char *const variables[] = {"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "FDSTORE"};
+	static const char *const variables[] = { "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "FDSTORE" };
 	_cleanup_(store_freep) struct store *store = calloc(1, sizeof(*store));
 	int r;
 

@@ -22,37 +22,34 @@
 
 #define RECORD_SIZE_MIN 16u /* a free row's */
 #define RECORD_SIZE_MAX 4096u
-#define RECORDS_MAX     (1u << 28)
-#define EVENTS_MAX      (1u << 24)
-#define REDO_SIZE_MAX   (1u << 20)
-#define REDO_HEAD       offsetof(struct ledger_redo, bytes)
+#define RECORDS_MAX (1u << 28)
+#define EVENTS_MAX (1u << 24)
+#define REDO_SIZE_MAX (1u << 20)
+#define REDO_HEAD offsetof(struct ledger_redo, bytes)
 #define GLOBAL_SIZE_MIN (offsetof(struct ledger_global, sequence) + sizeof(uint64_t))
 #define GLOBAL_SIZE_MAX (LEDGER_PAGE - offsetof(struct ledger_header, global))
 
-#define SHAPE_ROW(NAME, record, n) [LEDGER_##NAME] = {sizeof(struct ledger_##record), (n)},
+#define SHAPE_ROW(NAME, record, n) [LEDGER_##NAME] = { sizeof(struct ledger_##record), (n) },
 const struct ledger_shape ledger_shape = {
-        .n_tables = _LEDGER_TABLE_N,
-        .n_events = LEDGER_EVENTS,
-        .redo_size = LEDGER_REDO_SIZE,
-        .global_size = sizeof(struct ledger_global),
-        .table = {LEDGER_TABLE_LIST(SHAPE_ROW)},
+	.n_tables = _LEDGER_TABLE_N,
+	.n_events = LEDGER_EVENTS,
+	.redo_size = LEDGER_REDO_SIZE,
+	.global_size = sizeof(struct ledger_global),
+	.table = { LEDGER_TABLE_LIST(SHAPE_ROW) },
 };
 _Static_assert(_LEDGER_TABLE_N <= LEDGER_TABLES_MAX, "the header has room for all");
 
 #define SHAPE_NAME(NAME, record, n) [LEDGER_##NAME] = #record "s",
-static const char *const table_names[] = {LEDGER_TABLE_LIST(SHAPE_NAME)};
+static const char *const table_names[] = { LEDGER_TABLE_LIST(SHAPE_NAME) };
 
-static const char *table_name(uint32_t table)
-{
-	return table < ARRAY_SIZE(table_names) ? table_names[table] : "unknown records";
-}
+static const char *table_name(uint32_t table) { return table < ARRAY_SIZE(table_names) ? table_names[table] : "unknown records"; }
 
 /* -- Where everything lies --- */
 void ledger_place(const struct ledger_shape *shape, struct ledger_place *ret)
 {
 	uint64_t at = LEDGER_PAGE;
 
-	*ret = (struct ledger_place){.redo = at};
+	*ret = (struct ledger_place){ .redo = at };
 	at = ret->events = at + shape->redo_size;
 	at = align_up(at + (uint64_t)shape->n_events * sizeof(struct tier_event), LEDGER_PAGE);
 	for (uint32_t i = 0; i < shape->n_tables; i++) {
@@ -63,10 +60,7 @@ void ledger_place(const struct ledger_shape *shape, struct ledger_place *ret)
 }
 
 /* -- A header --- */
-static bool is_size(uint32_t n, uint32_t n_min, uint32_t n_max)
-{
-	return n >= n_min && n <= n_max && n % sizeof(uint64_t) == 0;
-}
+static bool is_size(uint32_t n, uint32_t n_min, uint32_t n_max) { return n >= n_min && n <= n_max && n % sizeof(uint64_t) == 0; }
 
 static int refuse_header(struct refusal *why, const char *what, uint32_t n)
 {
@@ -78,8 +72,7 @@ static int shape_check_table(const struct ledger_header *header, uint32_t i, str
 {
 	const uint32_t size = header->shape.table[i].record_size, n_max = header->shape.table[i].n_max;
 
-	if (!is_size(size, RECORD_SIZE_MIN, RECORD_SIZE_MAX) || !n_max || n_max > RECORDS_MAX ||
-	    header->used[i] > n_max) {
+	if (!is_size(size, RECORD_SIZE_MIN, RECORD_SIZE_MAX) || !n_max || n_max > RECORDS_MAX || header->used[i] > n_max) {
 		refuse(why, "its header makes no sense: %u of %u %s in use, of %u bytes each", header->used[i], n_max,
 		       table_name(i), size);
 		return -EBADMSG;
@@ -119,7 +112,7 @@ static int shape_check(const struct ledger_header *header, size_t n_memory, stru
 /* Table and row of an entry's record; the table's number is n_tables: it is the global record. False: it is no record.
  */
 static bool redo_locate(const struct ledger_header *header, const struct ledger_place *place,
-                        const struct ledger_redo_entry *entry, uint32_t *table, uint32_t *row)
+			const struct ledger_redo_entry *entry, uint32_t *table, uint32_t *row)
 {
 	const struct ledger_shape *shape = &header->shape;
 
@@ -149,15 +142,14 @@ static const struct ledger_redo_entry *redo_entry(const struct ledger_redo *redo
 {
 	const struct ledger_redo_entry *entry = (const struct ledger_redo_entry *)(redo->bytes + at);
 
-	if (redo->n - at < sizeof(*entry) || entry->size % sizeof(uint64_t) ||
-	    entry->size > redo->n - at - sizeof(*entry))
+	if (redo->n - at < sizeof(*entry) || entry->size % sizeof(uint64_t) || entry->size > redo->n - at - sizeof(*entry))
 		return NULL;
 	return entry;
 }
 
 /* Fills *sequence, which is the newest event's once all is applied. */
 static int redo_check(const struct ledger_header *header, const struct ledger_place *place, uint64_t *sequence,
-                      struct refusal *why)
+		      struct refusal *why)
 {
 	const struct ledger_redo *redo = redo_of(header, place);
 	const struct ledger_redo_entry *entry;
@@ -187,8 +179,7 @@ static int refuse_newer(struct refusal *why, const char *what, uint32_t theirs, 
 	return -EBADMSG;
 }
 
-static int shape_refuse_table(const struct ledger_shape *theirs, const struct ledger_shape *ours, uint32_t i,
-                              struct refusal *why)
+static int shape_refuse_table(const struct ledger_shape *theirs, const struct ledger_shape *ours, uint32_t i, struct refusal *why)
 {
 	char what[48];
 
@@ -228,7 +219,7 @@ int ledger_examine_for(const struct ledger_shape *shape, const void *memory, siz
 	uint64_t sequence;
 	int r;
 
-	*why = (struct refusal){""};
+	*why = (struct refusal){ "" };
 	if (n_memory < sizeof(*header) || (header->magic && header->magic != LEDGER_MAGIC)) {
 		refuse(why, "it is no ledger");
 		return -EBADMSG;
@@ -236,8 +227,7 @@ int ledger_examine_for(const struct ledger_shape *shape, const void *memory, siz
 	if (!header->magic)
 		return LEDGER_E_EMPTY;
 	if (header->format != LEDGER_FORMAT) {
-		refuse(why, "it has format %u, and this tierd takes over format %u alone", header->format,
-		       LEDGER_FORMAT);
+		refuse(why, "it has format %u, and this tierd takes over format %u alone", header->format, LEDGER_FORMAT);
 		return -EBADMSG;
 	}
 	r = shape_check(header, n_memory, why);
@@ -249,8 +239,8 @@ int ledger_examine_for(const struct ledger_shape *shape, const void *memory, siz
 		return r;
 	/* before the first event there is no history: its number may have been set */
 	if (sequence && (sequence < header->delivered || sequence - header->delivered > header->shape.n_events)) {
-		refuse(why, "its header makes no sense: event %llu was told of %llu",
-		       (unsigned long long)header->delivered, (unsigned long long)sequence);
+		refuse(why, "its header makes no sense: event %llu was told of %llu", (unsigned long long)header->delivered,
+		       (unsigned long long)sequence);
 		return -EBADMSG;
 	}
 	return shape_compare(&header->shape, shape, why);
@@ -270,8 +260,7 @@ struct conversion {
 
 static const uint8_t *from_row(const struct conversion *c, uint32_t table, uint32_t row)
 {
-	return (const uint8_t *)c->from + c->from_place.tables[table] +
-	       (uint64_t)row * c->from->shape.table[table].record_size;
+	return (const uint8_t *)c->from + c->from_place.tables[table] + (uint64_t)row * c->from->shape.table[table].record_size;
 }
 
 static uint8_t *to_row(const struct conversion *c, uint32_t table, uint32_t row)
@@ -303,8 +292,8 @@ static void convert_redo(const struct conversion *c)
 	for (uint64_t at = 0; at < redo->n; at += sizeof(*entry) + entry->size) {
 		entry = redo_entry(redo, at);
 		redo_locate(c->from, &c->from_place, entry, &table, &row);
-		memcpy(table == c->from->shape.n_tables ? (uint8_t *)&c->to->global : to_row(c, table, row),
-		       entry->image, entry->size);
+		memcpy(table == c->from->shape.n_tables ? (uint8_t *)&c->to->global : to_row(c, table, row), entry->image,
+		       entry->size);
 	}
 }
 
@@ -321,9 +310,9 @@ static void convert_events(const struct conversion *c)
 }
 
 int ledger_convert_for(const struct ledger_shape *shape, void *to, size_t n_to, const void *from, size_t n_from,
-                       struct refusal *why)
+		       struct refusal *why)
 {
-	struct conversion c = {.from = from, .to = to};
+	struct conversion c = { .from = from, .to = to };
 	int r = ledger_examine_for(shape, from, n_from, why);
 
 	if (r == LEDGER_E_EMPTY) {

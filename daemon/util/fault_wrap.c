@@ -22,9 +22,9 @@
  * zlib and the C library among themselves are not meant: a fault is one that the daemon's code gets to see. */
 
 /* The real function, and the wrapper's head */
-#define WRAP(type, name, ...)                                                                                          \
-	type __real_##name(__VA_ARGS__);                                                                               \
-	type __wrap_##name(__VA_ARGS__);                                                                               \
+#define WRAP(type, name, ...)                                                                                                    \
+	type __real_##name(__VA_ARGS__);                                                                                         \
+	type __wrap_##name(__VA_ARGS__);                                                                                         \
 	type __wrap_##name(__VA_ARGS__)
 
 extern const char __executable_start[];
@@ -44,10 +44,7 @@ static bool due(enum fault_kind kind, const char *what, const void *caller)
 
 /* -- Memory --- */
 WRAP(void *, malloc, size_t n) { return DUE(FAULT_ALLOC, "malloc", ENOMEM) ? NULL : __real_malloc(n); }
-WRAP(void *, calloc, size_t n, size_t size)
-{
-	return DUE(FAULT_ALLOC, "calloc", ENOMEM) ? NULL : __real_calloc(n, size);
-}
+WRAP(void *, calloc, size_t n, size_t size) { return DUE(FAULT_ALLOC, "calloc", ENOMEM) ? NULL : __real_calloc(n, size); }
 WRAP(void *, realloc, void *p, size_t n) { return DUE(FAULT_ALLOC, "realloc", ENOMEM) ? NULL : __real_realloc(p, n); }
 WRAP(void *, reallocarray, void *p, size_t n, size_t size)
 {
@@ -70,8 +67,7 @@ WRAP(int, pthread_create, pthread_t *id, const pthread_attr_t *attributes, void 
 WRAP(int, posix_spawn, pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
      const posix_spawnattr_t *attributes, char *const argv[], char *const envp[])
 {
-	return DUE(FAULT_ALLOC, "posix_spawn", ENOMEM) ? ENOMEM
-	                                               : __real_posix_spawn(pid, path, actions, attributes, argv, envp);
+	return DUE(FAULT_ALLOC, "posix_spawn", ENOMEM) ? ENOMEM : __real_posix_spawn(pid, path, actions, attributes, argv, envp);
 }
 
 WRAP(int, epoll_ctl, int epoll_fd, int op, int fd, struct epoll_event *event)
@@ -87,14 +83,8 @@ WRAP(int, memfd_create, const char *name, unsigned int flags)
 	fault_exit();
 	return DUE(FAULT_OPEN, "memfd_create", EMFILE) ? -1 : __real_memfd_create(name, flags);
 }
-WRAP(int, eventfd, unsigned int n, int flags)
-{
-	return DUE(FAULT_OPEN, "eventfd", EMFILE) ? -1 : __real_eventfd(n, flags);
-}
-WRAP(int, epoll_create1, int flags)
-{
-	return DUE(FAULT_OPEN, "epoll_create1", EMFILE) ? -1 : __real_epoll_create1(flags);
-}
+WRAP(int, eventfd, unsigned int n, int flags) { return DUE(FAULT_OPEN, "eventfd", EMFILE) ? -1 : __real_eventfd(n, flags); }
+WRAP(int, epoll_create1, int flags) { return DUE(FAULT_OPEN, "epoll_create1", EMFILE) ? -1 : __real_epoll_create1(flags); }
 WRAP(int, accept4, int fd, struct sockaddr *address, socklen_t *n, int flags)
 {
 	return DUE(FAULT_OPEN, "accept4", EMFILE) ? -1 : __real_accept4(fd, address, n, flags);
@@ -179,7 +169,7 @@ WRAP(ssize_t, write, int fd, const void *bytes, size_t n)
 		return -1;
 	fault_exit();
 	return n > 1 && due(FAULT_SHORT, "write", __builtin_return_address(0)) ? __real_write(fd, bytes, n / 2)
-	                                                                       : __real_write(fd, bytes, n);
+									       : __real_write(fd, bytes, n);
 }
 
 WRAP(int, fsync, int fd)
@@ -263,10 +253,9 @@ long sys_fault(long number, long argument)
 	case SYS_process_vm_readv:
 		return due(FAULT_OPEN, "a descriptor of libtier's", caller) ? -EMFILE : 0;
 	case SYS_fcntl:
-		return (argument == F_DUPFD || argument == F_DUPFD_CLOEXEC) &&
-		                       due(FAULT_OPEN, "a duplicate of libtier's", caller)
-		               ? -EMFILE
-		               : 0;
+		return (argument == F_DUPFD || argument == F_DUPFD_CLOEXEC) && due(FAULT_OPEN, "a duplicate of libtier's", caller)
+			       ? -EMFILE
+			       : 0;
 	case SYS_connect:
 	case SYS_sendmsg:
 		return due(FAULT_SEND, "a message of libtier's", caller) ? -EAGAIN : 0;

@@ -118,7 +118,7 @@ pid_t daemon_main_pid(const struct daemon *daemon)
 /* A client that asks waits in the socket's queue; a daemon may die while it does. */
 static pid_t serving_pid(const struct daemon *daemon)
 {
-	struct tier_conn_opts opts = {.size = sizeof(opts), .socket = daemon->socket, .timeout_ns = TEST_DEADLINE_NS};
+	struct tier_conn_opts opts = { .size = sizeof(opts), .socket = daemon->socket, .timeout_ns = TEST_DEADLINE_NS };
 	struct tier_conn *conn;
 	struct wire_stats stats;
 	pid_t pid = 0;

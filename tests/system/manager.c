@@ -17,12 +17,12 @@
 #include <unistd.h>
 #include "system/manager.h"
 
-#define FIRST       3
+#define FIRST 3
 #define UNREADY_MAX 10
 
 static int bind_at(const char *path, int type, mode_t mask)
 {
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	int fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	const mode_t old = umask(mask);
 	int r;
@@ -37,7 +37,7 @@ bool manager_open(struct manager *manager, const char *folder, const char *socke
 {
 	const int on = 1;
 
-	*manager = (struct manager){.notify_fd = -1, .listener = -1};
+	*manager = (struct manager){ .notify_fd = -1, .listener = -1 };
 	snprintf(manager->notify_path, sizeof(manager->notify_path), "%s/notify", folder);
 	manager->notify_fd = bind_at(manager->notify_path, SOCK_DGRAM, 0);
 	if (manager->notify_fd < 0 || setsockopt(manager->notify_fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)))
@@ -141,10 +141,11 @@ void manager_read(struct manager *manager)
 	ssize_t n;
 
 	for (;;) {
-		struct iovec iov = {text, sizeof(text) - 1};
+		struct iovec iov = { text, sizeof(text) - 1 };
 		struct msghdr header = {
-		        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
-		struct ucred sender = {.pid = 0};
+			.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)
+		};
+		struct ucred sender = { .pid = 0 };
 		int fd = -1;
 
 		n = recvmsg(manager->notify_fd, &header, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
@@ -172,8 +173,7 @@ bool manager_pass(struct manager *manager, unsigned long watchdog_us)
 	char *names = calloc(1, n * sizeof(manager->fds->name) + 16), number[32];
 	int at = FIRST;
 
-	if (!names ||
-	    (manager->listener >= 0 && (manager->listener = fcntl(manager->listener, F_DUPFD_CLOEXEC, end)) < 0))
+	if (!names || (manager->listener >= 0 && (manager->listener = fcntl(manager->listener, F_DUPFD_CLOEXEC, end)) < 0))
 		return false;
 	for (int i = 0; i < manager->n_fds; i++)
 		if ((manager->fds[i].fd = fcntl(manager->fds[i].fd, F_DUPFD_CLOEXEC, end)) < 0)
@@ -241,8 +241,8 @@ static void service_ended(struct service *service, int status, const char *socke
 	const bool is_failure = !WIFEXITED(status) || WEXITSTATUS(status);
 
 	service->n_unready = manager->n_ready ? 0 : service->n_unready + 1;
-	if (service->is_restarting ||
-	    (is_failure && !service->is_stopping && service->ready_fd < 0 && service->n_unready < UNREADY_MAX)) {
+	if (service->is_restarting
+	    || (is_failure && !service->is_stopping && service->ready_fd < 0 && service->n_unready < UNREADY_MAX)) {
 		service_start(service);
 		return;
 	}
@@ -308,8 +308,8 @@ void manager_run(const char *folder, const char *socket, const char *const *argv
 	}
 	service_start(&service);
 	for (;;) {
-		struct pollfd waits[] = {{.fd = signal_fd, .events = POLLIN},
-		                         {.fd = service.manager.notify_fd, .events = POLLIN}};
+		struct pollfd waits[] = { { .fd = signal_fd, .events = POLLIN },
+					  { .fd = service.manager.notify_fd, .events = POLLIN } };
 
 		poll(waits, 2, -1);
 		manager_read(&service.manager);

@@ -19,26 +19,26 @@
 
 enum { CLIENT_DONE = 0, CLIENT_FAILED = 10, CLIENT_WRONG = 11, CLIENT_SILENT = 12 };
 
-#define SCENARIO_SOURCE                                                                                                \
-	"typedef unsigned long long u64;\n"                                                                            \
-	"#define noinline __attribute__((noinline))\n"                                                                 \
-	"struct ops { u64 (*f)(u64); u64 (*g)(u64); };\n"                                                              \
-	"const volatile u64 knob = 5;\n"                                                                               \
-	"u64 counted = 100;\n"                                                                                         \
-	"noinline u64 leaf(u64 x) { return x * knob + 1; }\n"                                                          \
-	"noinline u64 other(u64 x) { return x ^ 1; }\n"                                                                \
-	"const struct ops table[2] = { { leaf, other }, { other, leaf } };\n"                                          \
-	"u64 by_slot(u64 x, u64 row) { return table[row & 1].f(x) + table[row & 1].g(x); }\n"                          \
-	"u64 by_call(u64 x) { return leaf(x) + 3; }\n"                                                                 \
-	"u64 looped(u64 n) { u64 s = 0; for (u64 i = 0; i < n; i++) s = (s ^ leaf(i)) + i; return s; }\n"              \
+#define SCENARIO_SOURCE                                                                                                          \
+	"typedef unsigned long long u64;\n"                                                                                      \
+	"#define noinline __attribute__((noinline))\n"                                                                           \
+	"struct ops { u64 (*f)(u64); u64 (*g)(u64); };\n"                                                                        \
+	"const volatile u64 knob = 5;\n"                                                                                         \
+	"u64 counted = 100;\n"                                                                                                   \
+	"noinline u64 leaf(u64 x) { return x * knob + 1; }\n"                                                                    \
+	"noinline u64 other(u64 x) { return x ^ 1; }\n"                                                                          \
+	"const struct ops table[2] = { { leaf, other }, { other, leaf } };\n"                                                    \
+	"u64 by_slot(u64 x, u64 row) { return table[row & 1].f(x) + table[row & 1].g(x); }\n"                                    \
+	"u64 by_call(u64 x) { return leaf(x) + 3; }\n"                                                                           \
+	"u64 looped(u64 n) { u64 s = 0; for (u64 i = 0; i < n; i++) s = (s ^ leaf(i)) + i; return s; }\n"                        \
 	"u64 count(u64 n) { counted += n; return counted; }\n"
 #define SCENARIO_BODY "typedef unsigned long long u64;\nu64 leaf(u64 x) { return x * 11 + 2; }\n"
-#define LOOPED_N      3000u
+#define LOOPED_N 3000u
 
 struct scenario {
 	const char *socket, *module, *body; /* paths */
-	uint64_t patience_ns;               /* for one thing at a time */
-	const char *schedule, *points;      /* of faults in the client itself; NULL: none */
+	uint64_t patience_ns;		    /* for one thing at a time */
+	const char *schedule, *points;	    /* of faults in the client itself; NULL: none */
 	struct tier_conn *conn;
 	struct tier_events *events;
 	struct tier_module *m, *instance;
@@ -63,22 +63,22 @@ static void client_call_failed(const char *module, const char *method, const cha
 	client_end(step, text);
 }
 
-#define MUST(call)                                                                                                     \
-	do {                                                                                                           \
-		if (call)                                                                                              \
-			client_end(#call, tier_error_text());                                                          \
+#define MUST(call)                                                                                                               \
+	do {                                                                                                                     \
+		if (call)                                                                                                        \
+			client_end(#call, tier_error_text());                                                                    \
 	} while (0)
 
 /* What libtier does not send again when a daemon died before it answered */
-#define MUST_AT_LAST(call)                                                                                             \
-	do {                                                                                                           \
-		int r_ = (call);                                                                                       \
-		if (r_ == -ECONNRESET) {                                                                               \
-			printf("client: once more: %s\n", tier_error_text());                                          \
-			r_ = (call);                                                                                   \
-		}                                                                                                      \
-		if (r_)                                                                                                \
-			client_end(#call, tier_error_text());                                                          \
+#define MUST_AT_LAST(call)                                                                                                       \
+	do {                                                                                                                     \
+		int r_ = (call);                                                                                                 \
+		if (r_ == -ECONNRESET) {                                                                                         \
+			printf("client: once more: %s\n", tier_error_text());                                                    \
+			r_ = (call);                                                                                             \
+		}                                                                                                                \
+		if (r_)                                                                                                          \
+			client_end(#call, tier_error_text());                                                                    \
 	} while (0)
 
 /* -- Results --- */
@@ -161,7 +161,7 @@ static void until_idle(struct scenario *s)
 /* -- Steps --- */
 static void step_load(struct scenario *s)
 {
-	struct tier_conn_opts opts = {.size = sizeof(opts), .socket = s->socket, .timeout_ns = s->patience_ns};
+	struct tier_conn_opts opts = { .size = sizeof(opts), .socket = s->socket, .timeout_ns = s->patience_ns };
 
 	MUST(tier_connect(&s->conn, &opts));
 	MUST(tier_events_open(s->conn, 1, &s->events));
@@ -173,7 +173,7 @@ static void step_load(struct scenario *s)
 
 static void step_first_calls(struct scenario *s)
 {
-	static const char *const names[] = {"by_slot", "by_call", "count"};
+	static const char *const names[] = { "by_slot", "by_call", "count" };
 
 	for (unsigned int i = 0; i < sizeof(names) / sizeof(names[0]); i++)
 		for (uint64_t x = 1; x < 4; x++)
@@ -212,7 +212,7 @@ static void step_rejit(struct scenario *s)
 
 static void step_instance(struct scenario *s)
 {
-	const struct tier_value value = {"knob", 7};
+	const struct tier_value value = { "knob", 7 };
 
 	MUST_AT_LAST(tier_module_instantiate(s->m, &value, 1, &s->instance));
 	s->knob = 7;
@@ -238,9 +238,9 @@ static void step_second_client(struct scenario *s)
 	pid_t pid = fork();
 
 	if (!pid) {
-		MUST(tier_connect(&s->conn, &(struct tier_conn_opts){.size = sizeof(struct tier_conn_opts),
-		                                                     .socket = s->socket,
-		                                                     .timeout_ns = s->patience_ns}));
+		MUST(tier_connect(&s->conn, &(struct tier_conn_opts){ .size = sizeof(struct tier_conn_opts),
+								      .socket = s->socket,
+								      .timeout_ns = s->patience_ns }));
 		MUST(tier_open(s->conn, "m", &s->m));
 		check_call(s, method_named(s->m, "by_slot"), 9);
 		check_call(s, method_named(s->m, "count"), 1);
@@ -265,8 +265,8 @@ static void step_events(struct scenario *s)
 	MUST(tier_unload(s->conn, "m"));
 	tier_close(s->m);
 	MUST(tier_stats(s->conn, &stats));
-	while (s->sequence < stats.sequence &&
-	       (r = tier_events_next(s->events, s->patience_ns, &event, &first, &last)) != -ETIMEDOUT) {
+	while (s->sequence < stats.sequence
+	       && (r = tier_events_next(s->events, s->patience_ns, &event, &first, &last)) != -ETIMEDOUT) {
 		if (r == -ENODATA && first == s->sequence + 1 && last >= first)
 			s->sequence = last;
 		else if (!r && event.sequence == s->sequence + 1)
@@ -284,11 +284,11 @@ static const struct {
 	const char *name;
 	void (*run)(struct scenario *s);
 } steps[] = {
-        {"load", step_load},     {"first calls", step_first_calls},
-        {"climb", step_climb},   {"OSR", step_osr},
-        {"rejit", step_rejit},   {"instance", step_instance},
-        {"freeze", step_freeze}, {"second client", step_second_client},
-        {"events", step_events},
+	{ "load", step_load },	   { "first calls", step_first_calls },
+	{ "climb", step_climb },   { "OSR", step_osr },
+	{ "rejit", step_rejit },   { "instance", step_instance },
+	{ "freeze", step_freeze }, { "second client", step_second_client },
+	{ "events", step_events },
 };
 
 static _Noreturn void scenario_run(struct scenario *s)

@@ -35,21 +35,21 @@
 #include "util/base.h"
 #include "util/fault.h"
 
-#define CLIENTS_MAX 3u          /* one after the other, until one of them has all */
-#define SAMPLE      UINT64_C(3) /* points of a kind */
-#define PARALLEL    2u
-#define SLOW_NS     UINT64_C(4000000000)  /* is said, for whoever wonders what waits for what */
-#define END_NS      UINT64_C(30000000000) /* giving probes back takes the kernel its time */
+#define CLIENTS_MAX 3u	   /* one after the other, until one of them has all */
+#define SAMPLE UINT64_C(3) /* points of a kind */
+#define PARALLEL 2u
+#define SLOW_NS UINT64_C(4000000000) /* is said, for whoever wonders what waits for what */
+#define END_NS UINT64_C(30000000000) /* giving probes back takes the kernel its time */
 #define RUN_SECONDS 120u
 
 enum outcome { OUTCOME_FINE, OUTCOME_TOLD, OUTCOME_NO_START, OUTCOME_NOT_REACHED, _OUTCOME_N, OUTCOME_BAD = 99 };
 
 #define KIND_WORD(name, word, text) [FAULT_##name] = word,
-static const char *const kinds[_FAULT_KIND_N] = {FAULT_KIND_LIST(KIND_WORD)};
+static const char *const kinds[_FAULT_KIND_N] = { FAULT_KIND_LIST(KIND_WORD) };
 
 /* A successor's points are those of its taking over, counted from its predecessor's death on. */
 enum side { SIDE_DAEMON, SIDE_CLIENT, SIDE_SUCCESSOR, _SIDE_N };
-static const char *const sides[_SIDE_N] = {"", "client.", "successor."};
+static const char *const sides[_SIDE_N] = { "", "client.", "successor." };
 
 struct point {
 	enum side side;
@@ -94,14 +94,14 @@ static void run_prepare_points(struct run *run, enum side side)
 
 	if (side == SIDE_DAEMON && point && point->side == SIDE_SUCCESSOR) {
 		int n = snprintf(run->schedules[side], sizeof(run->schedules[side]), "exit:%lu,after",
-		                 walk.counts[SIDE_DAEMON].n[FAULT_EXIT] / 2);
+				 walk.counts[SIDE_DAEMON].n[FAULT_EXIT] / 2);
 
 		if (point->n)
-			snprintf(run->schedules[side] + n, sizeof(run->schedules[side]) - n, ",%s:%lu",
-			         kinds[point->kind], point->n);
+			snprintf(run->schedules[side] + n, sizeof(run->schedules[side]) - n, ",%s:%lu", kinds[point->kind],
+				 point->n);
 	} else if (point && point->n && point->side == side)
 		snprintf(run->schedules[side], sizeof(run->schedules[side]), "%s:%lu%s", kinds[point->kind], point->n,
-		         point->on ? "+" : "");
+			 point->on ? "+" : "");
 	else
 		strcpy(run->schedules[side], "count");
 	snprintf(run->points[side], sizeof(run->points[side]), "%s/%spoints", run->folder, sides[side]);
@@ -149,10 +149,9 @@ static void daemon_exec(const struct run *run, int ready_fd)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	dup2(log, STDERR_FILENO);
 	dup2(log, STDOUT_FILENO);
-	execl(program, program, is_kept(run) ? "--keep" : "--foreground", "--foreground", ready, "--socket",
-	      run->socket, "--journal", run->journal, "--code-cache", run->cache,
-	      events_by_kernel() ? "--events=kernel" : "--events=socket", "--call-counting-delay=1ms",
-	      "--delay-single-proc-multiplier=1", "--call-count-threshold=2", "--osr-hit-limit=1",
+	execl(program, program, is_kept(run) ? "--keep" : "--foreground", "--foreground", ready, "--socket", run->socket,
+	      "--journal", run->journal, "--code-cache", run->cache, events_by_kernel() ? "--events=kernel" : "--events=socket",
+	      "--call-counting-delay=1ms", "--delay-single-proc-multiplier=1", "--call-count-threshold=2", "--osr-hit-limit=1",
 	      "--osr-initial-counter=100", "--osr-counter-bump=100", compile_limit,
 	      hangs ? "--load-limit=500ms" : "--load-limit=5s", "--fault", run->schedules[SIDE_DAEMON], "--fault-file",
 	      run->points[SIDE_DAEMON], NULL);
@@ -175,7 +174,7 @@ static bool log_has(const struct run *run, const char *text)
 /* True: it serves. False: it has ended with a sentence, and with 2. */
 static bool daemon_started(struct run *run)
 {
-	struct pollfd ready = {.events = POLLIN};
+	struct pollfd ready = { .events = POLLIN };
 	char line[16];
 	int ends[2], status;
 
@@ -222,12 +221,12 @@ static bool lasts(const struct point *point)
 
 static int client_status(struct run *run, bool is_first)
 {
-	struct scenario scenario = {.socket = run->socket,
-	                            .module = walk.module,
-	                            .body = walk.body,
-	                            .patience_ns = lasts(run->point) ? 1000000000u : 5000000000u,
-	                            .schedule = is_first ? run->schedules[SIDE_CLIENT] : NULL,
-	                            .points = run->points[SIDE_CLIENT]};
+	struct scenario scenario = { .socket = run->socket,
+				     .module = walk.module,
+				     .body = walk.body,
+				     .patience_ns = lasts(run->point) ? 1000000000u : 5000000000u,
+				     .schedule = is_first ? run->schedules[SIDE_CLIENT] : NULL,
+				     .points = run->points[SIDE_CLIENT] };
 	int status, log;
 	pid_t pid = fork();
 
@@ -314,12 +313,12 @@ static void check_journal(struct run *run)
 	const char *build = getenv("TIER_BUILD");
 	char command[4400];
 
-	snprintf(command, sizeof(command), "%s/tierctl journal verify %s >>%s 2>&1", build ? build : "build",
-	         run->journal, run->log);
+	snprintf(command, sizeof(command), "%s/tierctl journal verify %s >>%s 2>&1", build ? build : "build", run->journal,
+		 run->log);
 	if (access(run->journal, F_OK) || !system(command))
 		return;
-	if (!run->point || !run->point->on ||
-	    !log_has(run, "there is no journal in this folder")) /* nothing could be written at all */
+	if (!run->point || !run->point->on
+	    || !log_has(run, "there is no journal in this folder")) /* nothing could be written at all */
 		run_bad(run, "the journal does not verify");
 }
 
@@ -356,7 +355,7 @@ static void walk_take_counts(const struct run *run)
 static _Noreturn void run_main(const char *name, const struct point *point, const char *cache)
 {
 	const uint64_t begin_ns = test_now_ns();
-	struct run run = {.point = point};
+	struct run run = { .point = point };
 	char command[128];
 	enum outcome outcome;
 
@@ -401,8 +400,7 @@ static pid_t run_start(const char *name, const struct point *point, const char *
 /* The scenario without faults: fills the cache, and counts once it is full. */
 static void walk_count(void)
 {
-	static const struct point kept[] = {{SIDE_DAEMON, FAULT_EXIT, 0, false},
-	                                    {SIDE_SUCCESSOR, FAULT_AGAIN, 0, false}};
+	static const struct point kept[] = { { SIDE_DAEMON, FAULT_EXIT, 0, false }, { SIDE_SUCCESSOR, FAULT_AGAIN, 0, false } };
 	static char cache[96];
 	int status;
 
@@ -437,8 +435,7 @@ static void walk_point(const struct point *point)
 {
 	char cache[96], name[40];
 
-	snprintf(name, sizeof(name), "%s%s%lu%s", sides[point->side], kinds[point->kind], point->n,
-	         point->on ? "on" : "");
+	snprintf(name, sizeof(name), "%s%s%lu%s", sides[point->side], kinds[point->kind], point->n, point->on ? "on" : "");
 	snprintf(cache, sizeof(cache), "%s/count2/cache", walk.folder);
 	run_start(name, point, cache);
 	walk.n_running++;
@@ -456,7 +453,7 @@ static void walk_kind(enum side side, enum fault_kind kind, bool on)
 	const uint64_t step = n > n_max ? n / n_max : 1;
 
 	for (uint64_t i = on ? step : 1; i <= n; i += step)
-		walk_point(&(struct point){side, kind, i, on});
+		walk_point(&(struct point){ side, kind, i, on });
 }
 
 static void walk_begin(void)
@@ -465,8 +462,7 @@ static void walk_begin(void)
 	assert_non_null(mkdtemp(walk.folder));
 	snprintf(walk.module, sizeof(walk.module), "%s", bpf_compile(walk.folder, "m", SCENARIO_SOURCE, "-g"));
 	snprintf(walk.body, sizeof(walk.body), "%s", bpf_compile(walk.folder, "leaf", SCENARIO_BODY, "-g"));
-	walk.counts =
-	        mmap(NULL, _SIDE_N * sizeof(*walk.counts), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	walk.counts = mmap(NULL, _SIDE_N * sizeof(*walk.counts), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	assert_true(walk.counts != MAP_FAILED);
 }
 
@@ -475,9 +471,9 @@ static void walk_end(void)
 	char command[128];
 
 	walk_wait(0);
-	print_message("%u points tried: nothing to be seen %u, told %u, did not start %u, not reached %u, bad %u\n",
-	              walk.n_tried, walk.n_outcomes[OUTCOME_FINE], walk.n_outcomes[OUTCOME_TOLD],
-	              walk.n_outcomes[OUTCOME_NO_START], walk.n_outcomes[OUTCOME_NOT_REACHED], walk.n_bad);
+	print_message("%u points tried: nothing to be seen %u, told %u, did not start %u, not reached %u, bad %u\n", walk.n_tried,
+		      walk.n_outcomes[OUTCOME_FINE], walk.n_outcomes[OUTCOME_TOLD], walk.n_outcomes[OUTCOME_NO_START],
+		      walk.n_outcomes[OUTCOME_NOT_REACHED], walk.n_bad);
 	munmap(walk.counts, _SIDE_N * sizeof(*walk.counts));
 	if (getenv("TIER_SCHEDULE_KEEP"))
 		return;
@@ -490,9 +486,9 @@ static void walk_end(void)
 /* "alloc:17", "client.alloc:3", "write:9+", "alloc" or "write+" */
 static void walk_chosen(const char *chosen)
 {
-	const enum side side = !strncmp(chosen, "client.", 7)       ? SIDE_CLIENT
-	                       : !strncmp(chosen, "successor.", 10) ? SIDE_SUCCESSOR
-	                                                            : SIDE_DAEMON;
+	const enum side side = !strncmp(chosen, "client.", 7)	    ? SIDE_CLIENT
+			       : !strncmp(chosen, "successor.", 10) ? SIDE_SUCCESSOR
+								    : SIDE_DAEMON;
 	const char *word = chosen + strlen(sides[side]);
 	const bool on = strchr(word, '+');
 	const size_t n = strcspn(word, ":+");
@@ -501,7 +497,7 @@ static void walk_chosen(const char *chosen)
 		if (strlen(kinds[kind]) != n || strncmp(word, kinds[kind], n))
 			continue;
 		if (word[n] == ':')
-			walk_point(&(struct point){side, kind, strtoull(word + n + 1, NULL, 10), on});
+			walk_point(&(struct point){ side, kind, strtoull(word + n + 1, NULL, 10), on });
 		else
 			walk_kind(side, kind, on);
 	}
@@ -514,8 +510,7 @@ static void walk_all(bool (*is_mine)(enum side side, enum fault_kind kind))
 			if (!is_mine(side, kind))
 				continue;
 			walk_kind(side, kind, false);
-			if (side != SIDE_SUCCESSOR &&
-			    (kind == FAULT_ALLOC || kind == FAULT_OPEN || kind == FAULT_WRITE))
+			if (side != SIDE_SUCCESSOR && (kind == FAULT_ALLOC || kind == FAULT_OPEN || kind == FAULT_WRITE))
 				walk_kind(side, kind, true);
 		}
 }

@@ -32,8 +32,8 @@
  * does. */
 
 #define STORED_FIRST 300
-#define WATCHDOG_US  300000
-#define FILES_OWN    64 /* that a service may have open besides what is passed, unless it raises its limit */
+#define WATCHDOG_US 300000
+#define FILES_OWN 64 /* that a service may have open besides what is passed, unless it raises its limit */
 
 static struct manager manager;
 static struct daemon service; /* its folder, socket and log; pid: systemd-socket-activate, then tierd */
@@ -77,7 +77,7 @@ static void read_messages(void)
 
 static void *listen_on(void *context)
 {
-	struct pollfd wait = {.fd = manager.notify_fd, .events = POLLIN};
+	struct pollfd wait = { .fd = manager.notify_fd, .events = POLLIN };
 
 	while (!atomic_load(&is_over)) {
 		poll(&wait, 1, 20);
@@ -124,8 +124,8 @@ static void exec_service(void)
 			_exit(127);
 	set_variables(names);
 	execlp("systemd-socket-activate", "systemd-socket-activate", "--fdname=socket", "-E", "NOTIFY_SOCKET", "-E",
-	       "WATCHDOG_USEC", "-E", "WATCHDOG_PID", "-E", "STORED", "-E", "STORED_NAMES", self, "pass", program,
-	       "--foreground", events, "--code-cache=off", "--journal=memory", NULL);
+	       "WATCHDOG_USEC", "-E", "WATCHDOG_PID", "-E", "STORED", "-E", "STORED_NAMES", self, "pass", program, "--foreground",
+	       events, "--code-cache=off", "--journal=memory", NULL);
 	_exit(127);
 }
 
@@ -357,7 +357,7 @@ static void a_successor_with_a_low_limit_of_files_loses_nothing(void **state)
 
 static void leftovers_are_removed_from_the_store(void **state)
 {
-	static const char *const names[] = {"C99", "B1.2", "nonsense", "link.nowhere"};
+	static const char *const names[] = { "C99", "B1.2", "nonsense", "link.nowhere" };
 	struct tier_conn *conn;
 
 	if (!is_installed())
@@ -378,12 +378,12 @@ static void leftovers_are_removed_from_the_store(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test_setup_teardown(the_first_client_starts_the_service, setup, teardown),
-	        cmocka_unit_test_setup_teardown(the_watchdog_is_fed_at_twice_its_pace, setup, teardown),
-	        cmocka_unit_test_setup_teardown(a_stopped_service_leaves_all_to_the_manager, setup, teardown),
-	        cmocka_unit_test_setup_teardown(what_is_stored_is_passed_to_each_successor, setup, teardown),
-	        cmocka_unit_test_setup_teardown(a_successor_with_a_low_limit_of_files_loses_nothing, setup, teardown),
-	        cmocka_unit_test_setup_teardown(leftovers_are_removed_from_the_store, setup, teardown),
+		cmocka_unit_test_setup_teardown(the_first_client_starts_the_service, setup, teardown),
+		cmocka_unit_test_setup_teardown(the_watchdog_is_fed_at_twice_its_pace, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_stopped_service_leaves_all_to_the_manager, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_is_stored_is_passed_to_each_successor, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_successor_with_a_low_limit_of_files_loses_nothing, setup, teardown),
+		cmocka_unit_test_setup_teardown(leftovers_are_removed_from_the_store, setup, teardown),
 	};
 
 	if (argc > 2 && !strcmp(argv[1], "pass"))

@@ -31,14 +31,13 @@ static char folder[128], lives[160], log_path[160];
 /* -- A daemon's life: @STORY is its function, in the environment that the keeper leaves alone --- */
 static void send_from_here(const char *text, int fd)
 {
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	union {
 		struct cmsghdr align;
 		char bytes[CMSG_SPACE(sizeof(int))];
-	} control = {.bytes = ""};
-	struct iovec iov = {(void *)text, strlen(text)};
-	struct msghdr message = {
-	        .msg_name = &address, .msg_namelen = sizeof(address), .msg_iov = &iov, .msg_iovlen = 1};
+	} control = { .bytes = "" };
+	struct iovec iov = { (void *)text, strlen(text) };
+	struct msghdr message = { .msg_name = &address, .msg_namelen = sizeof(address), .msg_iov = &iov, .msg_iovlen = 1 };
 	int from = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 
 	strncpy(address.sun_path, getenv("NOTIFY_SOCKET"), sizeof(address.sun_path) - 1);
@@ -196,11 +195,11 @@ static int live(const char *story)
 	static const struct {
 		const char *name;
 		void (*live)(unsigned int life);
-	} stories[] = {{"names", story_names},
-	               {"stranger", story_stranger},
-	               {"many", story_many},
-	               {"nonsense", story_nonsense},
-	               {"unready", story_unready}};
+	} stories[] = { { "names", story_names },
+			{ "stranger", story_stranger },
+			{ "many", story_many },
+			{ "nonsense", story_nonsense },
+			{ "unready", story_unready } };
 	const unsigned int life = tell_life(!strcmp(story, "many"));
 
 	for (size_t i = 0; i < ARRAY_SIZE(stories); i++)
@@ -226,7 +225,7 @@ static void exec_keeper(const char *story, int ready_fd)
 	dup2(log, STDERR_FILENO);
 	close(log);
 	if (!store_is_keepers())
-		manager_run(folder, socket, (const char *[]){self, NULL}, ready_fd);
+		manager_run(folder, socket, (const char *[]){ self, NULL }, ready_fd);
 	execl(program, self, "--keep", "--foreground", NULL);
 	_exit(127);
 }
@@ -349,21 +348,19 @@ static void a_daemon_that_never_serves_is_tried_five_times(void **state)
 		skip();
 	status = tell("unready");
 	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 2);
-	assert_string_equal(
-	        content_of(lives),
-	        "\ntried=1 \ntried=1 tried=1 \ntried=1 tried=1 tried=1 \ntried=1 tried=1 tried=1 tried=1 \n");
+	assert_string_equal(content_of(lives),
+			    "\ntried=1 \ntried=1 tried=1 \ntried=1 tried=1 tried=1 \ntried=1 tried=1 tried=1 tried=1 \n");
 }
 
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test_setup_teardown(of_one_name_the_newest_comes_first_and_an_open_file_once, setup,
-	                                        teardown),
-	        cmocka_unit_test_setup_teardown(only_the_daemon_itself_is_obeyed, setup, teardown),
-	        cmocka_unit_test_setup_teardown(what_no_daemon_sends_does_no_harm, setup, teardown),
-	        cmocka_unit_test_setup_teardown(all_that_there_is_room_for_is_passed, setup, teardown),
-	        cmocka_unit_test_setup_teardown(more_is_refused_and_told_once, setup, teardown),
-	        cmocka_unit_test_setup_teardown(a_daemon_that_never_serves_is_tried_five_times, setup, teardown),
+		cmocka_unit_test_setup_teardown(of_one_name_the_newest_comes_first_and_an_open_file_once, setup, teardown),
+		cmocka_unit_test_setup_teardown(only_the_daemon_itself_is_obeyed, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_no_daemon_sends_does_no_harm, setup, teardown),
+		cmocka_unit_test_setup_teardown(all_that_there_is_room_for_is_passed, setup, teardown),
+		cmocka_unit_test_setup_teardown(more_is_refused_and_told_once, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_daemon_that_never_serves_is_tried_five_times, setup, teardown),
 	};
 
 	if (getenv("STORY"))

@@ -26,11 +26,11 @@
  * systemd: a process takes from itself what the unit would take away, as the unit's own text says it, and runs a whole
  * ladder. */
 
-#define UNIT      "systemd/tierd.service" /* tests run from the root of the tree */
+#define UNIT "systemd/tierd.service" /* tests run from the root of the tree */
 #define USER_UNIT "systemd/user/tierd.service"
 
 #ifndef PR_SET_MDWE
-#define PR_SET_MDWE              65
+#define PR_SET_MDWE 65
 #define PR_MDWE_REFUSE_EXEC_GAIN 1
 #endif
 
@@ -49,15 +49,14 @@ static void verify(const char *folder, const char *mode)
 
 	assert_non_null(realpath(build_folder(), build));
 	/* ExecStart must be there, as it would be once installed */
-	snprintf(
-	        command, sizeof(command),
-	        "set -e; t=$(mktemp -d \"${TMPDIR:-/tmp}/units-XXXXXX\"); trap 'rm -rf $t' EXIT; export "
-	        "XDG_RUNTIME_DIR=$t\n"
-	        "for unit in tierd.service tierd.socket; do sed \"s|/usr/local/sbin/|%s/|\" %s/$unit > $t/$unit; done\n"
-	        "said=$(systemd-analyze verify %s --man=no $t/tierd.service $t/tierd.socket 2>&1) || { echo \"$said\"; "
-	        "exit 1; }\n"
-	        "[ -z \"$said\" ] || { echo \"$said\"; exit 1; }",
-	        build, folder, mode);
+	snprintf(command, sizeof(command),
+		 "set -e; t=$(mktemp -d \"${TMPDIR:-/tmp}/units-XXXXXX\"); trap 'rm -rf $t' EXIT; export "
+		 "XDG_RUNTIME_DIR=$t\n"
+		 "for unit in tierd.service tierd.socket; do sed \"s|/usr/local/sbin/|%s/|\" %s/$unit > $t/$unit; done\n"
+		 "said=$(systemd-analyze verify %s --man=no $t/tierd.service $t/tierd.socket 2>&1) || { echo \"$said\"; "
+		 "exit 1; }\n"
+		 "[ -z \"$said\" ] || { echo \"$said\"; exit 1; }",
+		 build, folder, mode);
 	assert_int_equal(system(command), 0);
 }
 
@@ -79,8 +78,7 @@ static bool unit_line(const char *unit, const char *name, char *value, size_t n)
 	assert_non_null(file);
 	while (!found && fgets(line, sizeof(line), file))
 		if (!strncmp(line, name, strlen(name)) && line[strlen(name)] == '=') {
-			snprintf(value, n, "%.*s", (int)strcspn(line + strlen(name) + 1, "\n"),
-			         line + strlen(name) + 1);
+			snprintf(value, n, "%.*s", (int)strcspn(line + strlen(name) + 1, "\n"), line + strlen(name) + 1);
 			found = true;
 		}
 	fclose(file);
@@ -89,10 +87,10 @@ static bool unit_line(const char *unit, const char *name, char *value, size_t n)
 
 static void keep_capabilities(uint64_t kept)
 {
-	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
 	struct __user_cap_data_struct sets[2] = {
-	        {.effective = (uint32_t)kept, .permitted = (uint32_t)kept},
-	        {.effective = kept >> 32, .permitted = kept >> 32},
+		{ .effective = (uint32_t)kept, .permitted = (uint32_t)kept },
+		{ .effective = kept >> 32, .permitted = kept >> 32 },
 	};
 
 	for (int cap = 0; prctl(PR_CAPBSET_READ, cap) >= 0; cap++)
@@ -106,7 +104,7 @@ static void take_capabilities(const char *unit)
 	static const struct {
 		const char *name;
 		int number;
-	} known[] = {{"CAP_BPF", CAP_BPF}, {"CAP_PERFMON", CAP_PERFMON}, {"CAP_SYS_ADMIN", CAP_SYS_ADMIN}};
+	} known[] = { { "CAP_BPF", CAP_BPF }, { "CAP_PERFMON", CAP_PERFMON }, { "CAP_SYS_ADMIN", CAP_SYS_ADMIN } };
 	char value[1024];
 	uint64_t kept = 0;
 
@@ -191,7 +189,7 @@ static void live(const char *const *args)
 	daemon_start(&daemon, args);
 	conn = daemon_connect(&daemon);
 	method = workload_load(conn, "fib", &module);
-	climb(method, (uint64_t[5]){10});
+	climb(method, (uint64_t[5]){ 10 });
 	assert_done(tier_stats(conn, &stats));
 	assert_int_equal(stats.kernel, events_by_kernel());
 	assert_true(events_count(conn, module, method, TIER_EVENT_FINAL) == 1);
@@ -228,14 +226,14 @@ static void the_systems_unit_leaves_the_daemon_what_it_needs(void **state)
 {
 	if (!have("systemd-analyze") || geteuid())
 		skip();
-	child_end(child_start(live_confined, &(struct confined){UNIT, true}));
+	child_end(child_start(live_confined, &(struct confined){ UNIT, true }));
 }
 
 static void a_users_unit_leaves_the_daemon_what_it_needs(void **state)
 {
 	if (!have("systemd-analyze"))
 		skip();
-	child_end(child_start(live_confined, &(struct confined){USER_UNIT, false}));
+	child_end(child_start(live_confined, &(struct confined){ USER_UNIT, false }));
 }
 
 /* -- Refusing --- */
@@ -249,7 +247,7 @@ static bool stop_post(const char *unit, const char *code, const char *status, bo
 	assert_true(unit_line(unit, "ExecStopPost", value, sizeof(value)));
 	assert_int_equal(*value, '-'); /* it is no failure of the service's */
 	n = snprintf(command, sizeof(command), "EXIT_CODE=%s EXIT_STATUS=%s %s ", code, status,
-	             has_programs ? "" : "PATH=/nowhere");
+		     has_programs ? "" : "PATH=/nowhere");
 	for (const char *at = value + 1; *at; at++)
 		if (at[0] != '$' || at[1] != '$') /* systemd's way to write one */
 			command[n++] = *at;
@@ -260,7 +258,7 @@ static bool stop_post(const char *unit, const char *code, const char *status, bo
 /* Where the start limit is reached, systemd drops the store, with all that another program could still take over. */
 static void a_daemon_that_refuses_never_reaches_the_start_limit(void **state)
 {
-	static const char *const units[] = {UNIT, USER_UNIT};
+	static const char *const units[] = { UNIT, USER_UNIT };
 	char interval[64], burst[64];
 	uint64_t begin;
 
@@ -280,7 +278,7 @@ static void a_daemon_that_refuses_never_reaches_the_start_limit(void **state)
 /* -- Installing --- */
 static void every_option_in_them_is_the_daemons(void **state)
 {
-	static const char *const units[] = {UNIT, USER_UNIT};
+	static const char *const units[] = { UNIT, USER_UNIT };
 	char line[1024], command[4400];
 
 	for (size_t i = 0; i < ARRAY_SIZE(units); i++) {
@@ -294,11 +292,11 @@ static void every_option_in_them_is_the_daemons(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(systemd_has_nothing_to_say_about_them),
-	        cmocka_unit_test(the_systems_unit_leaves_the_daemon_what_it_needs),
-	        cmocka_unit_test(a_users_unit_leaves_the_daemon_what_it_needs),
-	        cmocka_unit_test(a_daemon_that_refuses_never_reaches_the_start_limit),
-	        cmocka_unit_test(every_option_in_them_is_the_daemons),
+		cmocka_unit_test(systemd_has_nothing_to_say_about_them),
+		cmocka_unit_test(the_systems_unit_leaves_the_daemon_what_it_needs),
+		cmocka_unit_test(a_users_unit_leaves_the_daemon_what_it_needs),
+		cmocka_unit_test(a_daemon_that_refuses_never_reaches_the_start_limit),
+		cmocka_unit_test(every_option_in_them_is_the_daemons),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

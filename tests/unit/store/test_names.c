@@ -34,24 +34,24 @@ static void modules_names_are_short_and_come_back(void **state)
 
 static void other_names_go_as_they_are(void **state)
 {
-	static const char *const names[] = {"ledger.3",
-	                                    "socket",
-	                                    "page",
-	                                    "ring",
-	                                    "link.threshold",
-	                                    "m",
-	                                    "m1",
-	                                    "m1.",
-	                                    "m.code",
-	                                    "mx.code",
-	                                    "m1.codes",
-	                                    "m1.b",
-	                                    "m1.bx",
-	                                    "m1.b1.2",
-	                                    "m1.b01",
-	                                    "m01.code",
-	                                    "m18446744073709551616.code",
-	                                    "m1.b18446744073709551616"};
+	static const char *const names[] = { "ledger.3",
+					     "socket",
+					     "page",
+					     "ring",
+					     "link.threshold",
+					     "m",
+					     "m1",
+					     "m1.",
+					     "m.code",
+					     "mx.code",
+					     "m1.codes",
+					     "m1.b",
+					     "m1.bx",
+					     "m1.b1.2",
+					     "m1.b01",
+					     "m01.code",
+					     "m18446744073709551616.code",
+					     "m1.b18446744073709551616" };
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
 		assert_short(names[i], names[i]);
@@ -59,8 +59,9 @@ static void other_names_go_as_they_are(void **state)
 
 static void what_nobody_can_have_sent_is_left_as_it_is(void **state)
 {
-	static const char *const sent[] = {
-	        "", "C", "C01", "C-", "B1", "B1.", "B1.01", "B.1", "CLygHa16AHYG", "Czzzzzzzzzzzzzzz", "Zebra", "?"};
+	static const char *const sent[] = { "",	     "C",     "C01", "C-",	     "B1",
+					    "B1.",   "B1.01", "B.1", "CLygHa16AHYG", "Czzzzzzzzzzzzzzz",
+					    "Zebra", "?" };
 	char expanded[STORE_NAME_MAX];
 
 	for (size_t i = 0; i < ARRAY_SIZE(sent); i++) {
@@ -101,11 +102,11 @@ static void names_begin_in_lower_case_and_end_in_time(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test(modules_names_are_short_and_come_back),
-	        cmocka_unit_test(other_names_go_as_they_are),
-	        cmocka_unit_test(what_nobody_can_have_sent_is_left_as_it_is),
-	        cmocka_unit_test(every_module_and_body_has_a_name_of_its_own),
-	        cmocka_unit_test(names_begin_in_lower_case_and_end_in_time),
+		cmocka_unit_test(modules_names_are_short_and_come_back),
+		cmocka_unit_test(other_names_go_as_they_are),
+		cmocka_unit_test(what_nobody_can_have_sent_is_left_as_it_is),
+		cmocka_unit_test(every_module_and_body_has_a_name_of_its_own),
+		cmocka_unit_test(names_begin_in_lower_case_and_end_in_time),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -23,7 +23,7 @@
 /* The test is the manager: a datagram socket in NOTIFY_SOCKET, descriptors from 3 on for whom LISTEN_FDS speaks. */
 
 #define PASSED_FIRST 3
-#define PASSED_LAST  40 /* what the test itself has open lies above */
+#define PASSED_LAST 40 /* what the test itself has open lies above */
 
 static int manager = -1;
 static struct store *store;
@@ -38,7 +38,7 @@ static void remember(const struct log_record *record)
 
 static void manager_open(void)
 {
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	socklen_t n = sizeof(address);
 	char name[sizeof(address.sun_path) + 2];
 	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -48,8 +48,7 @@ static void manager_open(void)
 	close(fd);
 	assert_int_equal(bind(manager, (struct sockaddr *)&address, sizeof(sa_family_t)), 0);
 	assert_int_equal(getsockname(manager, (struct sockaddr *)&address, &n), 0);
-	snprintf(name, sizeof(name), "@%.*s", (int)(n - offsetof(struct sockaddr_un, sun_path) - 1),
-	         address.sun_path + 1);
+	snprintf(name, sizeof(name), "@%.*s", (int)(n - offsetof(struct sockaddr_un, sun_path) - 1), address.sun_path + 1);
 	setenv("NOTIFY_SOCKET", name, 1);
 }
 
@@ -58,9 +57,8 @@ static const char *manager_hears(int *ret_fd)
 {
 	static char text[1024];
 	char control[CMSG_SPACE(sizeof(int))];
-	struct iovec iov = {text, sizeof(text) - 1};
-	struct msghdr message = {
-	        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+	struct iovec iov = { text, sizeof(text) - 1 };
+	struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control) };
 	ssize_t n = recvmsg(manager, &message, MSG_CMSG_CLOEXEC);
 	struct cmsghdr *header = n < 0 ? NULL : CMSG_FIRSTHDR(&message);
 	int fd = -1;
@@ -86,8 +84,8 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
-	static const char *const variables[] = {"NOTIFY_SOCKET",  "LISTEN_PID", "LISTEN_FDS",
-	                                        "LISTEN_FDNAMES", "FDSTORE",    "WATCHDOG_USEC"};
+	static const char *const variables[] = { "NOTIFY_SOCKET",  "LISTEN_PID", "LISTEN_FDS",
+						 "LISTEN_FDNAMES", "FDSTORE",	 "WATCHDOG_USEC" };
 
 	store = store_free(store);
 	manager = close_fd(manager);
@@ -111,7 +109,7 @@ static void pass(int at, unsigned int size)
 
 static void pass_listener(int at, int type)
 {
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	int fd = socket(AF_UNIX, type, 0);
 
 	assert_true(fd >= 0);
@@ -255,8 +253,7 @@ static void descriptors_for_another_process_are_not_ours(void **state)
 
 static void numbers_that_cannot_be_are_ignored(void **state)
 {
-	static const char *const numbers[] = {"",           "-1", "x", "1x", "65537", "99999999999999999999999",
-	                                      "4294967297", " "};
+	static const char *const numbers[] = { "", "-1", "x", "1x", "65537", "99999999999999999999999", "4294967297", " " };
 
 	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
 		pass(3, 1);
@@ -502,7 +499,7 @@ static void the_manager_is_told_of_the_daemons_life(void **state)
 
 /* The queue is short, so threads wait in store_put() for the manager to listen. */
 #define N_THREADS 4
-#define N_PUTS    200
+#define N_PUTS 200
 
 static void *put_many(void *context)
 {
@@ -548,32 +545,25 @@ static void threads_wait_for_a_slow_manager(void **state)
 int main(void)
 {
 	const struct CMUnitTest always[] = {
-	        CASE(without_a_manager_nothing_is_kept_and_nothing_fails),
-	        CASE(a_predecessors_descriptors_are_taken_by_name),
-	        CASE(only_a_listening_seqpacket_socket_is_the_listener),
-	        CASE(a_walk_sees_what_nobody_took),
-	        CASE(descriptors_for_another_process_are_not_ours),
-	        CASE(numbers_that_cannot_be_are_ignored),
-	        CASE(too_few_names_leave_the_last_without),
-	        CASE(too_many_names_are_ignored),
-	        CASE(closed_descriptors_are_skipped),
-	        CASE(of_one_name_the_first_is_taken),
+		CASE(without_a_manager_nothing_is_kept_and_nothing_fails),
+		CASE(a_predecessors_descriptors_are_taken_by_name),
+		CASE(only_a_listening_seqpacket_socket_is_the_listener),
+		CASE(a_walk_sees_what_nobody_took),
+		CASE(descriptors_for_another_process_are_not_ours),
+		CASE(numbers_that_cannot_be_are_ignored),
+		CASE(too_few_names_leave_the_last_without),
+		CASE(too_many_names_are_ignored),
+		CASE(closed_descriptors_are_skipped),
+		CASE(of_one_name_the_first_is_taken),
 	};
 	const struct CMUnitTest with_libsystemd[] = {
-	        CASE(what_nobody_took_is_dropped_here_and_there),
-	        CASE(names_are_data),
-	        CASE(a_put_descriptor_is_in_the_managers_queue),
-	        CASE(a_removed_name_is_told),
-	        CASE(wrong_names_and_descriptors_are_refused),
-	        CASE(a_full_manager_says_so_before_it_is_told),
-	        CASE(a_manager_that_keeps_nothing_is_none),
-	        CASE(so_many_names_are_kept_as_a_successor_can_be_given),
-	        CASE(a_manager_that_is_gone_is_told_of_once),
-	        CASE(the_watchdog_finds_that_the_manager_is_gone),
-	        CASE(a_manager_that_reads_nothing_holds_up_nobody),
-	        CASE(a_manager_that_ends_us_for_good_is_no_news),
-	        CASE(the_manager_is_told_of_the_daemons_life),
-	        CASE(threads_wait_for_a_slow_manager),
+		CASE(what_nobody_took_is_dropped_here_and_there),   CASE(names_are_data),
+		CASE(a_put_descriptor_is_in_the_managers_queue),    CASE(a_removed_name_is_told),
+		CASE(wrong_names_and_descriptors_are_refused),	    CASE(a_full_manager_says_so_before_it_is_told),
+		CASE(a_manager_that_keeps_nothing_is_none),	    CASE(so_many_names_are_kept_as_a_successor_can_be_given),
+		CASE(a_manager_that_is_gone_is_told_of_once),	    CASE(the_watchdog_finds_that_the_manager_is_gone),
+		CASE(a_manager_that_reads_nothing_holds_up_nobody), CASE(a_manager_that_ends_us_for_good_is_no_news),
+		CASE(the_manager_is_told_of_the_daemons_life),	    CASE(threads_wait_for_a_slow_manager),
 	};
 	int r;
 
