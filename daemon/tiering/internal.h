@@ -349,6 +349,7 @@ void osr_forget_queue(struct module *module);
 bool osr_forget_live(struct module *module, int *budget);	/* a slice, once its module is gone; false: more */
 void osr_free_all(struct module *module);
 bool osr_recover(struct method *method, uint32_t row);	/* false: no memory */
+void osr_recover_order(struct module *module);		/* once all its methods' are there */
 struct osr *osr_recover_job(struct method *method, uint32_t row);	/* of one that had begun; NULL: no memory */
 void osr_attach(struct module *module);			/* what its patchpoints lead to */
 const char *osr_check(const struct module *module, uint32_t *n_waiting);

@@ -100,17 +100,12 @@ static bool osr_is_wanted(const struct method *method)
 	    && !(ladder_traits(method) & CORE_TRAIT_NO_OPTIMIZATION);
 }
 
-/* By its ticket, which is the highest, unless a predecessor gave it */
+/* Its ticket is the highest. */
 static void osr_enter_queue(struct osr *osr)
 {
-	struct module *module = osr->module;
-	struct list *pos = module->osr_queue.previous;
-
-	while (pos != &module->osr_queue && list_entry(pos, struct osr, link)->ticket > osr->ticket)
-		pos = pos->previous;
-	list_insert_before(pos->next, &osr->link);
-	queue_count(module, 1);
-	queue_link(module);
+	list_append(&osr->module->osr_queue, &osr->link);
+	queue_count(osr->module, 1);
+	queue_link(osr->module);
 }
 
 static void osr_leave_queue(struct osr *osr)
@@ -374,8 +369,21 @@ static bool osr_recover_waiting(struct method *method, uint32_t row)
 	}
 	osr->ticket = version->ticket;
 	method->n_osr++;
-	osr_enter_queue(osr);
+	list_append(&osr->module->osr_queue, &osr->link);	/* osr_recover_order() is still to come */
+	queue_count(osr->module, 1);
 	return true;
+}
+
+static bool osr_is_before(const struct list *a, const struct list *b)
+{
+	return list_entry(a, struct osr, link)->ticket < list_entry(b, struct osr, link)->ticket;
+}
+
+/* Chains tell of the newest first, and any number of frames may wait. */
+void osr_recover_order(struct module *module)
+{
+	list_sort(&module->osr_queue, osr_is_before);
+	queue_link(module);
 }
 
 /* What has begun is queue.c's to find again. */

@@ -166,10 +166,12 @@ static bool recover_method(struct method *method)
 
 static int recover_each(struct core *core)
 {
-	for (uint32_t i = 0; i < core->n_modules; i++)
+	for (uint32_t i = 0; i < core->n_modules; i++) {
 		for (uint32_t k = 0; k < core->modules[i]->n_methods; k++)
 			if (core->modules[i]->methods[k].durable && !recover_method(&core->modules[i]->methods[k]))
 				return error_origin(-ENOMEM);
+		osr_recover_order(core->modules[i]);
+	}
 	return 0;
 }
 

@@ -36,3 +36,8 @@ static inline struct list *list_first(struct list *head) { return list_is_empty(
 /* the current node may be removed inside */
 #define list_for_each_safe(pos, after, head)                                                                           \
 	for ((pos) = (head)->next, (after) = (pos)->next; (pos) != (head); (pos) = (after), (after) = (pos)->next)
+
+/* -- Order --- */
+typedef bool (*list_before_fn)(const struct list *a, const struct list *b); /* whether @a belongs before @b */
+/* At most n log2 n comparisons, no memory; equal nodes keep their order. */
+void list_sort(struct list *head, list_before_fn is_before);

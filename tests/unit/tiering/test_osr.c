@@ -508,6 +508,37 @@ static void a_successor_goes_on_with_what_was_asked_for_in_order(void **state)
 	make(fm, AT(LADDER_CALLER));
 }
 
+/* The ledger's chains tell of them in the worst order: the newest first. How many steps that takes is test_list.c's. */
+static void thousands_that_wait_are_in_order_for_a_successor(void **state)
+{
+	struct core_config config = fake_config;
+	struct fake_module *fm;
+	struct fake *fake;
+	uint64_t last = 0;
+	struct list *pos;
+	uint32_t n;
+
+	config.delay_ns = 0;
+	fake = fake_new(&config);
+	fm = fake_load(fake, UID, "many", MANY);
+	for (uint32_t i = 0; i < MANY; i++)
+		fake_call(fm, i);
+	core_freeze(fm->module);
+	for (uint32_t i = MANY * FAKE_PATCHPOINTS; i-- > 0;)
+		ask(fm, i);
+	fake_restart(fake);
+	n = fake->core->n_running; /* the freeze has ended with its daemon */
+	list_for_each(pos, &fm->module->osr_queue) {
+		const struct osr *osr = list_entry(pos, struct osr, link);
+
+		assert_true(osr->ticket > last);
+		assert_int_equal(osr->patchpoint, MANY * FAKE_PATCHPOINTS - ++n);
+		last = osr->ticket;
+	}
+	assert_int_equal(n, MANY * FAKE_PATCHPOINTS);
+	fake_free(fake);
+}
+
 /* Its end is told, once, though nobody makes it any more; it may be asked for again at once. */
 static void what_was_replaced_while_it_was_made_has_ended_for_a_successor(void **state)
 {
@@ -621,6 +652,7 @@ int main(void)
 	        cmocka_unit_test(thousands_of_them_go_with_their_module_in_slices),
 	        FAKE_TEST(a_module_goes_with_all_its_osr_code),
 	        FAKE_TEST(a_successor_goes_on_with_what_was_asked_for_in_order),
+	        cmocka_unit_test(thousands_that_wait_are_in_order_for_a_successor),
 	        FAKE_TEST(what_was_replaced_while_it_was_made_has_ended_for_a_successor),
 	        FAKE_TEST(what_a_successor_has_not_started_again_is_taken_away_too),
 	        FAKE_TEST(a_failure_is_remembered_by_a_successor),
