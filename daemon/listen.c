@@ -62,6 +62,22 @@ static int listen_check_folder(const struct listen_place *place, const char *fol
 	return -EPERM;
 }
 
+/* A slip of the user's must not cost a file: only what a daemon can have left, or a link, makes way for the socket. */
+static bool listen_is_file(int folder, const char *name)
+{
+	struct stat status;
+
+	return !fstatat(folder, name, &status, AT_SYMLINK_NOFOLLOW) && !S_ISSOCK(status.st_mode) && !S_ISLNK(status.st_mode);
+}
+
+static int listen_check_name(const struct listen_place *place)
+{
+	if (!listen_is_file(place->folder_fd, listen_name(place)))
+		return 0;
+	log_line(LOG_ERROR, "%s is there and is no socket; remove it, or choose another --socket", place->path);
+	return -EEXIST;
+}
+
 static int listen_open_folder(struct listen_place *place)
 {
 	char folder[sizeof(place->path)];
@@ -194,6 +210,8 @@ int listen_open(struct listen_place *place, const char *path, bool user, struct 
 	r = listen_choose(place, path, user);
 	if (!r)
 		r = listen_open_folder(place);
+	if (!r)
+		r = listen_check_name(place);
 	if (r)
 		close_fd(lock);
 	else
@@ -203,7 +221,7 @@ int listen_open(struct listen_place *place, const char *path, bool user, struct 
 
 void listen_close(struct listen_place *place, bool is_left)
 {
-	if (place->lock_fd >= 0 && !is_left)
+	if (place->lock_fd >= 0 && !is_left && !listen_is_file(place->folder_fd, listen_name(place)))
 		unlinkat(place->folder_fd, listen_name(place), 0); /* the daemon may be in another folder by now */
 	place->folder_fd = close_fd(place->folder_fd);
 	place->fd = close_fd(place->fd);
@@ -216,6 +234,6 @@ void listen_remove(int listener, int lock)
 
 	path_of(listener, path);
 	snprintf(name, sizeof(name), "%s.lock", path);
-	if (*path && is_same_file(lock, AT_FDCWD, name))
+	if (*path && is_same_file(lock, AT_FDCWD, name) && !listen_is_file(AT_FDCWD, path))
 		unlink(path);
 }

@@ -283,6 +283,29 @@ static void a_link_in_the_sockets_place_is_replaced(void **state)
 	daemon_stop(&outer);
 }
 
+static void a_file_in_the_sockets_place_stays(void **state)
+{
+	char option[128], file[96];
+	struct daemon outer, inner;
+
+	daemon_start(&outer, NULL);
+	snprintf(file, sizeof(file), "%s/notes", outer.folder);
+	snprintf(option, sizeof(option), "--socket=%s", file);
+	assert_int_equal(close(open(file, O_CREAT | O_WRONLY, 0600)), 0);
+	is_refused(file, "is no socket", ARGS(option));
+	assert_int_equal(mode_of(file), S_IFREG | 0600);
+	is_refused(outer.folder, "is no socket", ARGS("--socket", outer.folder));
+
+	/* nor does a daemon's end take one that came to its place meanwhile */
+	assert_int_equal(unlink(file), 0);
+	daemon_start(&inner, ARGS(option));
+	assert_int_equal(unlink(file), 0);
+	assert_int_equal(close(open(file, O_CREAT | O_WRONLY, 0600)), 0);
+	daemon_stop(&inner);
+	assert_int_equal(mode_of(file), S_IFREG | 0600);
+	daemon_stop(&outer);
+}
+
 /* -- The background --- */
 #define STRAY_FD 77
 
@@ -450,6 +473,7 @@ int main(void)
 		cmocka_unit_test(a_socket_that_cannot_be_is_refused),
 		cmocka_unit_test(a_folder_in_which_anybody_could_replace_the_socket_is_refused),
 		cmocka_unit_test(a_link_in_the_sockets_place_is_replaced),
+		cmocka_unit_test(a_file_in_the_sockets_place_stays),
 		cmocka_unit_test(in_the_background_nothing_of_the_callers_stays_open),
 		cmocka_unit_test(the_kernels_probes_are_not_for_everybody),
 		cmocka_unit_test(a_users_own_daemon_serves_that_user_only),
