@@ -143,7 +143,8 @@ int cmd_journal(struct ctl *ctl)
 	folder = opendir(path);
 	n = folder ? scandir(path, &entries, is_segment, by_name) : -1;
 	if (n < 0) {
-		r = fail("%s: %s", path, strerror(errno));
+		r = fail("%s: %s%s", path, strerror(errno),
+			 ctl->n_args > 1 ? "" : "; name the folder that tierd was given with --journal");
 	} else if (!n && faccessat(dirfd(folder), TIER_NUMBERS_NAME, F_OK, 0)) {
 		r = fail("%s: there is no journal in this folder", path);
 		free(entries);
