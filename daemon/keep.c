@@ -23,6 +23,7 @@
 #include "options.h"
 #include "store/names.h"
 #include "util/base.h"
+#include "util/dispatch.h"
 #include "util/error.h"
 #include "util/log.h"
 
@@ -32,6 +33,9 @@
 #define OWN_FDS         32     /* that the keeper needs itself, generously */
 #define UNREADY_MAX     5u
 #define PAUSE_MS        100 /* doubled at each death of a daemon that never was ready */
+#define SHORT_LIFE_NS   UINT64_C(1000000000) /* from when it was ready */
+#define SHORT_FREE      5u                   /* so many short lives in a row cost no pause */
+#define SHORT_PAUSE_MAX 1000u                /* in ms, one more at each short life */
 
 enum { EXIT_SERVED = 0, EXIT_FAILED = 2 };
 
@@ -54,6 +58,8 @@ struct keep {
 	bool is_ready, was_ready; /* this one; any one before */
 	bool is_ending, is_restarting;
 	unsigned int n_unready; /* deaths in a row of daemons that never were ready */
+	unsigned int n_short;   /* lives in a row that were short */
+	uint64_t ready_ns;      /* when it was ready */
 	sigset_t old_mask;
 	void (*ready)(void *context);
 	void *context;
@@ -213,6 +219,7 @@ static void message_obey(struct keep *keep, struct message *message)
 	if (!message_says(message, "READY") || keep->is_ready)
 		return;
 	keep->is_ready = true;
+	keep->ready_ns = clock_now_ns();
 	keep->n_unready = 0;
 	if (!keep->was_ready)
 		keep->ready(keep->context);
@@ -375,6 +382,27 @@ static enum next after_refusal(const struct keep *keep)
 	return NEXT_WAIT;
 }
 
+/* One that dies of the first thing that it is asked would else be started for ever, as fast as it goes. */
+static enum next after_life(struct keep *keep)
+{
+	if (clock_now_ns() - keep->ready_ns >= SHORT_LIFE_NS)
+		keep->n_short = 0;
+	else if (keep->n_short < SHORT_FREE + SHORT_PAUSE_MAX && ++keep->n_short == SHORT_FREE + 1)
+		log_line(LOG_WARNING,
+		         "tierd served for less than a second %u times in a row; now there is a growing pause before it "
+		         "is started again",
+		         keep->n_short);
+	return NEXT_START;
+}
+
+/* Before the daemon is started again, in ms; -1: none */
+static int pause_due(const struct keep *keep)
+{
+	if (keep->n_unready)
+		return PAUSE_MS << keep->n_unready;
+	return keep->n_short > SHORT_FREE ? (int)(keep->n_short - SHORT_FREE) : -1;
+}
+
 static enum next after_end(struct keep *keep, int status)
 {
 	const bool ended_well = WIFEXITED(status) && WEXITSTATUS(status) == EXIT_SERVED;
@@ -386,7 +414,7 @@ static enum next after_end(struct keep *keep, int status)
 	if (ended_well)
 		return NEXT_SERVED;
 	if (keep->is_ready)
-		return NEXT_START;
+		return after_life(keep);
 	keep->n_unready++;
 	if (WIFEXITED(status) && WEXITSTATUS(status) == EXIT_FAILED)
 		return after_refusal(keep);
@@ -432,7 +460,7 @@ static enum next give_up(struct keep *keep)
 
 static enum next start_anew(struct keep *keep)
 {
-	keep->n_unready = 0;
+	keep->n_unready = keep->n_short = 0;
 	if (!keep->pid)
 		return NEXT_START;
 	keep->is_restarting = true;
@@ -605,9 +633,10 @@ static int keep_loop(struct keep *keep)
 			pause_ms = -1;
 		if (next != NEXT_START)
 			continue;
-		if (keep->n_unready && pause_ms < 0) {
-			pause_ms = PAUSE_MS << keep->n_unready;
-			continue;
+		if (pause_ms < 0) {
+			pause_ms = pause_due(keep);
+			if (pause_ms >= 0)
+				continue;
 		}
 		pause_ms = -1;
 		if (daemon_start(keep)) /* no process to be had: the next pause may bring one */

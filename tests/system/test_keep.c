@@ -198,6 +198,48 @@ static void a_successor_that_cannot_start_is_waited_for(void **state)
 	tier_disconnect(conn);
 }
 
+#define LIVES 45u /* short ones: 40 pauses, of 1 to 40 ms */
+
+/* What this program is instead of a test when a keeper starts it: a daemon that serves, and dies of it */
+static void serve_and_die(void)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	const int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s", getenv("NOTIFY_SOCKET"));
+	if (connect(fd, (struct sockaddr *)&address, sizeof(address)) || send(fd, "READY=1", 7, 0) < 0)
+		_exit(2);
+	raise(SIGKILL);
+}
+
+static void one_that_dies_whenever_it_serves_is_started_ever_more_slowly(void **state)
+{
+	uint64_t begin_ns, pauses_ns = 0;
+	pid_t before;
+
+	if (!store_is_keepers())
+		skip(); /* what systemd does then is systemd's */
+	daemon_start_kept(&daemon_, NULL);
+	for (int i = 0; i < 4; i++) {
+		daemon_kill_main(&daemon_); /* no pauses for those who test it */
+		assert_serves();
+	}
+	assert_false(log_has("a growing pause"));
+	daemon_restart_main(&daemon_);
+	before = daemon_main_pid(&daemon_);
+	daemon_replace_program(&daemon_, "/proc/self/exe");
+	begin_ns = test_now_ns();
+	assert_int_equal(kill(before, SIGKILL), 0);
+	wait_until("many lives", log_count("is started again") >= 5 + LIVES);
+	for (unsigned int i = 6; i <= LIVES; i++)
+		pauses_ns += (i - 5) * UINT64_C(1000000);
+	assert_true(test_now_ns() - begin_ns >= pauses_ns); /* it is never less, however busy the machine is */
+	assert_int_equal(log_count("a growing pause"), 1);
+	daemon_replace_program(&daemon_, NULL);
+	daemon_await_successor(&daemon_, before);
+	assert_serves();
+}
+
 static void a_daemon_whose_keeper_is_killed_goes_on(void **state)
 {
 	pid_t pid;
@@ -285,6 +327,8 @@ static void in_the_background_it_says_why_it_cannot(void **state)
 
 int main(void)
 {
+	if (getenv("NOTIFY_SOCKET") && getenv("FDSTORE"))
+		serve_and_die();
 	const struct CMUnitTest tests[] = {
 	        cmocka_unit_test_teardown(a_killed_daemon_has_a_successor, stop),
 	        cmocka_unit_test_teardown(whoever_connects_in_the_gap_waits, stop),
@@ -295,6 +339,7 @@ int main(void)
 	        cmocka_unit_test_teardown(a_daemon_that_cannot_start_ends_its_keeper, stop),
 	        cmocka_unit_test_teardown(an_option_that_is_wrong_is_told_once, stop),
 	        cmocka_unit_test_teardown(a_successor_that_cannot_start_is_waited_for, stop),
+	        cmocka_unit_test_teardown(one_that_dies_whenever_it_serves_is_started_ever_more_slowly, stop),
 	        cmocka_unit_test_teardown(a_daemon_whose_keeper_is_killed_goes_on, stop),
 	        cmocka_unit_test_teardown(in_the_background_it_returns_when_the_daemon_serves, stop),
 	        cmocka_unit_test_teardown(in_the_background_it_says_why_it_cannot, stop),
