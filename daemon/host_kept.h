@@ -36,9 +36,13 @@ struct host_remains {
 	int (*take_body)(void *context, uint64_t module, uint32_t body);
 	void *context;
 };
+enum {
+	_HOST_E_SUCCESS,
+	HOST_E_LOST,	/* what is left makes no host, and never will */
+};
 /* The host again; its module is still to be attached, and nothing is charged. An instantiation's base must be attached already.
- * False with a sentence. */
-bool host_restore(struct host **ret, struct host_remains *remains, struct refusal *refusal);
+ * 0, or with a sentence HOST_E_LOST or -errno: the system had no memory or descriptors for it, and may have them the next time. */
+int host_restore(struct host **ret, struct host_remains *remains, struct refusal *refusal);
 
 /* -- The store --- */
 void host_kept_name(char name[STORE_NAME_MAX], uint64_t id, const char *part);		/* "code", "host" */

@@ -18,15 +18,32 @@
 DEFINE_CLEANUP(struct host *, host_free)
 DEFINE_CLEANUP(struct host_body *, host_body_free)
 
+/* Why not; @lack: -errno of what the system did not have, and may have the next time, or 0 */
+struct why {
+	struct refusal refusal;
+	int lack;
+};
+
+static void lack(struct why *why, int r)
+{
+	why->lack = r;
+	refuse(&why->refusal, "%s", r == -ENOMEM ? "out of memory" : strerrordesc_np(-r));
+}
+
+static int lack_of(int r)
+{
+	return r == -ENOMEM || r == -EMFILE || r == -ENFILE || r == -EAGAIN ? r : 0;
+}
+
 /* -- Reading --- */
-static bool file_size(int fd, uint64_t *ret, struct refusal *refusal)
+static bool file_size(int fd, uint64_t *ret, struct why *why)
 {
 	struct stat status;
 
 	if (fd < 0)
-		refuse(refusal, "it is missing");
+		refuse(&why->refusal, "it is missing");
 	else if (fstat(fd, &status) < 0 || !S_ISREG(status.st_mode) || (fcntl(fd, F_GET_SEALS) & FILE_SEALS) != FILE_SEALS)
-		refuse(refusal, "it is no sealed file");
+		refuse(&why->refusal, "it is no sealed file");
 	else {
 		*ret = status.st_size;
 		return true;
@@ -34,13 +51,14 @@ static bool file_size(int fd, uint64_t *ret, struct refusal *refusal)
 	return false;
 }
 
-static bool read_at(int fd, void *bytes, size_t n, uint64_t offset, struct refusal *refusal)
+static bool read_at(int fd, void *bytes, size_t n, uint64_t offset, struct why *why)
 {
 	for (size_t done = 0; done < n;) {
 		ssize_t got = pread(fd, (uint8_t *)bytes + done, n - done, offset + done);
 
 		if (got <= 0 && !(got < 0 && errno == EINTR)) {
-			refuse(refusal, "it cannot be read: %s", got ? strerrordesc_np(errno) : "it is too short");
+			why->lack = got ? lack_of(-errno) : 0;
+			refuse(&why->refusal, "it cannot be read: %s", got ? strerrordesc_np(errno) : "it is too short");
 			return false;
 		}
 		done += MAX(got, (ssize_t)0);
@@ -48,42 +66,42 @@ static bool read_at(int fd, void *bytes, size_t n, uint64_t offset, struct refus
 	return true;
 }
 
-static void *read_new(int fd, size_t n, uint64_t offset, struct refusal *refusal)
+static void *read_new(int fd, size_t n, uint64_t offset, struct why *why)
 {
 	_cleanup_(freep) void *bytes = malloc(MAX(n, (size_t)1));
 
 	if (!bytes)
-		refuse(refusal, "out of memory");
-	return bytes && read_at(fd, bytes, n, offset, refusal) ? TAKE_PTR(bytes) : NULL;
+		lack(why, -ENOMEM);
+	return bytes && read_at(fd, bytes, n, offset, why) ? TAKE_PTR(bytes) : NULL;
 }
 
-static bool host_file_read(int fd, uint64_t id, struct host_file *ret, struct refusal *refusal)
+static bool host_file_read(int fd, uint64_t id, struct host_file *ret, struct why *why)
 {
 	uint64_t size, n;
 
-	if (!file_size(fd, &size, refusal) || !read_at(fd, ret, sizeof(*ret), 0, refusal))
+	if (!file_size(fd, &size, why) || !read_at(fd, ret, sizeof(*ret), 0, why))
 		return false;
 	n = sizeof(*ret) + (uint64_t)ret->n_ahead * sizeof(struct host_ahead);
 	if (ret->magic != HOST_FILE_MAGIC)
-		refuse(refusal, "it is no module's file, or another version's");
+		refuse(&why->refusal, "it is no module's file, or another version's");
 	else if (ret->id != id)
-		refuse(refusal, "it is module %llu's", (unsigned long long)ret->id);
+		refuse(&why->refusal, "it is module %llu's", (unsigned long long)ret->id);
 	else if (ret->kind > HOST_INSTANCE || (ret->kind == HOST_INSTANCE) != !ret->n_image || ret->n_knobs > HOST_KNOBS_MAX
 		 || ret->n_ahead > IMAGE_METHODS_MAX || n > size || size - n != ret->n_image)
-		refuse(refusal, "what it says of itself is not so");
+		refuse(&why->refusal, "what it says of itself is not so");
 	else
 		return true;
 	return false;
 }
 
 /* -- Of an image, or of a base and values --- */
-static bool take_image(struct host *host, const struct host_file *file, int fd, struct refusal *refusal)
+static bool take_image(struct host *host, const struct host_file *file, int fd, struct why *why)
 {
-	host->bytes = read_new(fd, file->n_image, sizeof(*file) + file->n_ahead * sizeof(struct host_ahead), refusal);
-	return host->bytes && image_check(host->bytes, file->n_image, &host->image, refusal);
+	host->bytes = read_new(fd, file->n_image, sizeof(*file) + file->n_ahead * sizeof(struct host_ahead), why);
+	return host->bytes && image_check(host->bytes, file->n_image, &host->image, &why->refusal);
 }
 
-static bool take_knobs(struct host *host, const struct host_file *file, const struct image *image, struct refusal *refusal)
+static bool take_knobs(struct host *host, const struct host_file *file, const struct image *image, struct why *why)
 {
 	host->knobs.n = file->n_knobs;
 	for (uint32_t i = 0; i < file->n_knobs; i++) {
@@ -91,37 +109,37 @@ static bool take_knobs(struct host *host, const struct host_file *file, const st
 
 		if (object >= image->n_objects || image->objects[object].segment != IMAGE_RODATA
 		    || image->objects[object].size > sizeof(uint64_t)) {
-			refuse(refusal, "it gives a value to variable %u, which is no knob of its module", object);
+			refuse(&why->refusal, "it gives a value to variable %u, which is no knob of its module", object);
 			return false;
 		}
 		host->knobs.knobs[i] = (struct host_knob){ .object = object, .value = file->knobs[i].value };
 	}
 	host->rodata = host_rodata_with(image, &host->knobs);
 	if (!host->rodata)
-		refuse(refusal, "out of memory");
+		lack(why, -ENOMEM);
 	return host->rodata;
 }
 
-static bool take_base(struct host *host, const struct host_file *file, struct core *core, struct refusal *refusal)
+static bool take_base(struct host *host, const struct host_file *file, struct core *core, struct why *why)
 {
 	struct module *module = core_module_by_id(core, file->base);
 	struct host *base = module ? core_module_context(module) : NULL;
 
 	if (!base || base->base) {
-		refuse(refusal, "module %llu, whose instantiation it is, is not there", (unsigned long long)file->base);
+		refuse(&why->refusal, "module %llu, whose instantiation it is, is not there", (unsigned long long)file->base);
 		return false;
 	}
-	if (!take_knobs(host, file, &base->image, refusal))
+	if (!take_knobs(host, file, &base->image, why))
 		return false;
 	host_borrow(host, base);
 	return true;
 }
 
-static bool take_ahead(struct host *host, const struct host_file *file, int fd, struct refusal *refusal)
+static bool take_ahead(struct host *host, const struct host_file *file, int fd, struct why *why)
 {
 	if (!file->n_ahead)
 		return true;
-	host->ahead = read_new(fd, file->n_ahead * sizeof(*host->ahead), sizeof(*file), refusal);
+	host->ahead = read_new(fd, file->n_ahead * sizeof(*host->ahead), sizeof(*file), why);
 	if (!host->ahead)
 		return false;
 	host->n_ahead = file->n_ahead;
@@ -147,23 +165,26 @@ static bool layout_fits(const struct tier_layout *layout, const struct arena_nee
 	    && layout->n_bss == needs->n_bss && layout->n_slots == needs->n_slots && layout->slots - layout->rodata == needs->slots;
 }
 
-static bool take_arena(struct host *host, const struct tier_layout *layout, int fds[_TIER_SEGMENT_N], struct refusal *refusal)
+static bool take_arena(struct host *host, const struct tier_layout *layout, int fds[_TIER_SEGMENT_N], struct why *why)
 {
 	struct arena_needs needs;
+	int r;
 
 	if (host_needs(host, &needs)) {
-		refuse(refusal, "out of memory");
+		lack(why, -ENOMEM);
 		return false;
 	}
 	if (!layout_fits(layout, &needs)) {
-		refuse(refusal, "its image is not what the ledger's layout is for");
+		refuse(&why->refusal, "its image is not what the ledger's layout is for");
 		return false;
 	}
-	if (arena_adopt(&host->arena, layout, host->id, fds, refusal))
+	r = arena_adopt(&host->arena, layout, host->id, fds, &why->refusal);
+	why->lack = lack_of(r);
+	if (r)
 		return false;
 	for (uint32_t i = 0; i < host->n_ahead; i++)
 		if (host->ahead[i].method >= needs.n_methods || !arena_alias(host->arena, host->ahead[i].address, host->ahead[i].size)) {
-			refuse(refusal, "code of its method %u lies outside of it", host->ahead[i].method);
+			refuse(&why->refusal, "code of its method %u lies outside of it", host->ahead[i].method);
 			return false;
 		}
 	return true;
@@ -171,18 +192,18 @@ static bool take_arena(struct host *host, const struct tier_layout *layout, int 
 
 /* -- Bodies --- */
 static bool body_file_read(int fd, const struct host *host, uint32_t method, uint32_t id, struct body_file *ret,
-			   struct refusal *refusal)
+			   struct why *why)
 {
 	uint64_t size;
 
-	if (!file_size(fd, &size, refusal) || !read_at(fd, ret, sizeof(*ret), 0, refusal))
+	if (!file_size(fd, &size, why) || !read_at(fd, ret, sizeof(*ret), 0, why))
 		return false;
 	if (ret->magic != BODY_FILE_MAGIC)
-		refuse(refusal, "it is no body's file, or another version's");
+		refuse(&why->refusal, "it is no body's file, or another version's");
 	else if (ret->module != host->id || ret->method != method || ret->id != id)
-		refuse(refusal, "it is of body %u of method %u of module %llu", ret->id, ret->method, (unsigned long long)ret->module);
+		refuse(&why->refusal, "it is of body %u of method %u of module %llu", ret->id, ret->method, (unsigned long long)ret->module);
 	else if (size - sizeof(*ret) != ret->n_image || !arena_alias(host->arena, ret->tier0, ret->n_tier0) || !ret->n_tier0)
-		refuse(refusal, "what it says of itself is not so");
+		refuse(&why->refusal, "what it says of itself is not so");
 	else
 		return true;
 	return false;
@@ -199,21 +220,24 @@ static bool stub_is_taken(const struct module *module, uint32_t method, uint64_t
 	return false;
 }
 
-static struct host_body *body_bind(const struct host *host, const struct body_file *file, const void *bytes, struct refusal *refusal)
+static struct host_body *body_bind(const struct host *host, const struct body_file *file, const void *bytes, struct why *why)
 {
 	_cleanup_(host_body_freep) struct host_body *body = NULL;
 	struct image source;
+	enum tier_error error;
 
-	if (!image_check(bytes, file->n_image, &source, refusal))
+	if (!image_check(bytes, file->n_image, &source, &why->refusal))
 		return NULL;
 	if (file->source_method >= source.n_methods) {
-		refuse(refusal, "its object has no method %u", file->source_method);
+		refuse(&why->refusal, "its object has no method %u", file->source_method);
 		return NULL;
 	}
-	if (host_bind(&body, host, file->method, &source, file->source_method, true, refusal))
+	error = host_bind(&body, host, file->method, &source, file->source_method, true, &why->refusal);
+	why->lack = error == TIER_ERROR_NO_MEMORY ? -ENOMEM : 0;
+	if (error)
 		return NULL;
 	if (body->bound.n_rodata && !arena_alias(host->arena, file->rodata, body->bound.n_rodata)) {
-		refuse(refusal, "its .rodata lies outside of the module");
+		refuse(&why->refusal, "its .rodata lies outside of the module");
 		return NULL;
 	}
 	bound_body_place(&body->bound, &source, file->source_method, file->rodata);
@@ -221,16 +245,16 @@ static struct host_body *body_bind(const struct host *host, const struct body_fi
 	return TAKE_PTR(body);
 }
 
-static bool take_body(struct host *host, struct module *module, uint32_t method, uint32_t id, int fd, struct refusal *refusal)
+static bool take_body(struct host *host, struct module *module, uint32_t method, uint32_t id, int fd, struct why *why)
 {
 	_cleanup_(freep) void *bytes = NULL;
 	struct host_body *body;
 	struct body_file file;
 
-	if (!body_file_read(fd, host, method, id, &file, refusal))
+	if (!body_file_read(fd, host, method, id, &file, why))
 		return false;
-	bytes = read_new(fd, file.n_image, sizeof(file), refusal);
-	body = bytes ? body_bind(host, &file, bytes, refusal) : NULL;
+	bytes = read_new(fd, file.n_image, sizeof(file), why);
+	body = bytes ? body_bind(host, &file, bytes, why) : NULL;
 	if (!body)
 		return false;
 	body->id = id;
@@ -274,24 +298,25 @@ static uint32_t learn_method(struct host *host, struct module *module, uint32_t 
 }
 
 /* One that was replaced or reverted may be gone: then what a job would still make of it is given up. */
-static bool learn_body(struct host *host, struct host_remains *remains, uint32_t method, uint32_t id, struct refusal *refusal)
+static bool learn_body(struct host *host, struct host_remains *remains, uint32_t method, uint32_t id, struct why *why)
 {
 	const bool is_current = core_method_body(remains->module, method) == id;
 	_cleanup_(closep) int fd = -1;
-	struct refusal why;
+	struct why own = { .lack = 0 };
 
 	if (host_bodies_reserve(host)) {
-		refuse(refusal, "out of memory");
+		lack(why, -ENOMEM);
 		return false;
 	}
 	fd = remains->take_body(remains->context, host->id, id);
-	if ((fd < 0 && !is_current) || take_body(host, remains->module, method, id, fd, &why))
+	if ((fd < 0 && !is_current) || take_body(host, remains->module, method, id, fd, &own))
 		return true;
-	refuse(refusal, "the file of its method %u's body %u: %.300s", method, id, why.text);
+	why->lack = own.lack;
+	refuse(&why->refusal, "the file of its method %u's body %u: %.300s", method, id, own.refusal.text);
 	return false;
 }
 
-static bool host_learn(struct host *host, struct host_remains *remains, struct refusal *refusal)
+static bool host_learn(struct host *host, struct host_remains *remains, struct why *why)
 {
 	host_owe_first_calls(host);
 	for (uint32_t i = 0; i < host->n_ahead; i++)
@@ -299,54 +324,59 @@ static bool host_learn(struct host *host, struct host_remains *remains, struct r
 	for (uint32_t method = 0; method < host->image.n_methods; method++) {
 		const uint32_t body = learn_method(host, remains->module, method);
 
-		if (body && !learn_body(host, remains, method, body, refusal))
+		if (body && !learn_body(host, remains, method, body, why))
 			return false;
 	}
 	return true;
 }
 
 /* -- All of it --- */
-static bool host_take(struct host *host, struct host_remains *remains, struct refusal *refusal)
+static bool host_take(struct host *host, struct host_remains *remains, struct why *why)
 {
 	struct core_module_info info;
 	struct host_file file;
-	struct refusal why;
+	struct why own = { .lack = 0 };
 
 	core_module_info(remains->module, &info);
 	host->id = info.id;
 	host->module = remains->module;
-	if (!host_file_read(remains->host_fd, host->id, &file, &why) || !take_ahead(host, &file, remains->host_fd, &why)
-	    || (file.kind == HOST_IMAGE && !take_image(host, &file, remains->host_fd, &why))) {
-		refuse(refusal, "its file: %.350s", why.text);
+	if (!host_file_read(remains->host_fd, host->id, &file, &own) || !take_ahead(host, &file, remains->host_fd, &own)
+	    || (file.kind == HOST_IMAGE && !take_image(host, &file, remains->host_fd, &own))) {
+		why->lack = own.lack;
+		refuse(&why->refusal, "its file: %.350s", own.refusal.text);
 		return false;
 	}
 	take_config(host, &file);
-	if (file.kind == HOST_INSTANCE && !take_base(host, &file, remains->core, refusal))
+	if (file.kind == HOST_INSTANCE && !take_base(host, &file, remains->core, why))
 		return false;
-	if (!take_arena(host, &info.layout, remains->fds, refusal))
+	if (!take_arena(host, &info.layout, remains->fds, why))
 		return false;
 	if (!host->base && host_make_tables(host)) {
-		refuse(refusal, "out of memory");
+		lack(why, -ENOMEM);
 		return false;
 	}
 	if (host->ready_to_run && !host->base)
 		host_find_precompiled(host, &host->compiler);
-	return host_learn(host, remains, refusal);
+	return host_learn(host, remains, why);
 }
 
-bool host_restore(struct host **ret, struct host_remains *remains, struct refusal *refusal)
+int host_restore(struct host **ret, struct host_remains *remains, struct refusal *refusal)
 {
 	_cleanup_(host_freep) struct host *host = calloc(1, sizeof(*host));
+	struct why why = { .lack = 0 };
 	bool is_whole = false;
 
 	if (host)
-		is_whole = host_take(host, remains, refusal);
+		is_whole = host_take(host, remains, &why);
 	else
-		refuse(refusal, "out of memory");
+		lack(&why, -ENOMEM);
 	for (int i = 0; i < _TIER_SEGMENT_N; i++)
 		remains->fds[i] = close_fd(remains->fds[i]);
 	remains->host_fd = close_fd(remains->host_fd);
-	if (is_whole)
+	if (is_whole) {
 		*ret = TAKE_PTR(host);
-	return is_whole;
+		return 0;
+	}
+	*refusal = why.refusal;
+	return why.lack ? why.lack : HOST_E_LOST;
 }

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <errno.h>
 #include "host_kept.h"
 #include "parts.h"
 #include "takeover.h"
@@ -72,14 +71,8 @@ static void module_take(struct tierd *tierd, struct module *module, const struct
 	tierd->takeover.n_methods += info->layout.n_methods;
 }
 
-/* What the system did not have, as errno still says: whatever succeeds leaves it alone. A module is not given up for what may be
- * there the next time; to try in vain costs a start. */
-static int what_is_short(void)
-{
-	return errno == ENOMEM || errno == EMFILE || errno == ENFILE || errno == EAGAIN ? -errno : 0;
-}
-
-/* -errno: nothing is lost, but nothing can be taken over now. */
+/* -errno: nothing is lost, but nothing can be taken over now. A module is not given up for what may be there the next time; to try
+ * in vain costs a start. */
 static int takeover_module(struct tierd *tierd, struct module *module)
 {
 	struct host_remains remains;
@@ -89,14 +82,13 @@ static int takeover_module(struct tierd *tierd, struct module *module)
 	int r;
 
 	core_module_info(module, &info);
-	errno = 0;
 	remains_take(&remains, tierd, module, info.id);
-	if (host_restore(&host, &remains, &refusal)) {
+	r = host_restore(&host, &remains, &refusal);
+	if (!r) {
 		module_take(tierd, module, &info, host);
 		return 0;
 	}
-	r = what_is_short();
-	if (r) {
+	if (r < 0) {
 		log_line(LOG_ERROR, "module %llu '%s' of uid %u cannot be taken over now: %s", (unsigned long long)info.id, info.name,
 			 info.uid, refusal.text);
 		return r;

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include "host_file.h"
 #include "host_kept.h"
 #include "tiering/ledger.h"
@@ -30,6 +31,7 @@ struct kept {
 	struct host_method *own;
 	uint64_t n_owed;
 	uint32_t n_bodies;
+	int result;		/* host_restore()'s */
 };
 
 static struct window window;
@@ -268,7 +270,9 @@ static bool module_restore(struct world *w, struct kept *kept, struct refusal *r
 	kept->module = remains.module = core_module_by_id(w->core, kept->id);
 	for (int i = 0; i < _TIER_SEGMENT_N; i++)
 		remains.fds[i] = TAKE_FD(kept->fds[i]);
-	if (!host_restore(&kept->host, &remains, refusal))
+	errno = ENOMEM;		/* whatever it says, only what fails here counts */
+	kept->result = host_restore(&kept->host, &remains, refusal);
+	if (kept->result)
 		return false;
 	for (int i = 0; i < _TIER_SEGMENT_N; i++)
 		assert_int_equal(remains.fds[i], -1);
@@ -585,6 +589,7 @@ static void try_file(struct damage *damage, int fd, bool is_body, const char *te
 		assert_true(!text);
 		host_free(kept.host);
 	} else {
+		assert_int_equal(kept.result, HOST_E_LOST);
 		assert_true(*refusal.text);
 		if (text && !strstr(refusal.text, text))
 			fail_msg("'%s' does not say '%s'", refusal.text, text);
@@ -639,6 +644,35 @@ static void damaged_files_are_refused_by_a_sentence(void **state)
 	host_free(before);
 }
 
+/* Nothing is lost then: the next start may find more. */
+static void without_descriptors_it_is_for_another_time(void **state)
+{
+	struct world *w = *state;
+	struct refusal refusal = { "" };
+	struct rlimit files, none;
+	struct kept kept, now;
+	struct host *before;
+
+	module_load(w, &kept, shapes_source);
+	prepare(&kept, "area");
+	before = kept.host;
+	module_die(&kept);
+	world_die(w);
+	now = kept;
+	for (int i = 0; i < _TIER_SEGMENT_N; i++)
+		now.fds[i] = fcntl(kept.fds[i], F_DUPFD_CLOEXEC, 0);
+	now.host_fd = fcntl(kept.host_fd, F_DUPFD_CLOEXEC, 0);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &files), 0);
+	none = (struct rlimit){ .rlim_cur = 0, .rlim_max = files.rlim_max };
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	assert_false(module_restore(w, &now, &refusal));
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &files), 0);
+	assert_int_equal(now.result, -EMFILE);
+	assert_non_null(strstr(refusal.text, "cannot be mapped"));
+	come_again(w, &kept);
+	host_free(before);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -651,6 +685,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(an_instantiation_finds_its_base_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(an_instantiation_without_its_base_is_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(damaged_files_are_refused_by_a_sentence, setup, teardown),
+		cmocka_unit_test_setup_teardown(without_descriptors_it_is_for_another_time, setup, teardown),
 	};
 	int r;
 
