@@ -7,11 +7,15 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include "listen.h"
 #include "tier/wire.h"
 #include "util/base.h"
+#include "util/dispatch.h"
 #include "util/error.h"
 #include "util/log.h"
+
+#define LISTEN_ENDING_NS 5000000000u
 
 static int listen_choose(struct listen_place *place, const char *path, bool user)
 {
@@ -105,6 +109,35 @@ static bool is_same_file(int one, int folder, const char *name)
 	       a.st_ino == b.st_ino;
 }
 
+/* As far as one can tell */
+static bool listen_is_served(const struct listen_place *place)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	bool is_served;
+
+	strcpy(address.sun_path, place->path);
+	is_served = fd < 0 || !connect(fd, (struct sockaddr *)&address, sizeof(address)) ||
+	            (errno != ECONNREFUSED && errno != ENOENT);
+	close_fd(fd);
+	return is_served;
+}
+
+/* A daemon that ends serves nobody any more for some tenths of a second, until the kernel has let go of its probes, and has the
+ * lock all that time. Who stops one and starts the next at once need not know. */
+static int listen_wait_for_lock(const struct listen_place *place)
+{
+	const uint64_t deadline = clock_now_ns() + LISTEN_ENDING_NS;
+	const struct timespec pause = {.tv_nsec = 10 * 1000 * 1000};
+
+	while (flock(place->lock_fd, LOCK_EX | LOCK_NB) < 0) {
+		if (errno != EWOULDBLOCK || clock_now_ns() > deadline || listen_is_served(place))
+			return -EADDRINUSE;
+		nanosleep(&pause, NULL);
+	}
+	return 0;
+}
+
 /* The lock file, not the socket, says whether a daemon lives, or is to have a successor: the lock is held as long as
  * somebody has the descriptor open, however processes end. @kept: a predecessor's, or -1; taken. */
 static int listen_lock(struct listen_place *place, int kept)
@@ -122,7 +155,7 @@ static int listen_lock(struct listen_place *place, int kept)
 		log_line(LOG_ERROR, "cannot open %s.lock: %s", place->path, strerrordesc_np(errno));
 		return -errno;
 	}
-	if (flock(place->lock_fd, LOCK_EX | LOCK_NB) < 0) {
+	if (listen_wait_for_lock(place) < 0) {
 		log_line(LOG_ERROR, "another tierd serves %s; stop it, or choose another --socket", place->path);
 		place->lock_fd = close_fd(place->lock_fd); /* whoever has the lock owns the path */
 		return -EADDRINUSE;

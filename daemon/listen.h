@@ -20,8 +20,9 @@ struct listen_place {
 
 /* @path: NULL: $TIERD_SOCKET, else $XDG_RUNTIME_DIR/tierd.sock for a user's daemon, else the system's. Takes the listener that was
  * passed, if there is one. Else makes the folder when it is missing, refuses one in which everybody could replace the socket and a
- * path at which there is anything but a socket or a link, takes the lock, replaces a dead daemon's socket. Changes the umask for a
- * moment, so: before there are threads. 0, or -errno after the sentence went to the log. */
+ * path at which there is anything but a socket or a link, takes the lock, for which it waits some seconds as long as nobody serves
+ * there, replaces a dead daemon's socket. Changes the umask for a moment, so: before there are threads. 0, or -errno after the
+ * sentence went to the log. */
 int listen_open(struct listen_place *place, const char *path, bool user, struct store *store);
 /* @is_left: a successor will have it. Otherwise removes the socket, if it is this daemon's own. Also for LISTEN_PLACE_NULL. */
 void listen_close(struct listen_place *place, bool is_left);

@@ -12,7 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <tier/wire.h>
@@ -222,6 +224,35 @@ static void a_dead_daemons_socket_is_replaced(void **state)
 	daemon_stop(&next);
 	assert_int_not_equal(access(dead.socket, F_OK), 0);
 	daemon_stop(&dead);
+}
+
+/* Whether somebody takes connections */
+static bool is_served(const char *path)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	int r;
+
+	strcpy(address.sun_path, path);
+	r = connect(fd, (struct sockaddr *)&address, sizeof(address));
+	close(fd);
+	return !r;
+}
+
+/* Stopped and started at once: the one that ends has the lock for some time after it has closed its socket. */
+static void a_daemon_that_is_about_to_end_is_waited_for(void **state)
+{
+	const uint64_t deadline = test_now_ns() + TEST_DEADLINE_NS;
+	struct daemon ending, next;
+
+	daemon_start(&ending, NULL);
+	assert_int_equal(kill(ending.pid, SIGTERM), 0);
+	while (is_served(ending.socket))
+		assert_true(test_now_ns() < deadline);
+	daemon_start(&next, ARGS("--socket", ending.socket));
+	assert_true(is_served(ending.socket));
+	daemon_stop(&next);
+	daemon_stop(&ending);
 }
 
 static void a_socket_that_cannot_be_is_refused(void **state)
@@ -470,6 +501,7 @@ int main(void)
 		cmocka_unit_test(on_one_processor_the_delay_is_multiplied),
 		cmocka_unit_test(a_second_daemon_on_a_socket_is_refused),
 		cmocka_unit_test(a_dead_daemons_socket_is_replaced),
+		cmocka_unit_test(a_daemon_that_is_about_to_end_is_waited_for),
 		cmocka_unit_test(a_socket_that_cannot_be_is_refused),
 		cmocka_unit_test(a_folder_in_which_anybody_could_replace_the_socket_is_refused),
 		cmocka_unit_test(a_link_in_the_sockets_place_is_replaced),
