@@ -309,7 +309,7 @@ $(foreach f,$(FLOORS) lib,$(eval $(call unit_test,$(f))))
 
 # Above the floors: hosted modules, loads and rejits, without a server. What a test has itself is not taken from the archive.
 $(B)/obj/above.a: $(patsubst %,$(B)/obj/daemon/%.o,host host_body host_code host_instance host_job host_kept host_ready host_restore host_traits \
-	describe loading rejitting takeover compiling caching options history)
+	describe loading rejitting takeover compiling caching options history ledger_file)
 $(B)/tests/unit/daemon/%: $(B)/obj/tests/unit/daemon/%.o $(B)/obj/above.a $(call archive,child journal tiering store cache worker jit arena bytecode util)
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group -lcmocka $(CHILD_LIBS) \

@@ -133,6 +133,15 @@ static int found_convert(struct found *found, struct store *store)
 	return 0;
 }
 
+/* Nobody ever relied on it; left there, each daemon that dies so early would add another. */
+static void drop_empty(const struct found *found, struct store *store)
+{
+	char name[STORE_NAME_MAX];
+
+	name_of(name, found->number);
+	store_remove(store, name);
+}
+
 /* The highest that is one; who died before it was one left it empty. */
 static int find(struct found *found, struct store *store, bool *ret_is_inherited)
 {
@@ -146,8 +155,10 @@ static int find(struct found *found, struct store *store, bool *ret_is_inherited
 		if (r || !found->number)
 			return r;
 		r = ledger_examine(found->memory, found->n, &why);
-		if (r == LEDGER_E_EMPTY)
+		if (r == LEDGER_E_EMPTY) {
+			drop_empty(found, store);
 			continue;
+		}
 		*ret_is_inherited = true;
 		if (r >= 0)
 			return r == LEDGER_E_OLDER ? found_convert(found, store) : 0;
