@@ -30,7 +30,8 @@
  *	tier_module_instantiate(),
  *	tier_precompile(), tier_freeze()
  *	tier_thaw()				-ECONNRESET: the freeze has ended with the session
- *	tier_close(), tier_disconnect()		do not wait
+ *	tier_close(), tier_disconnect()		do not wait for it; tier_close() waits for other threads that open or close a
+ *						module, which may wait for it
  *	thresholds, slots, loops		are told when somebody listens; a call waits for that rarely, and for moments
  *
  * A daemon that does not know an open module, because nobody kept it: -ESTALE from everything that asks about it, and first
