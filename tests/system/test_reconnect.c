@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <cmocka.h>
 #include "system/harness.h"
+#include "system/json.h"
 #include "tier/wire.h"
 #include "util/base.h"
 
@@ -413,6 +414,38 @@ static void tierctl_waits_over_a_restart(void **state)
 	world_end(&world);
 }
 
+/* It has made all its calls when the daemon dies, and the successor makes the code that they have earned: no call more, no event
+ * twice. */
+static void tierctl_drives_over_a_restart(void **state)
+{
+	static char text[4096];
+	struct world world;
+	int out, status;
+	pid_t pid;
+
+	world_start_kept(&world, ARGS("--call-counting-delay=0"));
+	workers_stop(&world.daemon);
+	pid = tierctl_start(&world.daemon, &out, "drive", "fib:fib", "10", "--json", NULL);
+	wait_until("the method to be over its threshold", tier_status(world.method).stage == TIER_STAGE_COMPILING
+							   || tier_status(world.method).stage == TIER_STAGE_QUEUED);
+	daemon_kill_main(&world.daemon);
+	text[0] = 0;
+	read_until(out, "]\n}", text, sizeof(text));
+	status = child_reap(pid);
+	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	close(out);
+	assert_int_equal(json_length(text, "steps"), 3);
+	assert_int_equal(json_number(text, "steps.0.calls"), 1);
+	assert_int_equal(json_number(text, "steps.1.calls"), 30);
+	assert_int_equal(json_number(text, "steps.2.calls"), 0);
+	json_expect(text, "steps.2.status", "final");
+	assert_int_equal(tier_status(world.method).status, TIER_STATUS_FINAL);
+	assert_int_equal(events_count(world.conn, world.module, world.method, TIER_EVENT_THRESHOLD), 1);
+	assert_int_equal(events_count(world.conn, world.module, world.method, TIER_EVENT_FINAL), 1);
+	assert_true(call_is_right(world.method));
+	world_end(&world);
+}
+
 /* -- Successors that know nothing, and none --- */
 static void daemon_start_at(struct daemon *daemon, const char *socket)
 {
@@ -566,6 +599,7 @@ int main(void)
 		cmocka_unit_test(nobody_minds_a_daemon_that_dies_again_and_again),
 		cmocka_unit_test(tierctl_follows_over_a_restart),
 		cmocka_unit_test(tierctl_waits_over_a_restart),
+		cmocka_unit_test(tierctl_drives_over_a_restart),
 		cmocka_unit_test(a_module_that_nobody_kept_is_a_clear_error),
 		cmocka_unit_test(without_a_daemon_all_ends_in_bounded_time),
 		cmocka_unit_test(cold_calls_and_forks_of_the_gap_wait_for_the_successor),
