@@ -98,12 +98,8 @@ const struct compiler *pool_compiler(const struct pool *pool)
 }
 
 /* -- The world --- */
-static int setup(void **state)
+static int setup_with(const char *source)
 {
-	static const char source[] = "long f(long x) { return x & 1 ? x * 3 : x; }\n"
-				     "long loop(long n) { long s = n; for (long i = 0; i < n; i++) s = s * s + i; return s; }\n"
-				     "#define A(x) x x x x x x x x x x\n"
-				     "long huge(long x) { A(A(A(A(asm volatile(\"%0 += 1; %0 ^= 3; %0 += 1; %0 ^= 7\" : \"+r\"(x)););))) return x; }\n";
 	const struct host_plan plan = {
 		.id = 5, .window = &window,
 		.config = { .pgo = true, .osr = true, .osr_hit_limit = 1, .osr_counter_bump = 1, .osr_initial_counter = 1 },
@@ -121,6 +117,18 @@ static int setup(void **state)
 	assert_int_equal(dispatch_init(&world.dispatch), 0);
 	compiling_init(&world.compiling, &world.dispatch);
 	return 0;
+}
+
+static int setup(void **state)
+{
+	return setup_with("long f(long x) { return x & 1 ? x * 3 : x; }\n"
+			  "long loop(long n) { long s = n; for (long i = 0; i < n; i++) s = s * s + i; return s; }\n");
+}
+
+static int setup_huge(void **state)
+{
+	return setup_with("#define A(x) x x x x x x x x x x\n"
+			  "long huge(long x) { A(A(A(A(asm volatile(\"%0 += 1; %0 ^= 3; %0 += 1; %0 ^= 7\" : \"+r\"(x)););))) return x; }\n");
 }
 
 static int teardown(void **state)
@@ -361,7 +369,7 @@ int main(void)
 		TEST(without_room_it_says_so),
 		TEST(what_is_to_be_made_goes_with_its_module),
 		TEST(only_what_a_caller_waits_for_is_hurried),
-		TEST(what_is_too_large_is_not_even_asked_for),
+		cmocka_unit_test_setup_teardown(what_is_too_large_is_not_even_asked_for, setup_huge, teardown),
 		TEST(a_shortage_is_handed_on),
 		TEST(a_shortage_behind_the_cache_is_sat_out),
 		TEST(code_for_loops_leaves_room_for_promotions),
