@@ -43,7 +43,7 @@ static const char source[] =
 	"{\n"
 	"	if (!flag)\n"
 	"		return x + 1;\n"
-	"	for (u64 i = 0; i < x; i++) x = (x ^ (i * 0x9e3779b97f4a7c15ull)) + (x >> 7) + leaf(i);\n"
+	"	for (u64 i = 0, n = x & 15; i < n; i++) x = (x ^ (i * 0x9e3779b97f4a7c15ull)) + (x >> 7) + leaf(i);\n"
 	"	return x;\n"
 	"}\n"
 	"u64 looped(u64 n) { u64 sum = 0; for (u64 i = 0; i < n; i++) sum = (sum ^ leaf(i)) + knob; return sum; }\n";
