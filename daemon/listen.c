@@ -16,6 +16,7 @@
 #include "util/log.h"
 
 #define LISTEN_ENDING_NS 5000000000u
+#define LISTEN_SERVED_MAX 10u
 
 static int listen_choose(struct listen_place *place, const char *path, bool user)
 {
@@ -124,14 +125,17 @@ static bool listen_is_served(const struct listen_place *place)
 }
 
 /* A daemon that ends serves nobody any more for some tenths of a second, until the kernel has let go of its probes, and has the
- * lock all that time. Who stops one and starts the next at once need not know. */
+ * lock all that time. Who stops one and starts the next at once need not know, nor that it serves until it has seen the signal. */
 static int listen_wait_for_lock(const struct listen_place *place)
 {
 	const uint64_t deadline = clock_now_ns() + LISTEN_ENDING_NS;
-	const struct timespec pause = {.tv_nsec = 10 * 1000 * 1000};
+	const struct timespec pause = {.tv_nsec = 20 * 1000 * 1000};
+	unsigned int n_served = 0;
 
 	while (flock(place->lock_fd, LOCK_EX | LOCK_NB) < 0) {
-		if (errno != EWOULDBLOCK || clock_now_ns() > deadline || listen_is_served(place))
+		if (errno != EWOULDBLOCK || clock_now_ns() > deadline)
+			return -EADDRINUSE;
+		if (listen_is_served(place) && ++n_served == LISTEN_SERVED_MAX)
 			return -EADDRINUSE;
 		nanosleep(&pause, NULL);
 	}
