@@ -104,10 +104,10 @@ struct tier_kernel_shared {
 };
 
 #ifndef __bpf__
-_Static_assert(sizeof(struct tier_kernel_event) == 56, "kernel event format 1");
-_Static_assert(sizeof(struct tier_kernel_shared) == 128, "kernel event format 1: a cache line for each side");
-_Static_assert(TIER_PROBE_OFFSET(TIER_PROBE_SLOTS) == TIER_PROBE_PAGE_SIZE, "slots up to the end of the page");
-_Static_assert(_TIER_PROBE_N <= TIER_PROBE_SLOTS, "each site has a slot");
+TIER_STATIC_ASSERT(sizeof(struct tier_kernel_event) == 56, "kernel event format 1");
+TIER_STATIC_ASSERT(sizeof(struct tier_kernel_shared) == 128, "kernel event format 1: a cache line for each side");
+TIER_STATIC_ASSERT(TIER_PROBE_OFFSET(TIER_PROBE_SLOTS) == TIER_PROBE_PAGE_SIZE, "slots up to the end of the page");
+TIER_STATIC_ASSERT(_TIER_PROBE_N <= TIER_PROBE_SLOTS, "each site has a slot");
 
 /* One transition in the journal */
 struct tier_event {
@@ -125,5 +125,5 @@ struct tier_event {
 	uint8_t reserved[7];
 	uint32_t crc;		/* of the bytes before it: the journal's business */
 };
-_Static_assert(sizeof(struct tier_event) == 64, "event format 1");
+TIER_STATIC_ASSERT(sizeof(struct tier_event) == 64, "event format 1");
 #endif

@@ -38,7 +38,7 @@ struct tier_segment_header {
 	uint32_t reserved;
 	uint32_t crc;			/* of the bytes before it */
 };
-_Static_assert(sizeof(struct tier_segment_header) == 64 && sizeof(struct tier_event) == 64, "a header takes the place of a record");
+TIER_STATIC_ASSERT(sizeof(struct tier_segment_header) == 64 && sizeof(struct tier_event) == 64, "a header takes the place of a record");
 
 /* The file "numbers". Clients may have been told of events whose bytes are lost: those of the last moments before a power
  * loss, those that a full disk had no room for. Their numbers must not be given to others. */
@@ -52,7 +52,7 @@ struct tier_numbers {
 	uint32_t reserved[6];
 	uint32_t crc;
 };
-_Static_assert(sizeof(struct tier_numbers) == 64, "numbers format 1");
+TIER_STATIC_ASSERT(sizeof(struct tier_numbers) == 64, "numbers format 1");
 
 #define TIER_SEGMENT_DIGITS 20u
 #define TIER_SEGMENT_NAME_MAX 40u

@@ -60,7 +60,7 @@ struct tier_layout {
 
 /* A thunk per private table entry that code may be led to: "jmp *table.entry(%rip)" at code + index * TIER_THUNK_SIZE */
 enum tier_thunk { TIER_THUNK_PRESTUB, TIER_THUNK_THRESHOLD, TIER_THUNK_OSR, _TIER_THUNK_N };
-_Static_assert(_TIER_THUNK_N * TIER_THUNK_SIZE <= TIER_PRECODES_OFFSET, "thunks end before the first precode");
+TIER_STATIC_ASSERT(_TIER_THUNK_N * TIER_THUNK_SIZE <= TIER_PRECODES_OFFSET, "thunks end before the first precode");
 
 struct tier_records_header {
 	uint64_t magic;
@@ -77,7 +77,7 @@ struct tier_records_header {
 	 * is placed below it any more, whether the ledger came to know of what lies there or not. */
 	uint64_t code_used;
 };
-_Static_assert(sizeof(struct tier_records_header) <= TIER_RECORDS_OFFSET, "the header ends before the first record");
+TIER_STATIC_ASSERT(sizeof(struct tier_records_header) <= TIER_RECORDS_OFFSET, "the header ends before the first record");
 
 /* One per method. Written only by the daemon, every field by one atomic store. */
 struct tier_record {
@@ -95,7 +95,7 @@ struct tier_record {
 enum tier_record_flags {
 	TIER_RECORD_BACKPATCHABLE = 1u << 0,	/* its address stands in a vtable slot */
 };
-_Static_assert(sizeof(struct tier_record) == 64, "a record is one cache line");
+TIER_STATIC_ASSERT(sizeof(struct tier_record) == 64, "a record is one cache line");
 
 /* The state word: generation << 24 | reason << 16 | tier << 8 | frozen << 7 | stage.
  * frozen: no compilation begins for it, because the module is frozen; one that has begun goes on to its end. The generation
@@ -121,7 +121,7 @@ struct tier_private {
 	uint64_t reserved[3];
 	uint64_t imports[];		/* n_imports cells: the host function's address; bound by libtier */
 };
-_Static_assert(sizeof(struct tier_private) == 64, "imports start at a cache line");
+TIER_STATIC_ASSERT(sizeof(struct tier_private) == 64, "imports start at a cache line");
 
 /* What clients count about themselves, beside the cells: so hostile, and for people only. Added to with atomic adds. */
 struct tier_visits {
@@ -141,7 +141,7 @@ struct tier_patchpoint {
 	uint32_t bump;		/* what the frame's counter gets at a hit */
 	uint32_t offset;	/* of this from the start of the records segment: whoever has its address finds the header */
 };
-_Static_assert(sizeof(struct tier_patchpoint) == 32, "records format 4");
+TIER_STATIC_ASSERT(sizeof(struct tier_patchpoint) == 32, "records format 4");
 
 /* What a measurement must find the same before and after it */
 struct tier_records_mark {

@@ -9,6 +9,13 @@
 
 #include <stdint.h>
 
+/* C and C++ have different words for it. */
+#ifdef __cplusplus
+#define TIER_STATIC_ASSERT(condition, text) static_assert(condition, text)
+#else
+#define TIER_STATIC_ASSERT(condition, text) _Static_assert(condition, text)
+#endif
+
 /* The tier of a code version. 0..5 are CoreCLR's frozen numbers; MinOptJitted and ReadyToRun are reported only. */
 #define TIER_LEVEL_LIST(_)                                                                                             \
 	_(TIER0, 0, "Tier0")                                                                                           \
@@ -186,40 +193,40 @@ enum tier_visit { TIER_VISIT_LIST(TIER_VISIT_ENUM) _TIER_VISIT_N };
 enum tier_slot_kind { TIER_SLOT_LIST(TIER_SLOT_ENUM) _TIER_SLOT_N };
 
 /* A name is never NULL: an unknown number reads "unknown". */
-#define TIER_NAME_ROW(name, number, text, ...) [number] = text,
-#define TIER_NAME_FUNCTION(function, LIST, n)                                                                          \
+#define TIER_NAME_ROW(name, number, text, ...) case number: return text;
+#define TIER_NAME_FUNCTION(function, LIST)                                                                             \
 	static inline const char *function(unsigned int number)                                                        \
 	{                                                                                                              \
-		static const char *const names[n] = { LIST(TIER_NAME_ROW) };                                           \
-		return number < (n) && names[number] ? names[number] : "unknown";                                      \
+		switch (number) { LIST(TIER_NAME_ROW) }                                                                \
+		return "unknown";                                                                                      \
 	}
-#define TIER_ERROR_NAME_ROW(name, number, code, text) [number] = text,
-#define TIER_ERROR_ERRNO_ROW(name, number, code, text) [number] = code,
+#define TIER_ERROR_NAME_ROW(name, number, code, text) case number: return text;
+#define TIER_ERROR_ERRNO_ROW(name, number, code, text) case number: return code;
 
 #ifndef __bpf__
 #include <errno.h>
-TIER_NAME_FUNCTION(tier_level_name, TIER_LEVEL_LIST, _TIER_LEVEL_N)
-TIER_NAME_FUNCTION(tier_stage_name, TIER_STAGE_LIST, _TIER_STAGE_N)
-TIER_NAME_FUNCTION(tier_status_name, TIER_STATUS_LIST, _TIER_STATUS_N)
-TIER_NAME_FUNCTION(tier_reason_name, TIER_REASON_LIST, _TIER_REASON_N)
-TIER_NAME_FUNCTION(tier_event_name, TIER_EVENT_LIST, _TIER_EVENT_N)
-TIER_NAME_FUNCTION(tier_source_name, TIER_SOURCE_LIST, _TIER_SOURCE_N)
-TIER_NAME_FUNCTION(tier_version_state_name, TIER_VERSION_LIST, _TIER_VERSION_N)
-TIER_NAME_FUNCTION(tier_backpatch_name, TIER_BACKPATCH_LIST, _TIER_BACKPATCH_N)
-TIER_NAME_FUNCTION(tier_path_name, TIER_PATH_LIST, _TIER_PATH_N)
-TIER_NAME_FUNCTION(tier_visit_name, TIER_VISIT_LIST, _TIER_VISIT_N)
-TIER_NAME_FUNCTION(tier_slot_name, TIER_SLOT_LIST, _TIER_SLOT_N)
+TIER_NAME_FUNCTION(tier_level_name, TIER_LEVEL_LIST)
+TIER_NAME_FUNCTION(tier_stage_name, TIER_STAGE_LIST)
+TIER_NAME_FUNCTION(tier_status_name, TIER_STATUS_LIST)
+TIER_NAME_FUNCTION(tier_reason_name, TIER_REASON_LIST)
+TIER_NAME_FUNCTION(tier_event_name, TIER_EVENT_LIST)
+TIER_NAME_FUNCTION(tier_source_name, TIER_SOURCE_LIST)
+TIER_NAME_FUNCTION(tier_version_state_name, TIER_VERSION_LIST)
+TIER_NAME_FUNCTION(tier_backpatch_name, TIER_BACKPATCH_LIST)
+TIER_NAME_FUNCTION(tier_path_name, TIER_PATH_LIST)
+TIER_NAME_FUNCTION(tier_visit_name, TIER_VISIT_LIST)
+TIER_NAME_FUNCTION(tier_slot_name, TIER_SLOT_LIST)
 
 static inline const char *tier_error_name(unsigned int number)
 {
-	static const char *const names[_TIER_ERROR_N] = { TIER_ERROR_LIST(TIER_ERROR_NAME_ROW) };
-	return number < _TIER_ERROR_N ? names[number] : "unknown";
+	switch (number) { TIER_ERROR_LIST(TIER_ERROR_NAME_ROW) }
+	return "unknown";
 }
 
 /* The positive errno that stands for an error number from the wire; EPROTO for one this build does not know. */
 static inline int tier_error_errno(unsigned int number)
 {
-	static const int codes[_TIER_ERROR_N] = { TIER_ERROR_LIST(TIER_ERROR_ERRNO_ROW) };
-	return number < _TIER_ERROR_N ? codes[number] : EPROTO;
+	switch (number) { TIER_ERROR_LIST(TIER_ERROR_ERRNO_ROW) }
+	return EPROTO;
 }
 #endif

@@ -102,7 +102,7 @@ struct wire_header {
 	uint32_t n_fds;		/* descriptors that travel along */
 	uint64_t serial;
 };
-_Static_assert(sizeof(struct wire_header) == 24, "wire format 1");
+TIER_STATIC_ASSERT(sizeof(struct wire_header) == 24, "wire format 1");
 
 struct wire_empty {
 	uint64_t reserved;	/* 0 */
