@@ -27,15 +27,15 @@
 #include "util/error.h"
 #include "util/log.h"
 
-#define PASSED_FIRST    3      /* sd_listen_fds(3) */
-#define KEPT_MAX        65536u /* more than names fit into LISTEN_FDNAMES */
-#define FDS_PER_MESSAGE 253    /* SCM_MAX_FD */
-#define OWN_FDS         32     /* that the keeper needs itself, generously */
-#define UNREADY_MAX     5u
-#define PAUSE_MS        100 /* doubled at each death of a daemon that never was ready */
-#define SHORT_LIFE_NS   UINT64_C(1000000000) /* from when it was ready */
-#define SHORT_FREE      5u                   /* so many short lives in a row cost no pause */
-#define SHORT_PAUSE_MAX 1000u                /* in ms, one more at each short life */
+#define PASSED_FIRST 3	    /* sd_listen_fds(3) */
+#define KEPT_MAX 65536u	    /* more than names fit into LISTEN_FDNAMES */
+#define FDS_PER_MESSAGE 253 /* SCM_MAX_FD */
+#define OWN_FDS 32	    /* that the keeper needs itself, generously */
+#define UNREADY_MAX 5u
+#define PAUSE_MS 100			   /* doubled at each death of a daemon that never was ready */
+#define SHORT_LIFE_NS UINT64_C(1000000000) /* from when it was ready */
+#define SHORT_FREE 5u			   /* so many short lives in a row cost no pause */
+#define SHORT_PAUSE_MAX 1000u		   /* in ms, one more at each short life */
 
 enum { EXIT_SERVED = 0, EXIT_FAILED = 2 };
 
@@ -52,14 +52,14 @@ struct keep {
 	int notify_fd, notify_path_fd, signal_fd, relay_fd;
 	struct kept *kept; /* KEPT_MAX of which the first n are in use; the oldest first */
 	uint32_t n, n_max;
-	size_t n_bytes;           /* what LISTEN_FDNAMES will need */
-	bool is_full;             /* and the log has said so */
-	pid_t pid;                /* of the daemon; 0: none */
+	size_t n_bytes;		  /* what LISTEN_FDNAMES will need */
+	bool is_full;		  /* and the log has said so */
+	pid_t pid;		  /* of the daemon; 0: none */
 	bool is_ready, was_ready; /* this one; any one before */
 	bool is_ending, is_restarting;
 	unsigned int n_unready; /* deaths in a row of daemons that never were ready */
-	unsigned int n_short;   /* lives in a row that were short */
-	uint64_t ready_ns;      /* when it was ready */
+	unsigned int n_short;	/* lives in a row that were short */
+	uint64_t ready_ns;	/* when it was ready */
 	sigset_t old_mask;
 	void (*ready)(void *context);
 	void *context;
@@ -69,8 +69,8 @@ struct keep {
 /* -- What is kept --- */
 static bool is_same(const struct kept *kept, int fd, const struct stat *status)
 {
-	return kept->device == status->st_dev && kept->inode == status->st_ino &&
-	       syscall(SYS_kcmp, getpid(), getpid(), KCMP_FILE, kept->fd, fd) == 0;
+	return kept->device == status->st_dev && kept->inode == status->st_ino
+	       && syscall(SYS_kcmp, getpid(), getpid(), KCMP_FILE, kept->fd, fd) == 0;
 }
 
 /* Takes @fd. */
@@ -81,9 +81,8 @@ static void kept_add(struct keep *keep, const char *name, int fd)
 
 	if (fstat(fd, &status) < 0 || keep->n >= keep->n_max || keep->n_bytes + n_bytes > NAMES_BYTES_MAX) {
 		if (!keep->is_full)
-			log_line(LOG_ERROR,
-			         "cannot keep '%s': %u descriptors are kept, and that is all there is room for", name,
-			         keep->n);
+			log_line(LOG_ERROR, "cannot keep '%s': %u descriptors are kept, and that is all there is room for", name,
+				 keep->n);
 		keep->is_full = true;
 		close(fd);
 		return;
@@ -93,7 +92,7 @@ static void kept_add(struct keep *keep, const char *name, int fd)
 			close(fd);
 			return;
 		}
-	keep->kept[keep->n] = (struct kept){.fd = fd, .device = status.st_dev, .inode = status.st_ino};
+	keep->kept[keep->n] = (struct kept){ .fd = fd, .device = status.st_dev, .inode = status.st_ino };
 	memcpy(keep->kept[keep->n++].name, name, n_bytes);
 	keep->n_bytes += n_bytes;
 }
@@ -138,7 +137,7 @@ static void message_close(struct message *message)
 /* What a message came with: its sender, and descriptors, which are ours whoever sent them. */
 static pid_t message_control(struct message *message, struct msghdr *header)
 {
-	struct ucred sender = {.pid = 0};
+	struct ucred sender = { .pid = 0 };
 
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(header); c; c = CMSG_NXTHDR(header, c)) {
 		if (c->cmsg_level != SOL_SOCKET)
@@ -161,9 +160,8 @@ static bool message_receive(struct keep *keep, struct message *message, int *ret
 		struct cmsghdr align;
 		char bytes[CMSG_SPACE(sizeof(struct ucred)) + CMSG_SPACE(FDS_PER_MESSAGE * sizeof(int))];
 	} control;
-	struct iovec iov = {message->text, sizeof(message->text) - 1};
-	struct msghdr header = {
-	        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
+	struct iovec iov = { message->text, sizeof(message->text) - 1 };
+	struct msghdr header = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
 	const ssize_t n = recvmsg(keep->notify_fd, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	pid_t sender;
 
@@ -365,7 +363,7 @@ static void say_end(const struct keep *keep, int status)
 {
 	if (WIFSIGNALED(status))
 		log_line(LOG_WARNING, "tierd, process %d, died of signal %d (%s)%s", (int)keep->pid, WTERMSIG(status),
-		         sigdescr_np(WTERMSIG(status)), keep->is_ready ? "" : " before it served");
+			 sigdescr_np(WTERMSIG(status)), keep->is_ready ? "" : " before it served");
 	else
 		log_line(LOG_INFO, "tierd, process %d, ended with exit status %d", (int)keep->pid, WEXITSTATUS(status));
 }
@@ -375,10 +373,10 @@ static enum next after_refusal(const struct keep *keep)
 	if (!keep->was_ready)
 		return NEXT_FAILED;
 	log_line(LOG_ERROR,
-	         "tierd does not start any more; %u descriptors of the last one are kept. SIGHUP starts it again, "
-	         "SIGTERM gives "
-	         "them up",
-	         keep->n);
+		 "tierd does not start any more; %u descriptors of the last one are kept. SIGHUP starts it again, "
+		 "SIGTERM gives "
+		 "them up",
+		 keep->n);
 	return NEXT_WAIT;
 }
 
@@ -389,9 +387,9 @@ static enum next after_life(struct keep *keep)
 		keep->n_short = 0;
 	else if (keep->n_short < SHORT_FREE + SHORT_PAUSE_MAX && ++keep->n_short == SHORT_FREE + 1)
 		log_line(LOG_WARNING,
-		         "tierd served for less than a second %u times in a row; now there is a growing pause before it "
-		         "is started again",
-		         keep->n_short);
+			 "tierd served for less than a second %u times in a row; now there is a growing pause before it "
+			 "is started again",
+			 keep->n_short);
 	return NEXT_START;
 }
 
@@ -423,7 +421,7 @@ static enum next after_end(struct keep *keep, int status)
 
 static bool is_dead(const struct keep *keep)
 {
-	siginfo_t info = {.si_pid = 0};
+	siginfo_t info = { .si_pid = 0 };
 
 	return keep->pid && !waitid(P_PID, keep->pid, &info, WEXITED | WNOHANG | WNOWAIT) && info.si_pid;
 }
@@ -503,7 +501,7 @@ static int open_signals(struct keep *keep)
  * way of its own /proc/self/fd. So no other user can fill its short queue. */
 static int open_notify_in(struct keep *keep, const char *folder)
 {
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	char path[sizeof(address.sun_path) - 8];
 	const int on = 1;
 	int r;
@@ -512,11 +510,11 @@ static int open_notify_in(struct keep *keep, const char *folder)
 		return -errno;
 	snprintf(address.sun_path, sizeof(address.sun_path), "%s/notify", path);
 	keep->notify_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	r = keep->notify_fd < 0 || setsockopt(keep->notify_fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0 ||
-	                    bind(keep->notify_fd, (struct sockaddr *)&address, sizeof(address)) < 0 ||
-	                    (keep->notify_path_fd = open(address.sun_path, O_PATH | O_CLOEXEC)) < 0
-	            ? -errno
-	            : 0;
+	r = keep->notify_fd < 0 || setsockopt(keep->notify_fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0
+			    || bind(keep->notify_fd, (struct sockaddr *)&address, sizeof(address)) < 0
+			    || (keep->notify_path_fd = open(address.sun_path, O_PATH | O_CLOEXEC)) < 0
+		    ? -errno
+		    : 0;
 	unlink(address.sun_path);
 	rmdir(path);
 	return r;
@@ -524,7 +522,7 @@ static int open_notify_in(struct keep *keep, const char *folder)
 
 static int open_notify(struct keep *keep)
 {
-	const char *const folders[] = {getenv("XDG_RUNTIME_DIR"), "/run", "/tmp"};
+	const char *const folders[] = { getenv("XDG_RUNTIME_DIR"), "/run", "/tmp" };
 	int r = -ENOENT;
 
 	for (size_t i = 0; i < ARRAY_SIZE(folders) && r; i++)
@@ -532,14 +530,14 @@ static int open_notify(struct keep *keep)
 			r = open_notify_in(keep, folders[i]);
 	if (r)
 		log_line(LOG_ERROR, "--keep needs a folder for a socket, in $XDG_RUNTIME_DIR, /run or /tmp: %s",
-		         strerrordesc_np(-r));
+			 strerrordesc_np(-r));
 	return r;
 }
 
 /* Each descriptor needs a second number while a daemon is started, and the daemon needs some of its own. */
 static void raise_files(struct keep *keep)
 {
-	struct rlimit files = {.rlim_cur = 1024, .rlim_max = 1024};
+	struct rlimit files = { .rlim_cur = 1024, .rlim_max = 1024 };
 
 	getrlimit(RLIMIT_NOFILE, &files);
 	files.rlim_cur = files.rlim_max;
@@ -570,8 +568,7 @@ static int keep_open(struct keep *keep, struct store *store, int argc, char **ar
 	int r;
 
 	if (!store_can_be_kept()) {
-		log_line(LOG_ERROR,
-		         "--keep: this tierd was built without libsystemd; install libsystemd-dev and build it again");
+		log_line(LOG_ERROR, "--keep: this tierd was built without libsystemd; install libsystemd-dev and build it again");
 		return -EOPNOTSUPP;
 	}
 	raise_files(keep);
@@ -605,9 +602,9 @@ static void keep_close(struct keep *keep)
 static enum next keep_turn(struct keep *keep, int pause_ms)
 {
 	struct pollfd files[] = {
-	        {.fd = keep->signal_fd, .events = POLLIN},
-	        {.fd = keep->notify_fd, .events = POLLIN},
-	        {.fd = keep->relay_fd, .events = POLLIN},
+		{ .fd = keep->signal_fd, .events = POLLIN },
+		{ .fd = keep->notify_fd, .events = POLLIN },
+		{ .fd = keep->relay_fd, .events = POLLIN },
 	};
 	const int n = poll(files, ARRAY_SIZE(files), pause_ms);
 
@@ -647,7 +644,7 @@ static int keep_loop(struct keep *keep)
 
 int keep_run(struct store *store, int argc, char **argv, void (*ready)(void *context), void *context)
 {
-	static struct keep keep = {.notify_fd = -1, .notify_path_fd = -1, .signal_fd = -1, .relay_fd = -1};
+	static struct keep keep = { .notify_fd = -1, .notify_path_fd = -1, .signal_fd = -1, .relay_fd = -1 };
 	int r;
 
 	keep.ready = ready;

@@ -96,7 +96,7 @@ static void whoever_connects_in_the_gap_waits(void **state)
 		child_assert(!tier_stats(conn, &stats) && (pid_t)stats.pid != before);
 		_exit(0);
 	}
-	nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL); /* long enough to connect, if it were refused */
+	nanosleep(&(struct timespec){ .tv_nsec = 50000000 }, NULL); /* long enough to connect, if it were refused */
 	assert_int_equal(waitpid(client, NULL, WNOHANG), 0);
 	assert_int_equal(kill(daemon_.pid, SIGCONT), 0);
 	child_end(client);
@@ -109,8 +109,8 @@ static void a_restart_starts_the_program_that_is_there_by_then(void **state)
 
 	daemon_start_kept(&daemon_, NULL);
 	snprintf(path, sizeof(path), "%s/tierd-2", daemon_.folder);
-	snprintf(command, sizeof(command), "cp %s/tierd %s && cp %s/tierd-worker %s", build_folder(), path,
-	         build_folder(), daemon_.folder);
+	snprintf(command, sizeof(command), "cp %s/tierd %s && cp %s/tierd-worker %s", build_folder(), path, build_folder(),
+		 daemon_.folder);
 	assert_int_equal(system(command), 0);
 	daemon_replace_program(&daemon_, path);
 	daemon_restart_main(&daemon_);
@@ -203,7 +203,7 @@ static void a_successor_that_cannot_start_is_waited_for(void **state)
 /* What this program is instead of a test when a keeper starts it: a daemon that serves, and dies of it */
 static void serve_and_die(void)
 {
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	const int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
 
 	snprintf(address.sun_path, sizeof(address.sun_path), "%s", getenv("NOTIFY_SOCKET"));
@@ -330,19 +330,19 @@ int main(void)
 	if (getenv("NOTIFY_SOCKET") && getenv("FDSTORE"))
 		serve_and_die();
 	const struct CMUnitTest tests[] = {
-	        cmocka_unit_test_teardown(a_killed_daemon_has_a_successor, stop),
-	        cmocka_unit_test_teardown(whoever_connects_in_the_gap_waits, stop),
-	        cmocka_unit_test_teardown(a_restart_starts_the_program_that_is_there_by_then, stop),
-	        cmocka_unit_test_teardown(sigterm_ends_both_and_the_socket, stop),
-	        cmocka_unit_test_teardown(a_daemon_that_is_told_to_end_ends_its_keeper, stop),
-	        cmocka_unit_test_teardown(nobody_else_takes_the_path_in_the_gap, stop),
-	        cmocka_unit_test_teardown(a_daemon_that_cannot_start_ends_its_keeper, stop),
-	        cmocka_unit_test_teardown(an_option_that_is_wrong_is_told_once, stop),
-	        cmocka_unit_test_teardown(a_successor_that_cannot_start_is_waited_for, stop),
-	        cmocka_unit_test_teardown(one_that_dies_whenever_it_serves_is_started_ever_more_slowly, stop),
-	        cmocka_unit_test_teardown(a_daemon_whose_keeper_is_killed_goes_on, stop),
-	        cmocka_unit_test_teardown(in_the_background_it_returns_when_the_daemon_serves, stop),
-	        cmocka_unit_test_teardown(in_the_background_it_says_why_it_cannot, stop),
+		cmocka_unit_test_teardown(a_killed_daemon_has_a_successor, stop),
+		cmocka_unit_test_teardown(whoever_connects_in_the_gap_waits, stop),
+		cmocka_unit_test_teardown(a_restart_starts_the_program_that_is_there_by_then, stop),
+		cmocka_unit_test_teardown(sigterm_ends_both_and_the_socket, stop),
+		cmocka_unit_test_teardown(a_daemon_that_is_told_to_end_ends_its_keeper, stop),
+		cmocka_unit_test_teardown(nobody_else_takes_the_path_in_the_gap, stop),
+		cmocka_unit_test_teardown(a_daemon_that_cannot_start_ends_its_keeper, stop),
+		cmocka_unit_test_teardown(an_option_that_is_wrong_is_told_once, stop),
+		cmocka_unit_test_teardown(a_successor_that_cannot_start_is_waited_for, stop),
+		cmocka_unit_test_teardown(one_that_dies_whenever_it_serves_is_started_ever_more_slowly, stop),
+		cmocka_unit_test_teardown(a_daemon_whose_keeper_is_killed_goes_on, stop),
+		cmocka_unit_test_teardown(in_the_background_it_returns_when_the_daemon_serves, stop),
+		cmocka_unit_test_teardown(in_the_background_it_says_why_it_cannot, stop),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
