@@ -9,7 +9,8 @@
 #define N_METHODS 200	/* more than a ring of one page holds */
 #define N_OURS 4	/* sites with a program */
 #define N_KEPT (1 + 4 + N_OURS)
-#define STREAM_MAX 800000u	/* as many as a ring of 64 MiB has room for */
+#define STREAM_MAX 500000u	/* a ring of 64 MiB has room for each twice: while one takes over, both tell */
+#define STREAM_NS 20000u	/* from one to the next, so that there are some as long as tracers come and go */
 #define N_TRACERS 4u
 
 static const struct tracer_config usual = { .kernel = true, .ring_bytes = RING };
@@ -169,8 +170,13 @@ static void *stream_run(void *argument)
 {
 	struct stream *stream = argument;
 
-	while (stream->n < STREAM_MAX && !__atomic_load_n(&stream->is_over, __ATOMIC_ACQUIRE))
+	while (stream->n < STREAM_MAX && !__atomic_load_n(&stream->is_over, __ATOMIC_ACQUIRE)) {
+		const uint64_t next = clock_now_ns() + STREAM_NS;
+
 		hit(stream->page, TIER_PROBE_THRESHOLD, 5, stream->n++, 1, 0, 0);
+		while (clock_now_ns() < next)
+			;
+	}
 	return NULL;
 }
 
